@@ -1,0 +1,35 @@
+"""Energy regression tests for generative-AI inference: joules per token, image and video.
+
+The names below are the public API; everything else may move. They load on first use, so
+that a repository which merely has the plugin installed imports nothing heavy.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # for type checkers and editors; at run time ``__getattr__`` answers
+    from pytest_joules import expect, strategies
+    from pytest_joules.expect import best
+    from pytest_joules.point import Point
+    from pytest_joules.result import Result
+    from pytest_joules.tasks import Lengths
+    from pytest_joules.verdict import Verdict
+
+__version__ = "0.1.0"
+__all__ = ["Lengths", "Point", "Result", "Verdict", "best", "expect", "strategies"]
+
+_HOMES = {
+    "Lengths": "tasks",
+    "Point": "point",
+    "Result": "result",
+    "Verdict": "verdict",
+    "best": "expect",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"pytest_joules.{_HOMES[name]}"), name)
+    if name in __all__:
+        return import_module(f"pytest_joules.{name}")
+    raise AttributeError(f"module 'pytest_joules' has no attribute {name!r}")

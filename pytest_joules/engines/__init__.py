@@ -1,0 +1,55 @@
+"""Engines: serving stacks that the plugin can launch and load.
+
+An engine starts one server (or worker) for a launch; the server is then driven through the
+points of that launch, one after the other. Both record traces and derive nothing.
+"""
+
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from pytest_joules.plan import Launch
+from pytest_joules.point import Point
+from pytest_joules.trace import LoadTrace
+
+
+class Server(Protocol):
+    """One running engine, ready for load."""
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """Versions of the software under test, by distribution."""
+        ...
+
+    @property
+    def process_ids(self) -> frozenset[int]:
+        """Every process of the engine, so that others on the GPU can be told apart."""
+        ...
+
+    def drive(self, point: Point, *, min_window_s: float, deadline_s: float) -> LoadTrace:
+        """Offer the point's closed-loop load and record it.
+
+        Args:
+            point: What to offer; ``batch_size`` requests are kept in flight.
+            min_window_s: Where ``point.num_requests`` is ``None``: go on until this many
+                seconds have passed since ``batch_size`` requests had finished.
+            deadline_s: Seconds after which the load is given up.
+
+        Raises:
+            ServerDied: The engine ended; the message holds the end of its log.
+            LoadError: The deadline passed, or the server broke its protocol.
+        """
+        ...
+
+
+class Engine(Protocol):
+    """Starts servers."""
+
+    name: str
+
+    def started(self, launch: Launch) -> AbstractContextManager[Server]:
+        """Start the engine and wait until it answers; end all of it on leaving.
+
+        Raises:
+            LaunchError: It did not become ready; the message holds the end of its log.
+        """
+        ...

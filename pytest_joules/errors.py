@@ -1,0 +1,100 @@
+"""What can go wrong, as a tree.
+
+JoulesError
+  ConfigurationError     an option, marker or pyproject table is wrong
+  InvalidPoint           a declaration contradicts itself or the GPU
+  MissingDependency      a package or program that this job needs is not installed
+  LaunchError            the engine did not become ready
+  ServerDied             the engine ended while it was being measured
+  LoadError              requests could not be offered or were answered wrongly
+  NoSteadyState          the load never kept the engine full long enough
+  MeterError             the GPUs or their counters cannot be read or trusted
+  InvalidMeasurement     a measurement broke the validity contract
+  Inconclusive           measured, but not enough to tell
+  FormatError            a file does not hold what its format says
+  BaselineError
+    BaselineMissing      nothing recorded for this point
+    BaselineMismatch     recorded on other hardware or with other work
+  WrongUnit              energy per token was asked of images, or the other way round
+  NotMeasured            a quantity was asked that this result does not hold
+
+``EnergyRegression`` and ``OrderingFailed`` are not in the tree: they are
+``AssertionError``, because a regression is a failed test and everything above is a broken
+or insufficient measurement.
+"""
+
+
+class JoulesError(Exception):
+    """Base of everything that keeps a measurement from being made or trusted."""
+
+
+class ConfigurationError(JoulesError):
+    """An option, marker or pyproject table is wrong."""
+
+
+class InvalidPoint(JoulesError):
+    """A declaration contradicts itself or the GPU it is meant for."""
+
+
+class MissingDependency(JoulesError):
+    """A package or program that this job needs is not installed."""
+
+
+class LaunchError(JoulesError):
+    """The engine did not become ready."""
+
+
+class ServerDied(JoulesError):
+    """The engine ended while it was being measured."""
+
+
+class LoadError(JoulesError):
+    """Requests could not be offered or were answered wrongly."""
+
+
+class NoSteadyState(JoulesError):
+    """The load never kept the engine full long enough."""
+
+
+class MeterError(JoulesError):
+    """The GPUs or their counters cannot be read or trusted."""
+
+
+class InvalidMeasurement(JoulesError):
+    """A measurement broke the validity contract; it can be neither passed nor recorded."""
+
+
+class Inconclusive(JoulesError):
+    """Measured, but not enough to tell; neither a pass nor a regression."""
+
+
+class FormatError(JoulesError):
+    """A file does not hold what its format says; names file, place and field."""
+
+
+class BaselineError(JoulesError):
+    """A baseline cannot be used."""
+
+
+class BaselineMissing(BaselineError):
+    """Nothing is recorded for this point on this GPU model."""
+
+
+class BaselineMismatch(BaselineError):
+    """The baseline was recorded on other hardware or with other work."""
+
+
+class WrongUnit(JoulesError):
+    """A quantity was asked per a work unit that the task does not produce."""
+
+
+class NotMeasured(JoulesError):
+    """A quantity was asked that this result does not hold."""
+
+
+class EnergyRegression(AssertionError):
+    """Energy per work unit rose by more than the tolerance."""
+
+
+class OrderingFailed(AssertionError):
+    """Results do not stand in the expected order."""

@@ -1,0 +1,1 @@
+"""Expected orderings between results."""

@@ -1,0 +1,122 @@
+"""What would be launched for a set of points, and what it would cost; pure data."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from pytest_joules import catalog
+from pytest_joules.errors import InvalidPoint
+from pytest_joules.point import Point
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stack:
+    """The software under test: where its interpreter is and what it is given.
+
+    Declared in ``[tool.pytest-joules.stacks.NAME]``; the plugin's own environment need not
+    hold any engine.
+    """
+
+    name: str = "default"
+    python: str = ""
+    """Interpreter of the engine's environment; empty means the one running pytest."""
+
+    command: tuple[str, ...] = ()
+    """Put before the interpreter, such as a container's run command."""
+
+    env: Mapping[str, str] = field(default_factory=dict)
+    args: tuple[str, ...] = ()
+    """Further engine arguments, before the point's own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One server start and the points it serves, largest batch first."""
+
+    points: tuple[Point, ...]
+    stack: Stack
+    gpu: str
+
+    @property
+    def largest(self) -> Point:
+        """The point whose batch size the server is started with."""
+        return self.points[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Costs:
+    """Assumed GPU seconds, until a stack has been seen (DESIGN: 90 + 30 + 60 a launch)."""
+
+    start_s: float = 90.0
+    ramp_up_s: float = 30.0
+    min_window_s: float = 60.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All launches of a session, in order."""
+
+    launches: tuple[Launch, ...]
+    costs: Costs = field(default_factory=Costs)
+
+    def gpu_minutes(self, launch: Launch) -> float:
+        """Estimate one launch: every GPU counts from start to end."""
+        per_point_s = self.costs.ramp_up_s + self.costs.min_window_s
+        busy_s = self.costs.start_s + per_point_s * len(launch.points)
+        return busy_s * launch.largest.num_gpus / 60
+
+    @property
+    def total_gpu_minutes(self) -> float:
+        """Estimate the session, each launch made once."""
+        return sum(self.gpu_minutes(launch) for launch in self.launches)
+
+
+def server_key(point: Point) -> Point:
+    """Return what points must share to be served by one server.
+
+    The batch size is left out where the point allows a larger server to serve it, and so is
+    everything that only shapes requests.
+    """
+    shared = replace(point, num_requests=None, seed=0, input_tokens=None, output_tokens=None)
+    if point.spec.work_unit == "token":
+        shared = replace(
+            shared, task="text-conversation" if point.spec.modality == "text" else point.task
+        )
+    return replace(shared, batch_size=1) if point.shared_server else shared
+
+
+def plan(points: Sequence[Point], *, stack: Stack, gpu: str) -> Plan:
+    """Group points into launches; equal points are measured once.
+
+    Launches stand in the order of their first point, points of a launch by falling batch.
+
+    Raises:
+        InvalidPoint: A point cannot run on this GPU.
+    """
+    groups: dict[Point, list[Point]] = {}
+    for point in dict.fromkeys(points):
+        require_runs_on(point, gpu)
+        groups.setdefault(server_key(point), []).append(point)
+    return Plan(
+        launches=tuple(
+            Launch(points=_largest_first(group), stack=stack, gpu=gpu)
+            for group in groups.values()
+        )
+    )
+
+
+def _largest_first(points: Sequence[Point]) -> tuple[Point, ...]:
+    return tuple(sorted(points, key=lambda point: -point.batch_size))
+
+
+def require_runs_on(point: Point, gpu: str) -> None:
+    """Refuse a point that the GPU cannot run; unknown GPUs are not judged.
+
+    Raises:
+        InvalidPoint: FP8 is asked of a GPU without FP8 arithmetic.
+    """
+    known = catalog.gpu(gpu)
+    if known and point.precision == "fp8" and known.fp8_flop_per_s is None:
+        raise InvalidPoint(
+            f"{point.id}: precision='fp8', but {gpu} has no FP8 arithmetic; use bf16 there, "
+            "or another GPU."
+        )

@@ -1,0 +1,300 @@
+"""One point of the matrix that tests declare: what is launched and what is asked of it."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from itertools import product
+from typing import Any
+
+from pytest_joules import catalog
+from pytest_joules.errors import InvalidPoint
+from pytest_joules.tasks import Lengths, Task, task
+
+PRECISIONS = ("fp32", "bf16", "fp16", "fp8", "mxfp4", "nvfp4", "int8", "int4")
+ENGINES = ("vllm", "transformers", "diffusers", "xdit", "endpoint")
+_DIFFUSION = ("steps", "height", "width", "num_frames", "fps", "ulysses_degree", "ring_degree")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One request of a fixed workload."""
+
+    index: int
+    prompt_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A configuration whose steady-state energy can be measured.
+
+    Everything that decides how much energy a work unit costs is declared here, except the
+    GPU (``--gpu``) and the software (the stack). Two points with equal fields ask for the
+    same measurement.
+
+    Raises:
+        InvalidPoint: The fields contradict each other; the message has value and remedy.
+    """
+
+    model: str
+    """Hugging Face repository or local folder."""
+
+    task: str = "text-conversation"
+    batch_size: int = 1
+    """Requests kept in flight: the paper's batch size, vLLM's ``max_num_seqs``."""
+
+    precision: str = ""
+    """Weight precision; empty means the one the catalog knows, else bf16."""
+
+    num_gpus: int = 1
+    engine: str = ""
+    """Serving stack; empty means the task's own: vllm, or diffusers/xdit for diffusion."""
+
+    weights: str = "real"
+    """``real`` or ``dummy`` (random weights from the model's config, no download)."""
+
+    mode: str = "fixed"
+    """``fixed``: pinned lengths, the same requests in the same order; ``natural``: the
+    model ends its own outputs."""
+
+    num_requests: int | None = None
+    """Requests offered; ``None`` offers as many as the window needs."""
+
+    input_tokens: Lengths | None = None
+    """Prompt lengths; ``None`` means the task's."""
+
+    output_tokens: Lengths | None = None
+    """Output lengths; ``None`` means the task's."""
+
+    seed: int = 0
+    """Seed of lengths and prompt tokens."""
+
+    prefix_caching: bool = False
+    shared_server: bool = True
+    """Whether a server started for a larger batch may serve this point by limiting
+    concurrency; ``False`` starts one server per batch size."""
+
+    tensor_parallel: int | None = None
+    data_parallel: int = 1
+    expert_parallel: bool = False
+    max_model_len: int | None = None
+    trust_remote_code: bool = False
+    engine_args: Sequence[str] = ()
+    """Further arguments for the engine, as its command line takes them."""
+
+    steps: int | None = None
+    height: int | None = None
+    width: int | None = None
+    num_frames: int | None = None
+    fps: int | None = None
+    ulysses_degree: int | None = None
+    ring_degree: int | None = None
+
+    def __post_init__(self) -> None:
+        _require_types(self)
+        asked = task(self.task)
+        known = catalog.model(self.model)
+        _fill(self, "precision", known.precision if known else "bf16")
+        _fill(self, "engine", _default_engine(asked, self.num_gpus))
+        if isinstance(self.engine_args, str):
+            raise InvalidPoint(f"engine_args={self.engine_args!r}: give a list of arguments.")
+        object.__setattr__(self, "engine_args", tuple(self.engine_args))
+        _require_consistent(self, asked)
+
+    @property
+    def spec(self) -> Task:
+        """The task's description."""
+        return task(self.task)
+
+    @property
+    def work_unit(self) -> str:
+        """What energy is divided by: ``token``, ``image`` or ``video``."""
+        return self.spec.work_unit
+
+    def but(self, **changes: Any) -> "Point":
+        """Return this point with some fields changed.
+
+        Raises:
+            InvalidPoint: A field is unknown or the changed point contradicts itself.
+        """
+        _require_known(changes)
+        return replace(self, **changes)
+
+    def sweep(self, **axes: Any) -> tuple["Point", ...]:
+        """Return one point for each combination of the listed values.
+
+        Raises:
+            InvalidPoint: As ``but``.
+        """
+        names = list(axes)
+        columns = [v if isinstance(v, list | tuple | range) else [v] for v in axes.values()]
+        return tuple(
+            self.but(**dict(zip(names, row, strict=True))) for row in product(*columns)
+        )
+
+    def requests(self) -> Iterator[Request]:
+        """Yield the pinned requests in order, without end unless ``num_requests`` is set."""
+        spec = self.spec
+        prompts, outputs = (
+            self.input_tokens or spec.input_tokens,
+            self.output_tokens or spec.output_tokens,
+        )
+        if prompts is None or outputs is None:
+            raise InvalidPoint(f"{self.id}: {self.task} has no token lengths to draw.")
+        index = 0
+        while self.num_requests is None or index < self.num_requests:
+            yield Request(
+                index=index,
+                prompt_tokens=prompts.draw(index, seed=self.seed, what="input"),
+                output_tokens=outputs.draw(index, seed=self.seed, what="output"),
+            )
+            index += 1
+
+    @property
+    def id(self) -> str:
+        """Short readable name, unique within a suite.
+
+        Fields beyond model, task, precision, GPUs and batch size that were set away from
+        their default add six hex digits of the point's hash.
+        """
+        name = catalog.slug(self.model.rstrip("/").rsplit("/", 1)[-1])
+        short = f"{name}-{self.task}-{self.precision}-{self.num_gpus}gpu-b{self.batch_size}"
+        return short if self._is_plain() else f"{short}-{self.hash[:6]}"
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of every field, in hex; equal exactly for equal points."""
+        text = json.dumps(self.as_json(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields that were set away from their defaults, JSON-ready."""
+        values = {**asdict(self), "engine_args": list(self.engine_args)}
+        named = ("model", "task", "batch_size", "precision", "num_gpus", "engine")
+        return {
+            f.name: values[f.name] for f in fields(self) if f.name in named or _is_set(self, f)
+        }
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> "Point":
+        """Rebuild a point.
+
+        Raises:
+            InvalidPoint: A field is unknown, of a wrong type, or contradicts another.
+        """
+        _require_known(values)
+        lengths = {
+            name: Lengths(**values[name])
+            for name in ("input_tokens", "output_tokens")
+            if values.get(name) is not None
+        }
+        return cls(**{**values, **lengths})
+
+    def _is_plain(self) -> bool:
+        named = {"model", "task", "batch_size", "precision", "num_gpus", "engine"}
+        extras = [f.name for f in fields(self) if f.name not in named and _is_set(self, f)]
+        return not extras and self.engine == _default_engine(self.spec, self.num_gpus)
+
+
+def _is_set(point: Point, field: Any) -> bool:
+    value = getattr(point, field.name)
+    return bool(
+        value != (tuple(field.default) if isinstance(field.default, tuple) else field.default)
+    )
+
+
+def _fill(point: Point, name: str, value: str) -> None:
+    if not getattr(point, name):
+        object.__setattr__(point, name, value)
+
+
+def _default_engine(spec: Task, num_gpus: int) -> str:
+    return "xdit" if spec.engine == "diffusers" and num_gpus > 1 else spec.engine
+
+
+def _require_known(values: Any) -> None:
+    known = {f.name for f in fields(Point)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise InvalidPoint(
+            f"Point has no field {', '.join(unknown)}; "
+            f"its fields are {', '.join(sorted(known))}."
+        )
+
+
+def _require_types(point: Point) -> None:
+    whole = (
+        "batch_size",
+        "num_gpus",
+        "data_parallel",
+        "tensor_parallel",
+        "num_requests",
+        "max_model_len",
+        *_DIFFUSION,
+    )
+    for name in whole:
+        value = getattr(point, name)
+        optional = Point.__dataclass_fields__[name].default is None
+        if value is None and optional:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise InvalidPoint(f"{name}={value!r}: give a whole number of at least 1.")
+    if not str(point.model).strip() or "\0" in point.model:
+        raise InvalidPoint(
+            f"model={point.model!r}: give a Hugging Face repository or a folder."
+        )
+
+
+def _require_consistent(point: Point, asked: Task) -> None:
+    _require_one_of("precision", point.precision, PRECISIONS)
+    _require_one_of("engine", point.engine, ENGINES)
+    _require_one_of("weights", point.weights, ("real", "dummy"))
+    _require_one_of("mode", point.mode, ("fixed", "natural"))
+    if point.num_requests is not None and point.num_requests < 3 * point.batch_size:
+        raise InvalidPoint(
+            f"num_requests={point.num_requests} cannot hold {point.batch_size} requests in "
+            "flight long enough to measure: one batch is spent ramping up and another "
+            f"draining. Use num_requests >= {3 * point.batch_size}, or leave it out."
+        )
+    _require_parallelism(point)
+    _require_diffusion(point, asked)
+
+
+def _require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
+    if value not in allowed:
+        raise InvalidPoint(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}.")
+
+
+def _require_parallelism(point: Point) -> None:
+    used = (point.tensor_parallel or 1) * point.data_parallel
+    if used > point.num_gpus:
+        raise InvalidPoint(
+            f"tensor_parallel={point.tensor_parallel or 1} x data_parallel="
+            f"{point.data_parallel} needs {used} GPUs, but num_gpus={point.num_gpus}. "
+            f"Use num_gpus={used} or lower the parallelism."
+        )
+    if point.num_gpus % point.data_parallel:
+        raise InvalidPoint(
+            f"num_gpus={point.num_gpus} cannot be divided into data_parallel="
+            f"{point.data_parallel} equal groups."
+        )
+
+
+def _require_diffusion(point: Point, asked: Task) -> None:
+    is_diffusion = asked.work_unit != "token"
+    given = [name for name in _DIFFUSION if getattr(point, name) is not None]
+    frames = [name for name in given if name in ("num_frames", "fps")]
+    wrong = frames if asked.work_unit == "image" else given if not is_diffusion else []
+    if wrong:
+        raise InvalidPoint(
+            f"{', '.join(wrong)} has no meaning for task={point.task!r}; leave it out."
+        )
+    if is_diffusion != (point.engine in ("diffusers", "xdit")):
+        raise InvalidPoint(f"engine={point.engine!r} cannot run task={point.task!r}.")
+    degrees = (point.ulysses_degree or 1) * (point.ring_degree or 1)
+    if is_diffusion and given and degrees not in (1, point.num_gpus):
+        raise InvalidPoint(
+            f"ulysses_degree x ring_degree = {degrees}, but num_gpus={point.num_gpus}: "
+            "their product must equal the number of GPUs."
+        )

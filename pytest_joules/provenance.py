@@ -1,0 +1,95 @@
+"""Where a result comes from: what must match before comparing, and what may explain."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from pytest_joules.errors import BaselineMismatch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """Hardware and conditions that must be equal before two energies may be compared."""
+
+    gpu_model: str
+    """NVML's device name, or the published name."""
+
+    num_gpus: int
+    memory_bytes: int | None = None
+    power_limit_w: float | None = None
+    mig: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """Software and circumstances: shown with a verdict, free to differ."""
+
+    stack: str = ""
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Versions by distribution: the engine, torch, cuda, ..."""
+
+    driver: str = ""
+    model_revision: str = ""
+    gpu_uuids: tuple[str, ...] = ()
+    host: str = ""
+    session: str = ""
+    """Identifies the pytest run."""
+
+    recorded_at: str = ""
+    """UTC, ISO 8601."""
+
+    plugin: str = ""
+    """Version of pytest-joules."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Identity and context of one measurement."""
+
+    identity: Identity
+    context: Context
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON-ready values, tuples as lists."""
+        values = asdict(self)
+        values["context"]["gpu_uuids"] = list(self.context.gpu_uuids)
+        values["context"]["packages"] = dict(self.context.packages)
+        return values
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Provenance":
+        """Rebuild it; unknown or missing keys raise ``TypeError`` or ``KeyError``."""
+        context = dict(values["context"])
+        context["gpu_uuids"] = tuple(context.get("gpu_uuids", ()))
+        return cls(identity=Identity(**values["identity"]), context=Context(**context))
+
+
+def require_comparable(ours: Identity, theirs: Identity, point_id: str) -> None:
+    """Refuse to compare measurements of different hardware.
+
+    Raises:
+        BaselineMismatch: Names the first field that differs, with both values.
+    """
+    for item in fields(Identity):
+        mine, other = getattr(ours, item.name), getattr(theirs, item.name)
+        if mine != other:
+            raise BaselineMismatch(
+                f"{point_id}: the baseline has {item.name}={other!r}, this machine has "
+                f"{mine!r}. Energy is only comparable on equal hardware; record a baseline "
+                "here with --joules-record."
+            )
+
+
+def differences(ours: Context, theirs: Context) -> dict[str, tuple[str, str]]:
+    """Return what differs in software, as ``{name: (theirs, ours)}``."""
+    mine = {"driver": ours.driver, "model_revision": ours.model_revision, **ours.packages}
+    other = {
+        "driver": theirs.driver,
+        "model_revision": theirs.model_revision,
+        **theirs.packages,
+    }
+    return {
+        name: (other.get(name, ""), mine.get(name, ""))
+        for name in sorted({*mine, *other})
+        if other.get(name, "") != mine.get(name, "")
+    }

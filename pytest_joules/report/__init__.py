@@ -1,0 +1,1 @@
+"""Telling people: terminal, exports. Nothing here decides."""

@@ -1,0 +1,235 @@
+"""The result of measuring one point once: what was measured; the rest is derived."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Literal
+
+from pytest_joules.errors import NotMeasured, WrongUnit
+from pytest_joules.point import Point
+from pytest_joules.provenance import Provenance
+
+SourceName = Literal["live", "recorded", "simulated", "fake"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """One rule of the validity contract that a measurement broke."""
+
+    code: str
+    """Stable identifier, such as ``counter-frozen``; ``validity.RULES`` lists all."""
+
+    text: str
+    """The value seen, what it should be, and the remedy."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Latency:
+    """Latencies in seconds; ``None`` where they were not measured."""
+
+    median_itl_s: float | None = None
+    p90_itl_s: float | None = None
+    p95_itl_s: float | None = None
+    p99_itl_s: float | None = None
+    median_ttft_s: float | None = None
+    p99_ttft_s: float | None = None
+    median_e2el_s: float | None = None
+    batch_latency_s: float | None = None
+    """Mean time of one diffusion batch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """Sums and series of one measured window; what the gate and the diagnosis work on."""
+
+    launch_id: str
+    """Identifies the server start: points that share it are not independent."""
+
+    window_s: float
+    """Duration of the steady-state window."""
+
+    gpu_energy_j: tuple[float, ...]
+    """Joules of each GPU in the window, in order of use."""
+
+    work_units: float
+    """Output tokens, images or videos finished in the window."""
+
+    series_energy_j: tuple[float, ...] = ()
+    """Joules of consecutive sub-windows of about 1 s, all GPUs together, shape ``(n,)``."""
+
+    series_work_units: tuple[float, ...] = ()
+    """Work units of the same sub-windows, shape ``(n,)``."""
+
+    num_requests: int = 0
+    """Requests offered: the fixed work."""
+
+    start_index: int = 0
+    """Requests finished when the window opened; later runs cut at the same work."""
+
+    end_index: int = 0
+    """Requests finished when the window closed."""
+
+    idle_power_w: float | None = None
+    """Drawn with the engine loaded and no request; reported, never subtracted."""
+
+    cpu_energy_j: float | None = None
+    dram_energy_j: float | None = None
+    mean_temperature_c: float | None = None
+    mean_sm_clock_hz: float | None = None
+    clock_event_reasons: int | None = None
+    """All reasons seen in the window, or-ed."""
+
+    mean_step_s: float | None = None
+    """Duration over engine steps."""
+
+    preemptions: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """Energy, speed and circumstances of one point in steady state."""
+
+    point: Point
+    source: SourceName
+    gpu: str
+    """The GPU as ``--gpu`` names it."""
+
+    energy_per_work_unit_j: float
+    """Joules of all GPUs per output token, image or video (paper, section 2)."""
+
+    throughput_work_units_per_s: float
+    provenance: Provenance
+    mean_batch_size: float | None = None
+    """Achieved batch: time-weighted mean of requests in the engine."""
+
+    mean_output_tokens: float | None = None
+    """Mean output tokens of a finished request."""
+
+    kv_cache_usage: float | None = None
+    """Mean share of the KV cache in use, 0 to 1."""
+
+    latency: Latency = field(default_factory=Latency)
+    evidence: Evidence | None = None
+    """``None`` for published results, whose windows are not public."""
+
+    reasons: tuple[Reason, ...] = ()
+    """Broken rules of the validity contract; empty for a valid measurement."""
+
+    notes: tuple[Reason, ...] = ()
+    """What a reader should know though it invalidates nothing."""
+
+    @property
+    def energy_per_token_j(self) -> float:
+        """Joules per output token."""
+        return self._per("token")
+
+    @property
+    def energy_per_image_j(self) -> float:
+        """Joules per image."""
+        return self._per("image")
+
+    @property
+    def energy_per_video_j(self) -> float:
+        """Joules per video."""
+        return self._per("video")
+
+    @property
+    def energy_per_response_j(self) -> float:
+        """Joules per answered request: energy per token times mean output tokens."""
+        if self.point.work_unit != "token":
+            return self.energy_per_work_unit_j
+        return self.energy_per_token_j * self._known("mean_output_tokens")
+
+    @property
+    def power_w(self) -> float:
+        """Mean power of all GPUs in the window."""
+        return self.energy_per_work_unit_j * self.throughput_work_units_per_s
+
+    @property
+    def throughput_tokens_per_s(self) -> float:
+        """Output tokens per second."""
+        self._per("token")
+        return self.throughput_work_units_per_s
+
+    @property
+    def throughput_per_watt(self) -> float:
+        """Work units per second and watt: the inverse of energy per unit (appendix C)."""
+        return 1 / self.energy_per_work_unit_j
+
+    @property
+    def median_itl_s(self) -> float:
+        """Median inter-token latency."""
+        return self._latency("median_itl_s")
+
+    @property
+    def median_ttft_s(self) -> float:
+        """Median time to first token."""
+        return self._latency("median_ttft_s")
+
+    @property
+    def batch_latency_s(self) -> float:
+        """Mean time of one diffusion batch."""
+        return self._latency("batch_latency_s")
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the measurement met the validity contract."""
+        return not self.reasons
+
+    def but(self, **changes: Any) -> "Result":
+        """Return this result with some fields changed."""
+        return replace(self, **changes)
+
+    def _per(self, unit: str) -> float:
+        if self.point.work_unit != unit:
+            raise WrongUnit(
+                f"{self.point.id} produces {self.point.work_unit}s: ask for "
+                f"energy_per_{self.point.work_unit}_j, not per {unit}."
+            )
+        return self.energy_per_work_unit_j
+
+    def _latency(self, name: str) -> float:
+        return self._require(name, getattr(self.latency, name))
+
+    def _known(self, name: str) -> float:
+        return self._require(name, getattr(self, name))
+
+    def _require(self, name: str, value: float | None) -> float:
+        if value is None:
+            raise NotMeasured(f"{self.point.id}: {name} is not in this {self.source} result.")
+        return value
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON-ready values; ``from_json`` rebuilds an equal result."""
+        values = asdict(replace(self, evidence=None))
+        values["evidence"] = asdict(self.evidence) if self.evidence else None
+        values["point"] = self.point.as_json()
+        values["provenance"] = self.provenance.as_json()
+        return {name: _with_lists(value) for name, value in values.items()}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> "Result":
+        """Rebuild it; wrong keys raise ``TypeError``, ``KeyError`` or ``InvalidPoint``."""
+        evidence = values.get("evidence")
+        return cls(
+            **{
+                **values,
+                "point": Point.from_json(values["point"]),
+                "provenance": Provenance.from_json(values["provenance"]),
+                "latency": Latency(**values.get("latency", {})),
+                "evidence": Evidence(**_with_tuples(evidence)) if evidence else None,
+                "reasons": tuple(Reason(**reason) for reason in values.get("reasons", ())),
+                "notes": tuple(Reason(**note) for note in values.get("notes", ())),
+            }
+        )
+
+
+def _with_lists(values: Any) -> Any:
+    if isinstance(values, dict):
+        return {key: _with_lists(value) for key, value in values.items()}
+    return (
+        [_with_lists(value) for value in values] if isinstance(values, list | tuple) else values
+    )
+
+
+def _with_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}

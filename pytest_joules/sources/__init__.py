@@ -1,0 +1,1 @@
+"""Where results come from: live measurements, recorded ones, simulated ones."""
