@@ -4,6 +4,7 @@ An engine starts one server (or worker) for a launch; the server is then driven 
 points of that launch, one after the other. Both record traces and derive nothing.
 """
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -46,8 +47,10 @@ class Engine(Protocol):
 
     name: str
 
-    def started(self, launch: Launch) -> AbstractContextManager[Server]:
-        """Start the engine and wait until it answers; end all of it on leaving.
+    def started(
+        self, launch: Launch, *, gpu_uuids: Sequence[str]
+    ) -> AbstractContextManager[Server]:
+        """Start the engine on these GPUs and wait until it answers; end it on leaving.
 
         Raises:
             LaunchError: It did not become ready; the message holds the end of its log.

@@ -1,0 +1,180 @@
+"""From traces to a result: pure, so that a stored trace can be judged again later."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from statistics import fmean, median
+
+import numpy as np
+
+from pytest_joules.counter import counter_notes, counter_reasons
+from pytest_joules.energy import WindowEnergy, ticks, window_energy, work_curve
+from pytest_joules.point import Point
+from pytest_joules.procedure import Procedure
+from pytest_joules.provenance import Provenance
+from pytest_joules.result import Evidence, Latency, Reason, Result, SourceName
+from pytest_joules.steady_state import (
+    Window,
+    Work,
+    full_batch_window,
+    mser5,
+    steady_work,
+    work_window,
+)
+from pytest_joules.trace import GpuTrace, LoadTrace, MeterTrace, RequestTrace, ServerSample
+from pytest_joules.validity import load_notes, load_reasons, mean_batch_size
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """All that was recorded of one point in one launch."""
+
+    point: Point
+    source: SourceName
+    gpu: str
+    launch_id: str
+    load: LoadTrace
+    meter: MeterTrace
+    provenance: Provenance
+    own_pids: frozenset[int] = frozenset()
+    """Processes of the engine; any other one on a GPU is foreign."""
+
+    frozen_work: Work | None = None
+    """The baseline's window as work; ``None`` finds the window anew."""
+
+    earlier: tuple[Reason, ...] = field(default=())
+    """Reasons known before the load began."""
+
+
+def assess(measured: Measured, procedure: Procedure) -> Result:
+    """Find the window, its energy, and every reason not to trust it.
+
+    Raises:
+        NoSteadyState: There is no window to measure.
+        MeterError: A counter does not advance.
+    """
+    load, gpus = measured.load, measured.meter.gpus
+    work = measured.frozen_work or steady_work(load, settled_s=_settled_s(load, gpus))
+    energy = window_energy(gpus, work_curve(load), work_window(load, work))
+    return Result(
+        point=measured.point,
+        source=measured.source,
+        gpu=measured.gpu,
+        energy_per_work_unit_j=energy.energy_per_work_unit_j,
+        throughput_work_units_per_s=energy.work_units / energy.window.duration_s,
+        provenance=measured.provenance,
+        mean_batch_size=mean_batch_size(load.server, energy.window),
+        mean_output_tokens=fmean(r.output_tokens for r in load.requests),
+        kv_cache_usage=_mean(load.server, energy.window, "kv_cache_usage"),
+        latency=latency(load.requests),
+        evidence=_evidence(measured, energy, work),
+        reasons=(*measured.earlier, *_reasons(measured, energy, procedure)),
+        notes=_notes(measured, energy, procedure),
+    )
+
+
+def latency(requests: Sequence[RequestTrace]) -> Latency:
+    """Summarise latencies: ITL and TTFT of the streamed sample, E2EL of all requests."""
+    gaps = np.array([gap for request in requests for gap in request.itl_s])
+    firsts = np.array([r.first_token_s - r.sent_s for r in requests if r.first_token_s])
+    return Latency(
+        median_itl_s=_quantile(gaps, 0.5),
+        p90_itl_s=_quantile(gaps, 0.9),
+        p95_itl_s=_quantile(gaps, 0.95),
+        p99_itl_s=_quantile(gaps, 0.99),
+        median_ttft_s=_quantile(firsts, 0.5),
+        p99_ttft_s=_quantile(firsts, 0.99),
+        median_e2el_s=median(r.finish_s - r.sent_s for r in requests),
+    )
+
+
+def _settled_s(load: LoadTrace, gpus: Sequence[GpuTrace]) -> float:
+    full = full_batch_window(load)
+    energy = window_energy(gpus, work_curve(load), full)
+    ratios = [
+        joules / units if units else float("inf")
+        for joules, units in zip(energy.series_energy_j, energy.series_work_units, strict=True)
+    ]
+    share = mser5(ratios) / len(ratios)
+    return energy.window.start_s + share * energy.window.duration_s
+
+
+def _reasons(
+    measured: Measured, energy: WindowEnergy, procedure: Procedure
+) -> tuple[Reason, ...]:
+    window = energy.window
+    tick_s = ticks(measured.meter.gpus[0].readings)[0]
+    num_ticks = int(((tick_s > window.start_s) & (tick_s <= window.end_s)).sum())
+    counters = tuple(
+        reason
+        for gpu in measured.meter.gpus
+        for reason in counter_reasons(
+            gpu, start_s=window.start_s, end_s=window.end_s, own_pids=measured.own_pids
+        )
+    )
+    return (*counters, *load_reasons(measured.load, energy, procedure, num_ticks=num_ticks))
+
+
+def _notes(
+    measured: Measured, energy: WindowEnergy, procedure: Procedure
+) -> tuple[Reason, ...]:
+    window = energy.window
+    counters = tuple(
+        note
+        for gpu in measured.meter.gpus
+        for note in counter_notes(gpu, start_s=window.start_s, end_s=window.end_s)
+    )
+    return (*counters, *load_notes(measured.load, energy, procedure))
+
+
+def _evidence(measured: Measured, energy: WindowEnergy, work: Work) -> Evidence:
+    window, load = energy.window, measured.load
+    inside = [r for g in measured.meter.gpus for r in g.readings if window.holds(r.time_s)]
+    masks = [r.clock_event_reasons for r in inside if r.clock_event_reasons is not None]
+    return Evidence(
+        launch_id=measured.launch_id,
+        window_s=window.duration_s,
+        gpu_energy_j=energy.gpu_energy_j,
+        work_units=energy.work_units,
+        series_energy_j=energy.series_energy_j,
+        series_work_units=energy.series_work_units,
+        num_requests=len(load.requests),
+        start_index=work.start_index,
+        end_index=work.end_index,
+        cpu_energy_j=measured.meter.cpu_energy_j,
+        dram_energy_j=measured.meter.dram_energy_j,
+        mean_temperature_c=_present([r.temperature_c for r in inside]),
+        mean_sm_clock_hz=_present([r.sm_clock_hz for r in inside]),
+        clock_event_reasons=int(np.bitwise_or.reduce(masks)) if masks else None,
+        mean_step_s=_mean_step_s(load.server, window),
+        preemptions=_rise(load.server, window, "preemptions"),
+    )
+
+
+def _quantile(values: np.ndarray, q: float) -> float | None:
+    return float(np.quantile(values, q)) if len(values) else None
+
+
+def _present(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return fmean(present) if present else None
+
+
+def _inside(samples: Sequence[ServerSample], window: Window, name: str) -> list[float]:
+    values = [getattr(s, name) for s in samples if window.holds(s.time_s)]
+    return [value for value in values if value is not None]
+
+
+def _mean(samples: Sequence[ServerSample], window: Window, name: str) -> float | None:
+    values = _inside(samples, window, name)
+    return fmean(values) if values else None
+
+
+def _rise(samples: Sequence[ServerSample], window: Window, name: str) -> float | None:
+    values = _inside(samples, window, name)
+    return values[-1] - values[0] if values else None
+
+
+def _mean_step_s(samples: Sequence[ServerSample], window: Window) -> float | None:
+    steps = _rise(samples, window, "steps")
+    times = _rise(samples, window, "time_s")
+    return times / steps if steps and times else None

@@ -1,0 +1,181 @@
+"""The story of one live measurement: launch, load, read, assess."""
+
+import socket
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from pytest_joules import __version__
+from pytest_joules.assess import Measured, assess
+from pytest_joules.catalog import gpu_slug
+from pytest_joules.engines import Engine, Server
+from pytest_joules.errors import MeterError
+from pytest_joules.meter import Meter
+from pytest_joules.plan import Launch
+from pytest_joules.point import Point
+from pytest_joules.procedure import Procedure
+from pytest_joules.provenance import Context, Identity, Provenance
+from pytest_joules.result import Result, SourceName
+from pytest_joules.steady_state import Work
+from pytest_joules.trace import GpuIdentity, MeterTrace
+
+Say = Callable[[str], None]
+"""Takes one line about the progress of long work."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rig:
+    """What a launch is measured with."""
+
+    engine: Engine
+    meter: Meter
+    procedure: Procedure = field(default_factory=Procedure)
+    source: SourceName = "live"
+    session: str = ""
+    """Identifies the pytest run in every result's provenance."""
+
+    clock: Callable[[], float] = time.monotonic
+    say: Say = lambda line: None  # noqa: ARG005  silence is the default listener
+
+
+@dataclass(frozen=True, kw_only=True)
+class FrozenWork:
+    """The work a baseline was recorded with: how many requests, and which window."""
+
+    num_requests: int
+    work: Work
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One running launch."""
+
+    launch: Launch
+    rig: Rig
+    frozen: Mapping[Point, FrozenWork]
+    gpus: tuple[GpuIdentity, ...]
+    server: Server
+    launch_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+
+
+def measure(launch: Launch, rig: Rig, frozen: Mapping[Point, FrozenWork]) -> Iterator[Result]:
+    """Start the engine once and measure every point of the launch, largest batch first.
+
+    Args:
+        launch: What to start and which points it serves.
+        rig: Engine, meter and procedure.
+        frozen: For points with a baseline, the work that it was recorded with.
+
+    Yields:
+        One result for each point, valid or not, as soon as it is measured.
+
+    Raises:
+        MeterError: The GPUs are not there, not free, or cannot be read.
+        LaunchError: The engine did not become ready.
+        ServerDied: It ended while a point was measured; points not yet yielded are open.
+        NoSteadyState: A point's load never filled the engine.
+    """
+    gpus = choose_gpus(rig.meter.identify(), launch)
+    require_drained(gpus, rig)
+    rig.say(f"launch {launch.stack.name}: {launch.largest.id}")
+    with rig.engine.started(launch, gpu_uuids=[gpu.uuid for gpu in gpus]) as server:
+        job = _Job(launch=launch, rig=rig, frozen=frozen, gpus=gpus, server=server)
+        for point in launch.points:
+            rig.say(f"measure {point.id}")
+            yield assess(_record(job, point), rig.procedure)
+
+
+def choose_gpus(visible: Sequence[GpuIdentity], launch: Launch) -> tuple[GpuIdentity, ...]:
+    """Choose the launch's GPUs among the visible ones, in their order.
+
+    Raises:
+        MeterError: Fewer GPUs of the asked model are visible than the launch needs.
+    """
+    fitting = [gpu for gpu in visible if gpu_slug(gpu.name) == launch.gpu]
+    needed = launch.largest.num_gpus
+    if len(fitting) < needed:
+        seen = ", ".join(f"{gpu.name} ({gpu_slug(gpu.name)})" for gpu in visible) or "none"
+        raise MeterError(
+            f"{launch.largest.id} needs {needed} x {launch.gpu}, but the visible GPUs are: "
+            f"{seen}. Name the GPU that is there (--gpu), make more visible "
+            "(CUDA_VISIBLE_DEVICES), or choose another source (--joules-source)."
+        )
+    return tuple(fitting[:needed])
+
+
+def require_drained(gpus: Sequence[GpuIdentity], rig: Rig) -> None:
+    """Wait until nothing holds memory on the GPUs.
+
+    Raises:
+        MeterError: Memory is still held after ``Procedure.drain_deadline_s``.
+    """
+    uuids = [gpu.uuid for gpu in gpus]
+    deadline_s = rig.clock() + rig.procedure.drain_deadline_s
+    while True:
+        with rig.meter.recording(uuids) as recording:
+            pass
+        held = _held(recording.trace(), rig.procedure.drained_memory_bytes)
+        if not held:
+            return
+        if rig.clock() > deadline_s:
+            raise MeterError(
+                f"{held} before the launch, at most "
+                f"{rig.procedure.drained_memory_bytes / 2**30:.0f} GiB may be. End that "
+                "process, or choose other GPUs (CUDA_VISIBLE_DEVICES)."
+            )
+
+
+def _held(trace: MeterTrace, limit_bytes: int) -> str:
+    for gpu in trace.gpus:
+        used = [r.memory_used_bytes for r in gpu.readings if r.memory_used_bytes is not None]
+        if used and used[-1] > limit_bytes:
+            pids = next((r.process_ids for r in reversed(gpu.readings) if r.process_ids), ())
+            owner = f" by process {', '.join(map(str, pids))}" if pids else ""
+            return f"{gpu.gpu.uuid}: {used[-1] / 2**30:.1f} GiB of memory are in use{owner}"
+    return ""
+
+
+def _record(job: _Job, point: Point) -> Measured:
+    work = job.frozen.get(point)
+    offered = point.but(num_requests=work.num_requests) if work else point
+    procedure = job.rig.procedure
+    with job.rig.meter.recording([gpu.uuid for gpu in job.gpus]) as recording:
+        load = job.server.drive(
+            offered, min_window_s=procedure.min_window_s, deadline_s=procedure.deadline_s
+        )
+    return Measured(
+        point=point,
+        source=job.rig.source,
+        gpu=job.launch.gpu,
+        launch_id=job.launch_id,
+        load=load,
+        meter=recording.trace(),
+        provenance=_provenance(job),
+        own_pids=job.server.process_ids,
+        frozen_work=work.work if work else None,
+    )
+
+
+def _provenance(job: _Job) -> Provenance:
+    first = job.gpus[0]
+    return Provenance(
+        identity=Identity(
+            gpu_model=first.name,
+            num_gpus=len(job.gpus),
+            memory_bytes=first.memory_bytes,
+            power_limit_w=first.power_limit_w,
+            mig=first.mig,
+        ),
+        context=Context(
+            stack=job.launch.stack.name,
+            packages=job.server.packages,
+            driver=first.driver,
+            gpu_uuids=tuple(gpu.uuid for gpu in job.gpus),
+            host=socket.gethostname(),
+            session=job.rig.session,
+            recorded_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            plugin=__version__,
+        ),
+    )

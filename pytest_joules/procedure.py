@@ -1,0 +1,54 @@
+"""How carefully to measure: every default of a measurement, in one place."""
+
+from dataclasses import dataclass
+
+SHORTEST_TRUSTED_WINDOW_S = 30.0
+"""Shorter windows are measured only where a user asks, and are marked."""
+
+SHORTEST_TRUSTED_TICKS = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Procedure:
+    """Lengths, limits and thresholds of one measurement (DESIGN, section 5)."""
+
+    min_window_s: float = 60.0
+    """Steady-state seconds asked for; ``--joules-window``."""
+
+    deadline_s: float = 3600.0
+    """Seconds after which one point's load is given up."""
+
+    least_batch_share: float = 0.85
+    """Achieved mean batch over asked batch below which a result is invalid; the share that
+    the published data required of its runs."""
+
+    token_disagreement: float = 0.005
+    """Largest relative difference of server and client token counts."""
+
+    largest_client_lag_s: float = 0.5
+    largest_client_cores: float = 1.0
+    largest_drift: float = 0.02
+    """Relative difference of the window's quarters above which a note is made."""
+
+    largest_cut: float = 0.5
+    """Share of the full-batch time that the ramp-up may take."""
+
+    largest_scrape_s: float = 1.0
+    """Longest answer of the server's counters that is trusted at a window's edge."""
+
+    drained_memory_bytes: int = 2 * 2**30
+    """GPU memory in use above which a GPU is not free for a launch."""
+
+    drain_deadline_s: float = 60.0
+    """Seconds to wait for memory to drain before a launch."""
+
+    @property
+    def least_window_s(self) -> float:
+        """Shortest window accepted."""
+        return min(self.min_window_s, SHORTEST_TRUSTED_WINDOW_S)
+
+    @property
+    def least_ticks(self) -> int:
+        """Fewest counter ticks accepted in a window."""
+        share = min(1.0, self.min_window_s / SHORTEST_TRUSTED_WINDOW_S)
+        return max(2, round(SHORTEST_TRUSTED_TICKS * share))

@@ -1,0 +1,184 @@
+"""When the engine is in steady state: one definition, here and nowhere else.
+
+The window opens at the latest of three moments and closes at one:
+
+1. the paper's rule: ``B`` requests have emitted their first token (section 2);
+2. one mean request time later, when the initial burst, whose contexts all grew together,
+   has been replaced by requests of mixed age;
+3. the truncation point of MSER-5 on the energy per work unit (White, 1997).
+
+It closes when request ``N - B`` finishes: that completion admits the last queued request,
+so the next one leaves a slot empty. The opening is rounded up to the next finished request
+and stored as the number of requests finished by then; later runs cut at the same work.
+
+Source: the opening event is the one of the ML.ENERGY Benchmark; it alone is necessary but
+not steady, since all requests begin at context = prompt (DESIGN, section 7).
+"""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pytest_joules.errors import NoSteadyState
+from pytest_joules.trace import LoadTrace, ServerSample
+
+_MSER_BATCH = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """Half-open span ``[start, end)`` of the monotonic clock whose energy counts."""
+
+    start_s: float
+    end_s: float
+
+    def __post_init__(self) -> None:
+        if not self.start_s < self.end_s:
+            raise NoSteadyState(
+                f"the steady state would end at {self.end_s:.3f} s, before it begins at "
+                f"{self.start_s:.3f} s; offer more requests (num_requests)."
+            )
+
+    @property
+    def duration_s(self) -> float:
+        return self.end_s - self.start_s
+
+    def holds(self, time_s: float) -> bool:
+        """Tell whether a moment is inside."""
+        return self.start_s <= time_s < self.end_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """A window as work: requests finished when it opens and when it closes."""
+
+    start_index: int
+    end_index: int
+
+
+def finish_times(load: LoadTrace) -> tuple[float, ...]:
+    """Return when the requests finished, ascending."""
+    return tuple(sorted(request.finish_s for request in load.requests))
+
+
+def first_full_batch_s(load: LoadTrace) -> float:
+    """Return when ``B`` requests had emitted their first token, as the server counts them.
+
+    Raises:
+        NoSteadyState: They never had.
+    """
+    before = load.server[0].first_tokens if load.server else 0.0
+    for sample in load.server:
+        if sample.first_tokens - before >= load.max_concurrency:
+            return sample.time_s
+    raise NoSteadyState(
+        f"the server never had {load.max_concurrency} requests decoding: it counted "
+        f"{_counted(load.server)} first tokens. Its batch is smaller than asked (KV cache, "
+        "max_num_seqs), or the load ended early; see the server's log."
+    )
+
+
+def _counted(server: Sequence[ServerSample]) -> float:
+    return server[-1].first_tokens - server[0].first_tokens if server else 0.0
+
+
+def last_full_batch_s(load: LoadTrace) -> float:
+    """Return when request ``N - B`` finished: until then every slot is kept busy.
+
+    Raises:
+        NoSteadyState: No more requests were offered than fit at once.
+    """
+    finished = finish_times(load)
+    position = len(finished) - load.max_concurrency
+    if position < 1:
+        raise NoSteadyState(
+            f"{len(finished)} requests cannot keep {load.max_concurrency} in flight; offer "
+            f"at least {3 * load.max_concurrency} (num_requests)."
+        )
+    return finished[position - 1]
+
+
+def mean_request_s(load: LoadTrace) -> float:
+    """Return the mean time from sending a request to its end."""
+    return sum(r.finish_s - r.sent_s for r in load.requests) / len(load.requests)
+
+
+def mser5(series: Sequence[float]) -> int:
+    """Return how many leading values to cut so that the rest looks stationary.
+
+    Values are averaged in batches of five; the cut ``d`` minimises the squared standard
+    error of the remaining batch means, ``sum (z_i - mean)^2 / (n - d)^2``, and is searched
+    in the first half.
+
+    Source:
+        K. P. White, "An effective truncation heuristic for bias reduction in simulation
+        output", Simulation 69(6), 1997.
+    """
+    batches = [
+        sum(series[i : i + _MSER_BATCH]) / _MSER_BATCH
+        for i in range(0, len(series) - _MSER_BATCH + 1, _MSER_BATCH)
+    ]
+    cuts = range(len(batches) // 2 + 1)
+    if not batches:
+        return 0
+    return _MSER_BATCH * min(cuts, key=lambda cut: _squared_error(batches[cut:]))
+
+
+def _squared_error(values: Sequence[float]) -> float:
+    mean = sum(values) / len(values)
+    return sum((value - mean) ** 2 for value in values) / len(values) ** 2
+
+
+def full_batch_window(load: LoadTrace) -> Window:
+    """Return the paper's window: ``B`` decoding, and the queue not yet empty.
+
+    Raises:
+        NoSteadyState: There is no such span.
+    """
+    return Window(start_s=first_full_batch_s(load), end_s=last_full_batch_s(load))
+
+
+def steady_work(load: LoadTrace, *, settled_s: float) -> Work:
+    """Find the steady state as work, once, when a baseline is made.
+
+    Args:
+        load: The recorded load.
+        settled_s: Where MSER-5 cut the energy series (see the module's docstring).
+
+    Raises:
+        NoSteadyState: There is none.
+    """
+    full = full_batch_window(load)
+    start_s = max(full.start_s + mean_request_s(load), settled_s)
+    finished = finish_times(load)
+    start_index = bisect_left(finished, start_s) + 1
+    end_index = bisect_right(finished, full.end_s)
+    if start_index >= end_index:
+        raise NoSteadyState(
+            f"after the ramp-up only {max(0, end_index - start_index)} requests finished with "
+            f"all {load.max_concurrency} slots busy; offer more requests (num_requests) or a "
+            "longer window (--joules-window)."
+        )
+    return Work(start_index=start_index, end_index=end_index)
+
+
+def work_window(load: LoadTrace, work: Work) -> Window:
+    """Place a window of work in time: between its two completions.
+
+    Raises:
+        NoSteadyState: The load finished fewer requests, or its slots were not all busy.
+    """
+    finished = finish_times(load)
+    full = full_batch_window(load)
+    if work.end_index > len(finished):
+        raise NoSteadyState(
+            f"the window closes at request {work.end_index}, but only {len(finished)} finished."
+        )
+    window = Window(start_s=finished[work.start_index - 1], end_s=finished[work.end_index - 1])
+    if window.start_s < full.start_s or window.end_s > full.end_s:
+        raise NoSteadyState(
+            f"requests {work.start_index} to {work.end_index} do not fall into the time with "
+            f"all {load.max_concurrency} slots busy; this stack needs its own window: record "
+            "the baseline again (--joules-record)."
+        )
+    return window

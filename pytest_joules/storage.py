@@ -1,0 +1,121 @@
+"""JSON files: strict reading against a schema, atomic and locked writing."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NoReturn
+
+import fastjsonschema
+from filelock import FileLock, Timeout
+
+from pytest_joules.errors import FormatError
+
+_LOCK_WAIT_S = 60.0
+
+
+def parse(text: str, *, name: str) -> Any:
+    """Parse JSON strictly: no NaN, no Infinity, no duplicate keys.
+
+    Raises:
+        FormatError: Names the file and the place.
+    """
+    try:
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{name}: not the JSON it should be: {error}.") from None
+
+
+def read(path: Path) -> Any:
+    """Read and parse a JSON file.
+
+    Raises:
+        FormatError: It cannot be read or is not JSON.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: cannot be read: {error}.") from None
+    return parse(text, name=str(path))
+
+
+def require_schema(values: Any, schema: str, *, name: str) -> None:
+    """Validate against ``schemas/<schema>.json``.
+
+    Raises:
+        FormatError: Names the file and the field, and what it should be.
+    """
+    try:
+        _validator(schema)(values)
+    except fastjsonschema.JsonSchemaException as error:
+        raise FormatError(f"{name}: {str(error).removeprefix('data').lstrip('.')}.") from None
+
+
+@cache
+def _validator(schema: str) -> Callable[[Any], Any]:
+    text = (files("pytest_joules") / "schemas" / f"{schema}.json").read_text(encoding="utf-8")
+    handlers = {"": lambda uri: json.loads(_schema_text(uri))}
+    made: Callable[[Any], Any] = fastjsonschema.compile(
+        json.loads(text), handlers=handlers, use_default=False
+    )
+    return made
+
+
+def _schema_text(uri: str) -> str:
+    return (files("pytest_joules") / "schemas" / uri).read_text(encoding="utf-8")
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write a whole file or nothing: temporary file, fsync, rename.
+
+    Raises:
+        OSError: The folder cannot be written; the old file is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Keep a second writer out of a file while the block runs.
+
+    Raises:
+        FormatError: Another process holds the lock for more than a minute.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        with FileLock(lock, timeout=_LOCK_WAIT_S):
+            yield
+    except Timeout:
+        raise FormatError(
+            f"{path}: another process has held {lock.name} for {_LOCK_WAIT_S:g} s; wait for "
+            "it, or remove the lock if that process is gone."
+        ) from None
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a JSON number")
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"the key {twice!r} stands twice")
+    return made

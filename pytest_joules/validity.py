@@ -1,0 +1,194 @@
+"""The contract a measurement must meet; every broken rule is a reason on the result.
+
+A result with reasons can be neither passed nor recorded. Rules on the energy counter are
+in ``counter``; this module adds those on load, window and engine, and lists all of them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
+
+from pytest_joules.counter import RULES as COUNTER_RULES
+from pytest_joules.energy import WindowEnergy
+from pytest_joules.procedure import SHORTEST_TRUSTED_WINDOW_S, Procedure
+from pytest_joules.result import Reason
+from pytest_joules.steady_state import Window, full_batch_window
+from pytest_joules.trace import LoadTrace, ServerSample
+from pytest_joules.units import percent
+
+LOAD_RULES: Mapping[str, str] = {
+    "window-short": "steady state shorter than the least window or too few counter ticks",
+    "window-late": "the ramp-up took more than half of the time with a full batch",
+    "batch-starved": "achieved mean batch below 85 % of the asked one",
+    "request-failed": "a request failed",
+    "tokens-disagree": "server and client token counts differ by more than 0.5 %",
+    "client-lagged": "the load generator's event loop was held up",
+    "client-busy": "the load generator used more than one core",
+    "scrape-slow": "the server's counters answered too slowly at a window's edge",
+    "memory-not-drained": "GPU memory was in use before the launch",
+}
+
+LOAD_NOTES: Mapping[str, str] = {
+    "window-user-short": "window shorter than 30 s because the user asked for it",
+    "window-drift": "energy per work unit drifted by more than 2 % between quarters",
+    "preempted": "the engine preempted requests: the KV cache is too small for this batch",
+}
+
+RULES: Mapping[str, str] = {**COUNTER_RULES, **LOAD_RULES}
+"""Every rule that makes a measurement invalid, by reason code."""
+
+
+def load_reasons(
+    load: LoadTrace, measured: WindowEnergy, procedure: Procedure, *, num_ticks: int
+) -> tuple[Reason, ...]:
+    """Return every rule on load and window that the measurement broke.
+
+    Args:
+        load: What client and server recorded.
+        measured: The window with its edges on ticks.
+        procedure: Thresholds.
+        num_ticks: Ticks of the energy counter in the window.
+    """
+    window = measured.window
+    return (
+        *_window_reasons(load, window, procedure, num_ticks=num_ticks),
+        *_batch_reasons(load, window, procedure),
+        *_request_reasons(load, procedure),
+        *_client_reasons(load, procedure),
+        *_scrape_reasons(load, window, procedure),
+    )
+
+
+def load_notes(
+    load: LoadTrace, measured: WindowEnergy, procedure: Procedure
+) -> tuple[Reason, ...]:
+    """Return what a reader should know though it invalidates nothing."""
+    return (
+        *_short_note(procedure),
+        *_drift_note(measured, procedure),
+        *_preemption_note(load, measured.window),
+    )
+
+
+def mean_batch_size(samples: Sequence[ServerSample], window: Window) -> float | None:
+    """Return the mean of running requests in the window; ``None`` without a sample there."""
+    inside = [sample.running for sample in samples if window.holds(sample.time_s)]
+    return fmean(inside) if inside else None
+
+
+def _window_reasons(
+    load: LoadTrace, window: Window, procedure: Procedure, *, num_ticks: int
+) -> Iterator[Reason]:
+    least_s, least_ticks = procedure.least_window_s, procedure.least_ticks
+    if window.duration_s < least_s or num_ticks < least_ticks:
+        yield Reason(
+            code="window-short",
+            text=f"steady state of {window.duration_s:.1f} s with {num_ticks} counter ticks; "
+            f"at least {least_s:g} s and {least_ticks} ticks are needed. Offer more requests "
+            "(num_requests) or a longer window (--joules-window).",
+        )
+    full = full_batch_window(load)
+    cut = (window.start_s - full.start_s) / full.duration_s
+    if cut >= procedure.largest_cut:
+        yield Reason(
+            code="window-late",
+            text=f"the ramp-up took {cut:.0%} of the time with a full batch, less than "
+            f"{procedure.largest_cut:.0%} is trusted. Offer more requests.",
+        )
+
+
+def _batch_reasons(load: LoadTrace, window: Window, procedure: Procedure) -> Iterator[Reason]:
+    batch, asked = mean_batch_size(load.server, window), load.max_concurrency
+    if batch is None or batch < procedure.least_batch_share * asked:
+        achieved = "nothing was sampled" if batch is None else f"{batch:.1f} running on average"
+        yield Reason(
+            code="batch-starved",
+            text=f"asked for a batch of {asked}, {achieved}; at least "
+            f"{procedure.least_batch_share:.0%} is needed. The KV cache may be too small, "
+            "another client may hold slots, or the CPU cannot feed the GPU.",
+        )
+
+
+def _request_reasons(load: LoadTrace, procedure: Procedure) -> Iterator[Reason]:
+    failed = [request for request in load.requests if request.error is not None]
+    if failed:
+        yield Reason(
+            code="request-failed",
+            text=f"{len(failed)} of {len(load.requests)} requests failed; the first, number "
+            f"{failed[0].index}: {failed[0].error}. See the engine's log.",
+        )
+    client = sum(request.output_tokens for request in load.requests)
+    server = load.server[-1].output_tokens - load.server[0].output_tokens
+    if abs(server - client) > procedure.token_disagreement * max(client, 1):
+        yield Reason(
+            code="tokens-disagree",
+            text=f"the server counted {server:.0f} output tokens, its answers sum to {client}; "
+            f"they may differ by {procedure.token_disagreement:.1%}. Another client may be "
+            "using the server.",
+        )
+
+
+def _client_reasons(load: LoadTrace, procedure: Procedure) -> Iterator[Reason]:
+    if load.client_lag_s > procedure.largest_client_lag_s:
+        yield Reason(
+            code="client-lagged",
+            text=f"the load generator stood still for {load.client_lag_s:.2f} s, at most "
+            f"{procedure.largest_client_lag_s:g} s is trusted. Free a CPU core for it.",
+        )
+    cores = load.client_cpu_s / (load.ended_s - load.started_s)
+    if cores > procedure.largest_client_cores:
+        yield Reason(
+            code="client-busy",
+            text=f"the load generator used {cores:.2f} cores, at most "
+            f"{procedure.largest_client_cores:g} is trusted.",
+        )
+
+
+def _scrape_reasons(load: LoadTrace, window: Window, procedure: Procedure) -> Iterator[Reason]:
+    for edge_s in (window.start_s, window.end_s):
+        nearest = min(load.server, key=lambda sample: abs(sample.time_s - edge_s))
+        slow_s = max(nearest.took_s, abs(nearest.time_s - edge_s))
+        if slow_s > procedure.largest_scrape_s:
+            yield Reason(
+                code="scrape-slow",
+                text=f"at a window's edge the server's counters are {slow_s:.2f} s uncertain, "
+                f"at most {procedure.largest_scrape_s:g} s is trusted. The server may be "
+                "short of CPU.",
+            )
+
+
+def _short_note(procedure: Procedure) -> Iterator[Reason]:
+    if procedure.min_window_s < SHORTEST_TRUSTED_WINDOW_S:
+        yield Reason(
+            code="window-user-short",
+            text=f"--joules-window={procedure.min_window_s:g} is below "
+            f"{SHORTEST_TRUSTED_WINDOW_S:g} s: the noise of short windows is not known.",
+        )
+
+
+def _drift_note(measured: WindowEnergy, procedure: Procedure) -> Iterator[Reason]:
+    joules, units = measured.series_energy_j, measured.series_work_units
+    size = len(joules) // 4
+    if size == 0 or min(sum(units[:size]), sum(units[-size:])) <= 0:
+        return
+    first = sum(joules[:size]) / sum(units[:size])
+    last = sum(joules[-size:]) / sum(units[-size:])
+    if abs(last / first - 1) > procedure.largest_drift:
+        yield Reason(
+            code="window-drift",
+            text=f"energy per work unit changed by {percent(last / first - 1)} from the "
+            "window's first quarter to its last; it may not have been steady.",
+        )
+
+
+def _preemption_note(load: LoadTrace, window: Window) -> Iterator[Reason]:
+    seen = [
+        sample.preemptions
+        for sample in load.server
+        if window.holds(sample.time_s) and sample.preemptions is not None
+    ]
+    if seen and seen[-1] > seen[0]:
+        yield Reason(
+            code="preempted",
+            text=f"{seen[-1] - seen[0]:.0f} preemptions in the window: the KV cache is too "
+            "small for this batch, and work was done twice.",
+        )
