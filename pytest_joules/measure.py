@@ -11,7 +11,7 @@ from pytest_joules import __version__
 from pytest_joules.assess import Measured, assess
 from pytest_joules.catalog import gpu_slug
 from pytest_joules.engines import Engine, Server
-from pytest_joules.errors import MeterError
+from pytest_joules.errors import JoulesError, MeterError, ServerDied
 from pytest_joules.meter import Meter
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
@@ -41,6 +41,17 @@ class Rig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Failure:
+    """Why a point has no result."""
+
+    point: Point
+    error: JoulesError
+
+
+Outcome = Result | Failure
+
+
+@dataclass(frozen=True, kw_only=True)
 class FrozenWork:
     """The work a baseline was recorded with: how many requests, and which window."""
 
@@ -60,8 +71,11 @@ class _Job:
     launch_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
 
 
-def measure(launch: Launch, rig: Rig, frozen: Mapping[Point, FrozenWork]) -> Iterator[Result]:
+def measure(launch: Launch, rig: Rig, frozen: Mapping[Point, FrozenWork]) -> Iterator[Outcome]:
     """Start the engine once and measure every point of the launch, largest batch first.
+
+    A point that cannot be measured does not keep the others from being measured, unless the
+    engine ended with it.
 
     Args:
         launch: What to start and which points it serves.
@@ -69,13 +83,12 @@ def measure(launch: Launch, rig: Rig, frozen: Mapping[Point, FrozenWork]) -> Ite
         frozen: For points with a baseline, the work that it was recorded with.
 
     Yields:
-        One result for each point, valid or not, as soon as it is measured.
+        For each point a result, valid or not, or its failure, as soon as it is known. After
+        a ``ServerDied`` no further point is yielded.
 
     Raises:
         MeterError: The GPUs are not there, not free, or cannot be read.
         LaunchError: The engine did not become ready.
-        ServerDied: It ended while a point was measured; points not yet yielded are open.
-        NoSteadyState: A point's load never filled the engine.
     """
     gpus = choose_gpus(rig.meter.identify(), launch)
     require_drained(gpus, rig)
@@ -84,7 +97,17 @@ def measure(launch: Launch, rig: Rig, frozen: Mapping[Point, FrozenWork]) -> Ite
         job = _Job(launch=launch, rig=rig, frozen=frozen, gpus=gpus, server=server)
         for point in launch.points:
             rig.say(f"measure {point.id}")
-            yield assess(_record(job, point), rig.procedure)
+            outcome = _outcome(job, point)
+            yield outcome
+            if isinstance(outcome, Failure) and isinstance(outcome.error, ServerDied):
+                return
+
+
+def _outcome(job: _Job, point: Point) -> Outcome:
+    try:
+        return assess(_record(job, point), job.rig.procedure)
+    except JoulesError as error:
+        return Failure(point=point, error=error)
 
 
 def choose_gpus(visible: Sequence[GpuIdentity], launch: Launch) -> tuple[GpuIdentity, ...]:
@@ -158,20 +181,25 @@ def _record(job: _Job, point: Point) -> Measured:
     )
 
 
+def identity_of(gpus: Sequence[GpuIdentity]) -> Identity:
+    """Return what must be equal before a result on these GPUs is compared."""
+    first = gpus[0]
+    return Identity(
+        gpu_model=first.name,
+        num_gpus=len(gpus),
+        memory_bytes=first.memory_bytes,
+        power_limit_w=first.power_limit_w,
+        mig=first.mig,
+    )
+
+
 def _provenance(job: _Job) -> Provenance:
-    first = job.gpus[0]
     return Provenance(
-        identity=Identity(
-            gpu_model=first.name,
-            num_gpus=len(job.gpus),
-            memory_bytes=first.memory_bytes,
-            power_limit_w=first.power_limit_w,
-            mig=first.mig,
-        ),
+        identity=identity_of(job.gpus),
         context=Context(
             stack=job.launch.stack.name,
             packages=job.server.packages,
-            driver=first.driver,
+            driver=job.gpus[0].driver,
             gpu_uuids=tuple(gpu.uuid for gpu in job.gpus),
             host=socket.gethostname(),
             session=job.rig.session,

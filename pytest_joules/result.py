@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pytest_joules.errors import NotMeasured, WrongUnit
 from pytest_joules.point import Point
 from pytest_joules.provenance import Provenance
+from pytest_joules.units import Quantity, si
 
 SourceName = Literal["live", "recorded", "simulated", "fake"]
 
@@ -136,24 +137,28 @@ class Result:
     def energy_per_response_j(self) -> float:
         """Joules per answered request: energy per token times mean output tokens."""
         if self.point.work_unit != "token":
-            return self.energy_per_work_unit_j
-        return self.energy_per_token_j * self._known("mean_output_tokens")
+            return self._quantity(self.energy_per_work_unit_j, "J/response")
+        return self._quantity(
+            self.energy_per_token_j * self._known("mean_output_tokens"), "J/response"
+        )
 
     @property
     def power_w(self) -> float:
         """Mean power of all GPUs in the window."""
-        return self.energy_per_work_unit_j * self.throughput_work_units_per_s
+        return self._quantity(
+            self.energy_per_work_unit_j * self.throughput_work_units_per_s, "W"
+        )
 
     @property
     def throughput_tokens_per_s(self) -> float:
         """Output tokens per second."""
         self._per("token")
-        return self.throughput_work_units_per_s
+        return self._quantity(self.throughput_work_units_per_s, "token/s")
 
     @property
     def throughput_per_watt(self) -> float:
         """Work units per second and watt: the inverse of energy per unit (appendix C)."""
-        return 1 / self.energy_per_work_unit_j
+        return self._quantity(1 / self.energy_per_work_unit_j, f"{self.point.work_unit}/s/W")
 
     @property
     def median_itl_s(self) -> float:
@@ -175,6 +180,10 @@ class Result:
         """Whether the measurement met the validity contract."""
         return not self.reasons
 
+    def __repr__(self) -> str:
+        energy = si(self.energy_per_work_unit_j, f"J/{self.point.work_unit}")
+        return f"<Result {self.point.id} on {self.gpu}, {self.source}: {energy}>"
+
     def but(self, **changes: Any) -> "Result":
         """Return this result with some fields changed."""
         return replace(self, **changes)
@@ -185,10 +194,13 @@ class Result:
                 f"{self.point.id} produces {self.point.work_unit}s: ask for "
                 f"energy_per_{self.point.work_unit}_j, not per {unit}."
             )
-        return self.energy_per_work_unit_j
+        return self._quantity(self.energy_per_work_unit_j, f"J/{unit}")
+
+    def _quantity(self, value: float, unit: str) -> Quantity:
+        return Quantity(value, unit, f"{self.point.id} on {self.gpu}, {self.source}")
 
     def _latency(self, name: str) -> float:
-        return self._require(name, getattr(self.latency, name))
+        return self._quantity(self._require(name, getattr(self.latency, name)), "s")
 
     def _known(self, name: str) -> float:
         return self._require(name, getattr(self, name))

@@ -18,8 +18,12 @@ from dataclasses import dataclass, field
 from pytest_joules import catalog
 from pytest_joules.engines import Server
 from pytest_joules.errors import LaunchError, ServerDied
+from pytest_joules.measure import Rig
+from pytest_joules.options import Options
 from pytest_joules.plan import Launch, Stack
-from pytest_joules.point import Point, Request
+from pytest_joules.point import ENGINES, Point, Request
+from pytest_joules.procedure import Procedure
+from pytest_joules.sources.live import LiveSource
 from pytest_joules.trace import (
     GpuIdentity,
     GpuTrace,
@@ -299,3 +303,25 @@ def _range(start_s: float, end_s: float, step_s: float) -> Iterator[float]:
     return itertools.takewhile(
         lambda moment_s: moment_s < end_s, (start_s + i * step_s for i in itertools.count())
     )
+
+
+def pytest_joules_source(options: Options) -> LiveSource:
+    """Measure on a fake machine; makes ``-p pytest_joules.testing`` a pytest plugin."""
+    machine = FakeMachine(gpu=options.gpu or "h200", launch_noise=0.002)
+    return source_of(machine, window_s=options.window)
+
+
+def source_of(machine: FakeMachine, *, window_s: float = 60.0) -> LiveSource:
+    """Return a source that measures every point on a fake machine.
+
+    It is the live pipeline with the machine as engine, meter and clock; its results say
+    ``fake``.
+    """
+    rig = Rig(
+        engine=machine,
+        meter=machine,
+        procedure=Procedure(min_window_s=window_s),
+        source="fake",
+        clock=machine.clock,
+    )
+    return LiveSource(rigs=dict.fromkeys(ENGINES, rig), name="fake")

@@ -1,1 +1,48 @@
-"""Where results come from: live measurements, recorded ones, simulated ones."""
+"""Where results come from: measured live, looked up in recorded data, simulated."""
+
+from collections.abc import Iterator, Mapping
+from typing import Protocol
+
+from pytest_joules.measure import FrozenWork, Outcome
+from pytest_joules.plan import Launch
+from pytest_joules.point import Point
+from pytest_joules.provenance import Identity
+from pytest_joules.result import SourceName
+
+
+class Source(Protocol):
+    """Gives results for points; every result names the source it came from."""
+
+    @property
+    def name(self) -> SourceName:
+        """What every line of output says of the results."""
+        ...
+
+    @property
+    def launches(self) -> bool:
+        """Whether results cost launches, so that points are gathered and grouped first."""
+        ...
+
+    def identity(self, launch: Launch) -> Identity:
+        """Return the hardware that the launch would be measured on.
+
+        Raises:
+            JoulesError: It is not there.
+        """
+        ...
+
+    def clock(self) -> float:
+        """Return the time in seconds by which launches are charged."""
+        ...
+
+    def outcomes(self, launch: Launch, frozen: Mapping[Point, FrozenWork]) -> Iterator[Outcome]:
+        """Yield a result or a failure for each point of the launch, as soon as it is known.
+
+        Args:
+            launch: What to start, and its points.
+            frozen: Work to repeat exactly, for points with a baseline.
+
+        Raises:
+            JoulesError: None of the points not yet yielded can be had.
+        """
+        ...

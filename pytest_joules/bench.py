@@ -1,0 +1,154 @@
+"""The ``energy_bench`` fixture's value: what a test can ask for.
+
+In the rehearsal that precedes a run, ``RehearsalBench`` stands in for ``EnergyBench``: it
+notes the points and ends the test's body at the first use of a measured value, so no made-up
+number ever reaches a test.
+"""
+
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from pytest_joules.errors import EnergyRegression, Inconclusive, InvalidMeasurement
+from pytest_joules.point import Point
+from pytest_joules.report.text import explain
+from pytest_joules.result import Result
+from pytest_joules.session import JoulesSession, Wish
+from pytest_joules.verdict import Comparison, Verdict
+
+Tell = Callable[[str, object], None]
+"""Takes one name and value about the running test, for its report."""
+
+
+class EnergyBench:
+    """Measure points and assert on their energy."""
+
+    def __init__(self, session: JoulesSession, *, tolerance: float | None, tell: Tell) -> None:
+        self._session = session
+        self._tolerance = tolerance
+        self._tell = tell
+
+    def __call__(self, **fields: Any) -> Result:
+        """Measure the point with these fields; see ``Point``.
+
+        Raises:
+            JoulesError: The fields contradict each other, or measuring failed.
+        """
+        return self.measure(Point(**fields))
+
+    def measure(self, point: Point) -> Result:
+        """Measure a point; equal points are measured once in a session.
+
+        Raises:
+            JoulesError: Measuring failed, or broke the validity contract.
+        """
+        result = self._session.measure(point)
+        self._tell_result(result)
+        return result
+
+    def sweep(self, point: Point, **axes: Any) -> tuple[Result, ...]:
+        """Measure the point for every combination of the listed values.
+
+        >>> bench.sweep(point, batch_size=[16, 64], precision="fp8")  # doctest: +SKIP
+
+        Raises:
+            JoulesError: As ``measure``.
+        """
+        return tuple(self.measure(each) for each in point.sweep(**axes))
+
+    def check(self, point: Point, *, tolerance: float | None = None) -> Comparison | None:
+        """Compare a point with its baseline, or with the stack of ``--joules-against``.
+
+        With ``--joules-record`` the point's runs are added to its baseline instead, and
+        nothing is judged or returned.
+
+        Raises:
+            EnergyRegression: Energy per work unit rose by more than the tolerance.
+            Inconclusive: The launches allowed were not enough to tell.
+            JoulesError: There is no usable baseline, or measuring failed.
+        """
+        if self._session.options.record:
+            self._tell("joules_recorded_runs", self._session.record(point))
+            return None
+        asked = tolerance if tolerance is not None else self._tolerance
+        comparison = self._session.check(point, asked)
+        self._tell_comparison(comparison)
+        _raise_verdict(comparison)
+        return comparison
+
+    def _tell_result(self, result: Result) -> None:
+        name = f"joules_energy_per_{result.point.work_unit}_j[{result.point.id}]"
+        self._tell(name, float(result.energy_per_work_unit_j))
+        self._tell(f"joules_power_w[{result.point.id}]", float(result.power_w))
+
+    def _tell_comparison(self, comparison: Comparison) -> None:
+        unit = comparison.point.work_unit
+        self._tell("joules_point", comparison.point.id)
+        self._tell("joules_verdict", str(comparison.verdict))
+        self._tell("joules_change", comparison.change)
+        self._tell("joules_change_low", comparison.low)
+        self._tell("joules_change_high", comparison.high)
+        self._tell("joules_tolerance", comparison.tolerance)
+        self._tell(f"joules_energy_per_{unit}_j", comparison.energy_per_work_unit_j)
+        self._tell(
+            f"joules_reference_energy_per_{unit}_j", comparison.reference_energy_per_work_unit_j
+        )
+
+
+def _raise_verdict(comparison: Comparison) -> None:
+    match comparison.verdict:
+        case Verdict.REGRESSION:
+            raise EnergyRegression(explain(comparison))
+        case Verdict.INCONCLUSIVE:
+            raise Inconclusive(explain(comparison))
+        case Verdict.INVALID:
+            raise InvalidMeasurement(explain(comparison))
+        case Verdict.UNCHANGED | Verdict.IMPROVEMENT:
+            return
+
+
+class RehearsalEnds(BaseException):
+    """A measured value was needed, so the rehearsal of this test is over.
+
+    It is no ``Exception``: a test's own handlers must not go on with nothing.
+    """
+
+
+class Pending:
+    """A result or comparison that does not exist yet; any use of it ends the rehearsal."""
+
+    def __init__(self, point: Point) -> None:
+        self.point = point
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise RehearsalEnds(name)
+
+    def __bool__(self) -> NoReturn:
+        raise RehearsalEnds("bool")
+
+
+class RehearsalBench:
+    """Notes what a test asks for and measures nothing."""
+
+    def __init__(
+        self, session: JoulesSession, *, tolerance: float | None, asked: list[Point]
+    ) -> None:
+        self._session = session
+        self._tolerance = tolerance
+        self._asked = asked
+
+    def __call__(self, **fields: Any) -> Pending:
+        return self.measure(Point(**fields))
+
+    def measure(self, point: Point) -> Pending:
+        self._session.note(point, Wish.MEASURE)
+        self._asked.append(point)
+        return Pending(point)
+
+    def sweep(self, point: Point, **axes: Any) -> tuple[Pending, ...]:
+        return tuple(self.measure(each) for each in point.sweep(**axes))
+
+    def check(self, point: Point, *, tolerance: float | None = None) -> Pending:
+        asked = tolerance if tolerance is not None else self._tolerance
+        self._session.note(point, Wish.CHECK, asked)
+        self._asked.append(point)
+        return Pending(point)

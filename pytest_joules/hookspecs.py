@@ -1,0 +1,17 @@
+"""Hooks that other plugins and conftest files may implement."""
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:  # heavy, and only needed for the annotations
+    from pytest_joules.options import Options
+    from pytest_joules.sources import Source
+
+
+@pytest.hookspec(firstresult=True)
+def pytest_joules_source(options: "Options") -> "Source | None":
+    """Return the source that results come from; ``None`` leaves it to the options.
+
+    ``pytest -p pytest_joules.testing`` implements it with a machine that does not exist.
+    """

@@ -1,0 +1,108 @@
+"""pytest's hooks, each a few lines that translate and delegate.
+
+Only pytest is imported here; the rest loads when a run has energy tests, so a repository
+that merely has the plugin installed pays for nothing else.
+"""
+
+from collections.abc import Generator
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from pytest_joules import options
+
+if TYPE_CHECKING:  # loaded on first use, see above
+    from pytest_joules.bench import EnergyBench, RehearsalBench
+    from pytest_joules.run import Run
+
+_MARKER = (
+    "joules(tolerance): settings of one energy test; tolerance is the relative rise of energy "
+    "per work unit that nobody would act on"
+)
+_FIXTURE = "energy_bench"
+_run_key = pytest.StashKey["Run"]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    options.add_to(parser)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    from pytest_joules import hookspecs  # noqa: PLC0415  keeps start-up free
+
+    pluginmanager.add_hookspecs(hookspecs)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", _MARKER)
+    if options.is_asked(config):
+        _run(config)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    energy_tests = [item for item in items if _FIXTURE in getattr(item, "fixturenames", ())]
+    if energy_tests and not config.option.collectonly:
+        _run(config).prepare(session, items, energy_tests)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    run = config.stash.get(_run_key, None)
+    return run.header() if run else []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtestloop(session: pytest.Session) -> bool | None:
+    run = session.config.stash.get(_run_key, None)
+    return run.show_plan(session) if run and run.options.plan else None
+
+
+@pytest.fixture
+def energy_bench(request: pytest.FixtureRequest) -> "EnergyBench | RehearsalBench":
+    """Measure points and assert on their energy; see ``pytest_joules.bench.EnergyBench``."""
+    return _run(request.config).bench(request.node)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    run = pyfuncitem.config.stash.get(_run_key, None)
+    return (yield from run.call()) if run else (yield)
+
+
+def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
+    explain = getattr(left, "joules_explain", None) or getattr(right, "joules_explain", None)
+    return explain(op, left, right) if explain else None
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[Any]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    run = item.config.stash.get(_run_key, None)
+    report = yield
+    if run and call.excinfo is not None:
+        run.remember(call.excinfo.value)
+    return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    run = terminalreporter.config.stash.get(_run_key, None)
+    if run:
+        run.summarize(terminalreporter)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    run = session.config.stash.get(_run_key, None)
+    if run:
+        session.exitstatus = run.finish(exitstatus)
+
+
+def _run(config: pytest.Config) -> "Run":
+    from pytest_joules.run import Run  # noqa: PLC0415  keeps start-up free
+
+    if _run_key not in config.stash:
+        config.stash[_run_key] = Run.from_pytest(config)
+    return config.stash[_run_key]

@@ -1,0 +1,81 @@
+"""What a person reads about one comparison, result or plan; plain text, no decisions."""
+
+from collections.abc import Iterable, Sequence
+
+from pytest_joules.plan import Launch, Plan
+from pytest_joules.provenance import differences
+from pytest_joules.result import Result
+from pytest_joules.units import percent, si
+from pytest_joules.verdict import Comparison, Verdict
+
+_HINTS = {
+    Verdict.REGRESSION: "If intended, record the new level (--joules-record), commit the diff.",
+    Verdict.IMPROVEMENT: "Baselines never move by themselves; record the new level with "
+    "--joules-record.",
+    Verdict.INCONCLUSIVE: "Allow more launches (--joules-budget), compare side by side with "
+    "--joules-against=STACK, or widen --joules-tolerance.",
+    Verdict.INVALID: "Nothing was judged; measure again.",
+    Verdict.UNCHANGED: "",
+}
+
+
+def explain(comparison: Comparison) -> str:
+    """Return the lines that a red test shows: verdict, numbers, what to do."""
+    unit = f"J/{comparison.point.work_unit}"
+    now = si(comparison.energy_per_work_unit_j, unit, 4)
+    then = si(comparison.reference_energy_per_work_unit_j, unit, 4)
+    lines = [
+        f"{comparison.point.id}: {comparison.verdict}",
+        (f"  energy per {comparison.point.work_unit} {percent(comparison.change)}: "
+        f"{then} -> {now}"),
+        (f"  interval [{percent(comparison.low)}, {percent(comparison.high)}], tolerance "
+        f"{percent(comparison.tolerance)}, {comparison.num_launches} launches against "
+        f"{comparison.num_reference_launches} of {comparison.reference}"),
+    ]
+    lines += [
+        f"  {line}" for line in (comparison.explanation, _HINTS[comparison.verdict]) if line
+    ]
+    return "\n".join(lines)
+
+
+def software_changes(ours: Result, theirs: Result) -> list[str]:
+    """Return one line for each version that differs between two results."""
+    changed = differences(ours.provenance.context, theirs.provenance.context)
+    return [
+        f"{name}: {old or 'absent'} -> {new or 'absent'}"
+        for name, (old, new) in changed.items()
+    ]
+
+
+def describe_plan(made: Plan) -> list[str]:
+    """Return the lines of ``--joules-plan``."""
+    lines = [line for launch in made.launches for line in _describe_launch(made, launch)]
+    minutes = made.total_gpu_minutes
+    points = sum(len(launch.points) for launch in made.launches)
+    lines.append(
+        f"{points} points, {len(made.launches)} launches, about {minutes:.1f} GPU minutes for "
+        "one launch each"
+    )
+    return lines
+
+
+def _describe_launch(made: Plan, launch: Launch) -> list[str]:
+    first = launch.largest
+    batches = ", ".join(str(point.batch_size) for point in launch.points)
+    return [
+        (f"{first.engine} {first.model} {first.precision} on {first.num_gpus} x {launch.gpu}, "
+        f"stack {launch.stack.name}: about {made.gpu_minutes(launch):.1f} GPU minutes"),
+        f"    batch sizes {batches}",
+    ]
+
+
+def table(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Align rows of cells in columns, the first to the left, the others to the right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return [_aligned(row, widths) for row in rows]
+
+
+def _aligned(row: Iterable[str], widths: Sequence[int]) -> str:
+    cells = list(zip(row, widths, strict=True))
+    first, width = cells[0]
+    return "  ".join([first.ljust(width), *(cell.rjust(w) for cell, w in cells[1:])]).rstrip()

@@ -1,0 +1,240 @@
+"""What one pytest run does with energy tests: rehearse, reorder, bench, tell, exit code.
+
+With ``plugin`` and ``options`` this is all that knows pytest.
+"""
+
+import uuid
+from collections.abc import Generator, Mapping, Sequence
+
+import pytest
+from _pytest.runner import runtestprotocol
+
+from pytest_joules.bench import EnergyBench, RehearsalBench, RehearsalEnds
+from pytest_joules.errors import (
+    ConfigurationError,
+    Inconclusive,
+    InvalidMeasurement,
+    InvalidPoint,
+    JoulesError,
+)
+from pytest_joules.measure import Rig
+from pytest_joules.options import MarkerOptions, Options
+from pytest_joules.plan import server_key
+from pytest_joules.point import Point
+from pytest_joules.procedure import Procedure
+from pytest_joules.report import export, terminal, text
+from pytest_joules.session import JoulesSession
+from pytest_joules.sources import Source
+from pytest_joules.sources.live import LiveSource
+from pytest_joules.units import percent
+
+EXIT_UNDECIDED = 6
+"""Nothing red, but something inconclusive or invalid."""
+
+_tolerance_key = pytest.StashKey[float | None]()
+
+
+class Run:
+    """The energy side of one pytest run."""
+
+    def __init__(self, config: pytest.Config, chosen: Options, source: Source) -> None:
+        self.options = chosen
+        self.session = JoulesSession(chosen, source)
+        self._config = config
+        self._failures: list[BaseException] = []
+        self._rehearsing = False
+        self._asked: list[Point] = []
+        self._stopped_by: BaseException | None = None
+
+    @classmethod
+    def from_pytest(cls, config: pytest.Config) -> "Run":
+        """Read the options and choose the source.
+
+        Raises:
+            pytest.UsageError: An option is wrong or missing.
+        """
+        try:
+            chosen = Options.from_pytest(config)
+            if chosen.export:
+                export.require_suffix(chosen.export)
+            source: Source | None = config.hook.pytest_joules_source(options=chosen)
+            run = cls(config, chosen, source or _source(chosen))
+        except JoulesError as error:
+            raise pytest.UsageError(f"pytest-joules: {error}") from None
+        run.require_possible()
+        return run
+
+    def require_possible(self) -> None:
+        """Refuse what cannot give a measurement, before anything is collected.
+
+        Raises:
+            pytest.UsageError: No GPU is named, or pytest-xdist would share it.
+        """
+        if not self.options.gpu:
+            raise pytest.UsageError(
+                "pytest-joules: no GPU is named, so nothing can be measured or looked up. "
+                "Say which one with --gpu=NAME (b200, h100, h200, ...), or set gpu in "
+                "[tool.pytest-joules]."
+            )
+        parallel = getattr(self._config.option, "numprocesses", None)
+        if self.session.source.launches and parallel:
+            raise pytest.UsageError(
+                "pytest-joules: under pytest-xdist parallel tests would share the GPU, so "
+                "every energy would include a neighbour's. Run with -n0 instead of "
+                f"-n{parallel}."
+            )
+
+    def prepare(
+        self, session: pytest.Session, items: list[pytest.Item], tests: Sequence[pytest.Item]
+    ) -> None:
+        """Rehearse the energy tests, so that all points are known, and put servers together."""
+        broken = {item: error for item in tests if (error := _marker_error(item))}
+        points: dict[pytest.Item, Point] = {}
+        if self.session.source.launches:
+            whole = [item for item in tests if item not in broken]
+            for item, following in zip(whole, [*whole[1:], None], strict=True):
+                stopped_by = self._rehearse(item, following)
+                if isinstance(stopped_by, InvalidPoint):
+                    broken[item] = stopped_by
+                points.update({item: self._asked[0]} if self._asked else {})
+        for item, error in broken.items():
+            _report_collection_error(session, item, error)
+        items[:] = grouped([item for item in items if item not in broken], points)
+
+    def _rehearse(
+        self, item: pytest.Item, following: pytest.Item | None
+    ) -> BaseException | None:
+        """Run a test up to its first use of a measured value; note the points it asks for."""
+        self._rehearsing, self._asked, self._stopped_by = True, [], None
+        try:
+            runtestprotocol(item, log=False, nextitem=following)
+        finally:
+            self._rehearsing = False
+            item.user_properties.clear()
+            item._report_sections.clear()  # noqa: SLF001  or its output would be shown twice
+        return self._stopped_by
+
+    def call(self) -> Generator[None, object, object]:
+        """Let a test's body run; in the rehearsal nothing that it raises gets out."""
+        if not self._rehearsing:
+            return (yield)
+        try:
+            return (yield)
+        except (Exception, RehearsalEnds) as error:  # noqa: BLE001  its real run will raise it
+            self._stopped_by = error
+            return True
+
+    def bench(self, item: pytest.Item) -> EnergyBench | RehearsalBench:
+        """Return the fixture's value for one test."""
+        tolerance = item.stash[_tolerance_key]
+        if self._rehearsing:
+            return RehearsalBench(self.session, tolerance=tolerance, asked=self._asked)
+        return EnergyBench(
+            self.session,
+            tolerance=tolerance,
+            tell=lambda name, value: item.user_properties.append((name, value)),
+        )
+
+    def header(self) -> list[str]:
+        """Return the lines under pytest's own header."""
+        chosen, source = self.options, self.session.source.name
+        stack = self.session.stack.name
+        against = f", against {chosen.against}" if chosen.against else ""
+        warning = _UNREAL.get(source, "")
+        return [
+            (f"joules: gpu {chosen.gpu}, source {source}, stack {stack}{against}, "
+            f"tolerance {percent(chosen.tolerance)}{warning}")
+        ]
+
+    def show_plan(self, session: pytest.Session) -> bool | None:
+        """Print the plan instead of running tests; ``None`` after a collection error."""
+        if session.testsfailed:
+            return None
+        reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is not None:
+            reporter.write_sep("=", "energy plan: nothing is launched")
+            for line in text.describe_plan(self.session.plan()):
+                reporter.write_line(line)
+        return True
+
+    def remember(self, error: BaseException) -> None:
+        """Keep what made a test fail, for the exit code."""
+        if not self._rehearsing:
+            self._failures.append(error)
+
+    def summarize(self, reporter: pytest.TerminalReporter) -> None:
+        """Write the energy section."""
+        lines = terminal.summary(self.session.ledger)
+        if lines:
+            warning = _UNREAL.get(self.session.source.name, "")
+            reporter.write_sep("=", f"energy{warning}")
+            for line in lines:
+                reporter.write_line(line)
+
+    def finish(self, exitstatus: int) -> int:
+        """Write the export; return the exit code."""
+        ledger = self.session.ledger
+        if self.options.export and not self.options.plan:
+            export.export(self.options.export, ledger.results, ledger.comparisons)
+        undecided = self._failures and all(isinstance(e, _UNDECIDED) for e in self._failures)
+        if exitstatus == pytest.ExitCode.TESTS_FAILED and undecided:
+            return EXIT_UNDECIDED
+        return exitstatus
+
+
+_UNDECIDED = (Inconclusive, InvalidMeasurement)
+_UNREAL = {
+    "fake": ": FAKE, a machine that does not exist; nothing was measured",
+    "simulated": ": SIMULATED, nothing was measured",
+}
+
+
+def grouped(
+    items: Sequence[pytest.Item], points: Mapping[pytest.Item, Point]
+) -> list[pytest.Item]:
+    """Bring tests of one server together, at the place of the first of them."""
+    mates: dict[Point, list[pytest.Item]] = {}
+    for item in items:
+        if item in points:
+            mates.setdefault(server_key(points[item]), []).append(item)
+    ordered: list[pytest.Item] = []
+    for item in items:
+        ordered += mates.pop(server_key(points[item]), []) if item in points else [item]
+    return ordered
+
+
+def _marker_error(item: pytest.Item) -> JoulesError | None:
+    try:
+        item.stash[_tolerance_key] = MarkerOptions.from_item(item).tolerance
+    except ConfigurationError as error:
+        return error
+    return None
+
+
+def _report_collection_error(
+    session: pytest.Session, item: pytest.Item, error: BaseException
+) -> None:
+    report = pytest.CollectReport(
+        nodeid=item.nodeid,
+        outcome="failed",
+        longrepr=f"{type(error).__name__}: {error}",
+        result=[],
+    )
+    session.config.hook.pytest_collectreport(report=report)
+
+
+def _source(chosen: Options) -> Source:
+    if chosen.source == "recorded":
+        from pytest_joules.sources.recorded import RecordedSource  # noqa: PLC0415  only here
+
+        return RecordedSource.from_options(chosen.data)
+    from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415  only a live run needs
+    from pytest_joules.meter import ZeusMeter  # noqa: PLC0415  an engine and a meter
+
+    rig = Rig(
+        engine=VllmEngine(),
+        meter=ZeusMeter(),
+        procedure=Procedure(min_window_s=chosen.window),
+        session=uuid.uuid4().hex[:12],
+    )
+    return LiveSource(rigs={"vllm": rig})

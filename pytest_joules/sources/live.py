@@ -1,0 +1,40 @@
+"""Results measured here and now."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pytest_joules.errors import ConfigurationError
+from pytest_joules.measure import FrozenWork, Outcome, Rig, choose_gpus, identity_of, measure
+from pytest_joules.plan import Launch
+from pytest_joules.point import Point
+from pytest_joules.provenance import Identity
+from pytest_joules.result import SourceName
+
+
+@dataclass(frozen=True, kw_only=True)
+class LiveSource:
+    """Launches engines and measures them."""
+
+    rigs: Mapping[str, Rig]
+    """What to measure with, by engine name."""
+
+    name: SourceName = "live"
+    launches: bool = True
+
+    def identity(self, launch: Launch) -> Identity:
+        return identity_of(choose_gpus(self._rig(launch).meter.identify(), launch))
+
+    def clock(self) -> float:
+        return next(iter(self.rigs.values())).clock()
+
+    def outcomes(self, launch: Launch, frozen: Mapping[Point, FrozenWork]) -> Iterator[Outcome]:
+        return measure(launch, self._rig(launch), frozen)
+
+    def _rig(self, launch: Launch) -> Rig:
+        engine = launch.largest.engine
+        if engine not in self.rigs:
+            raise ConfigurationError(
+                f"{launch.largest.id}: engine={engine!r} cannot be launched yet; "
+                f"engines that can: {', '.join(self.rigs)}."
+            )
+        return self.rigs[engine]
