@@ -23,10 +23,9 @@ Handle = Any
 class NvmlFault(MeterError):
     """NVML refused: what it said, what that means, and what to do."""
 
-    def __init__(self, subject: str, said: str, reason: str, remedy: str) -> None:
-        super().__init__(f"{subject}: NVML says {said!r}: {reason}. {remedy}")
-        self.subject = subject
-        self.reason = f"NVML says {said!r}: {reason}"
+    def __init__(self, subject: str, *, reason: str, remedy: str) -> None:
+        super().__init__(f"{subject}: {reason}. {remedy}")
+        self.reason = reason
         self.remedy = remedy
 
 
@@ -63,7 +62,7 @@ def session() -> Iterator[None]:
 def fault(subject: str, error: pynvml.NVMLError) -> NvmlFault:
     """Explain one of NVML's error codes."""
     reason, remedy = _FAULTS.get(error.value, _UNKNOWN)
-    return NvmlFault(subject, str(error), reason, remedy)
+    return NvmlFault(subject, reason=f"NVML says {str(error)!r}: {reason}", remedy=remedy)
 
 
 def handles() -> tuple[Handle, ...]:
