@@ -235,8 +235,10 @@ def read_trace(path: Path, failure: str | None = None) -> MeterTrace:
                 errors[position] = text
             case ["cpu", cpu_j, dram_j]:
                 cpu = (cpu_j, dram_j)
-            case [position, *reading]:
-                readings[position].append(_reading(*reading))
+            case [position, time_s, took_s, energy_mj, dict() as more]:
+                readings[position].append(
+                    Reading(time_s=time_s, took_s=took_s, energy_mj=energy_mj, **_tuples(more))
+                )
             case _:
                 raise FormatError(f"{path} holds the line {line!r}, which is no reading.")
     traces = (
@@ -252,11 +254,8 @@ def _whole_lines(path: Path) -> Iterator[list[Any]]:
             yield json.loads(line)
 
 
-def _reading(time_s: float, took_s: float, *energy_and_more: Any) -> Reading:
-    energy_mj, more = energy_and_more
-    if more.get("process_ids") is not None:
-        more["process_ids"] = tuple(more["process_ids"])
-    return Reading(time_s=time_s, took_s=took_s, energy_mj=energy_mj, **more)
+def _tuples(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
 def _change(position: int, before: GpuIdentity, after: GpuIdentity) -> dict[int, str]:

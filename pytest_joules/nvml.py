@@ -65,6 +65,14 @@ def fault(subject: str, error: pynvml.NVMLError) -> NvmlFault:
     return NvmlFault(subject, reason=f"NVML says {str(error)!r}: {reason}", remedy=remedy)
 
 
+def versions() -> tuple[str, str]:
+    """Return the versions of NVML and of the driver; ``session`` must be open."""
+    return (
+        str(_ask("NVML", pynvml.nvmlSystemGetNVMLVersion)),
+        str(_ask("driver", pynvml.nvmlSystemGetDriverVersion)),
+    )
+
+
 def handles() -> tuple[Handle, ...]:
     """Return every GPU of the machine, by NVML index; ``session`` must be open.
 
