@@ -46,6 +46,9 @@ class Model:
     pipeline: str | None = None
     """Class name in ``diffusers``, for diffusion models."""
 
+    diffusers_model_id: str | None = None
+    """Repository with the same weights in the layout of ``diffusers``, where it is another."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
