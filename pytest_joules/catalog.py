@@ -24,7 +24,7 @@ class Model:
     nickname: str
     tasks: tuple[str, ...]
     architecture: str
-    """``dense``, ``moe`` or ``diffusion``."""
+    """``dense``, ``moe``, ``hybrid`` (state-space layers beside attention) or ``diffusion``."""
 
     precision: str
     """Precision of the published weights: bf16, fp8 or mxfp4."""
@@ -46,6 +46,9 @@ class Model:
     pipeline: str | None = None
     """Class name in ``diffusers``, for diffusion models."""
 
+    diffusers_model_id: str | None = None
+    """Repository with the same weights in the layout of ``diffusers``, where it is another."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Gpu:
@@ -55,7 +58,7 @@ class Gpu:
     """What ``--gpu`` calls it."""
 
     nvml_names: tuple[str, ...]
-    """Prefixes of NVML's device name."""
+    """NVML's device names, whole: an A10G is no A10 and an L40S no L4."""
 
     memory_gib: float
     bandwidth_bytes_per_s: float
@@ -114,12 +117,15 @@ def slug(text: str) -> str:
 def gpu_slug(nvml_name: str) -> str:
     """Name a GPU as ``--gpu`` does: the catalog's slug, or NVML's name as a slug.
 
-    The longest matching prefix wins, so an H200 NVL is not taken for an H200.
+    Names match whole, so that an H200 NVL is not taken for an H200 nor an RTX 4090 Laptop for
+    an RTX 4090. A MIG slice goes by the GPU that it is cut from.
+
+    >>> gpu_slug("NVIDIA H100 80GB HBM3 MIG 1g.10gb")
+    'h100'
+
+    Raises:
+        ConfigurationError: The name is unknown and holds nothing to make a slug of.
     """
-    matches = [
-        (len(prefix), known.slug)
-        for known in gpus().values()
-        for prefix in known.nvml_names
-        if nvml_name.startswith(prefix)
-    ]
-    return max(matches)[1] if matches else slug(nvml_name)
+    whole = nvml_name.partition(" MIG ")[0].strip()
+    named = {name: known.slug for known in gpus().values() for name in known.nvml_names}
+    return named.get(whole) or slug(nvml_name)

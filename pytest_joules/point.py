@@ -14,6 +14,10 @@ from pytest_joules.tasks import Lengths, Task, task
 PRECISIONS = ("fp32", "bf16", "fp16", "fp8", "mxfp4", "nvfp4", "int8", "int4")
 ENGINES = ("vllm", "transformers", "diffusers", "xdit", "endpoint")
 _DIFFUSION = ("steps", "height", "width", "num_frames", "fps", "ulysses_degree", "ring_degree")
+_NAMES = ("model", "task", "precision", "engine", "weights", "mode")
+_SWITCHES = ("prefix_caching", "shared_server", "expert_parallel", "trust_remote_code")
+_LENGTHS = ("input_tokens", "output_tokens")
+_LONGEST_ID = 160  # leaves a file name room for a suffix and a temporary name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +98,8 @@ class Point:
     def __post_init__(self) -> None:
         _require_types(self)
         asked = task(self.task)
-        known = catalog.model(self.model)
-        _fill(self, "precision", known.precision if known else "bf16")
+        _fill(self, "precision", _default_precision(self.model))
         _fill(self, "engine", _default_engine(asked, self.num_gpus))
-        if isinstance(self.engine_args, str):
-            raise InvalidPoint(f"engine_args={self.engine_args!r}: give a list of arguments.")
         object.__setattr__(self, "engine_args", tuple(self.engine_args))
         _require_consistent(self, asked)
 
@@ -112,23 +113,47 @@ class Point:
         """What energy is divided by: ``token``, ``image`` or ``video``."""
         return self.spec.work_unit
 
+    # typing.override needs Python 3.12.
+    def __repr__(self) -> str:  # type: ignore[explicit-override]
+        """Write what was set, so that it can be pasted into a test."""
+        defaults = {
+            "precision": _default_precision(self.model),
+            "engine": _default_engine(self.spec, self.num_gpus),
+        }
+        shown = [
+            f"{f.name}={getattr(self, f.name)!r}"
+            for f in fields(self)
+            if getattr(self, f.name) != defaults.get(f.name, f.default)
+        ]
+        return f"Point({', '.join(shown)})"
+
     def but(self, **changes: Any) -> "Point":
         """Return this point with some fields changed.
+
+        A precision or engine that was the default stays the default: of the new model, task
+        and number of GPUs.
 
         Raises:
             InvalidPoint: A field is unknown or the changed point contradicts itself.
         """
         _require_known(changes)
+        if self.precision == _default_precision(self.model):
+            changes.setdefault("precision", "")
+        if self.engine == _default_engine(self.spec, self.num_gpus):
+            changes.setdefault("engine", "")
         return replace(self, **changes)
 
     def sweep(self, **axes: Any) -> tuple["Point", ...]:
         """Return one point for each combination of the listed values.
 
         Raises:
-            InvalidPoint: As ``but``.
+            InvalidPoint: As ``but``; or an axis lists nothing, so nothing would be measured.
         """
         names = list(axes)
         columns = [v if isinstance(v, list | tuple | range) else [v] for v in axes.values()]
+        for name, column in zip(names, columns, strict=True):
+            if not column:
+                raise InvalidPoint(f"{name}={axes[name]!r} lists no value to sweep over.")
         return tuple(
             self.but(**dict(zip(names, row, strict=True))) for row in product(*columns)
         )
@@ -155,12 +180,15 @@ class Point:
     def id(self) -> str:
         """Short readable name, unique within a suite.
 
-        Fields beyond model, task, precision, GPUs and batch size that were set away from
-        their default add six hex digits of the point's hash.
+        It is safe as the name of a file. Six hex digits of the point's hash are added where
+        the readable part does not tell all: a model that the catalog does not know (two
+        folders may end alike), or fields beyond model, task, precision, GPUs and batch size
+        that were set away from their default.
         """
-        name = catalog.slug(self.model.rstrip("/").rsplit("/", 1)[-1])
-        short = f"{name}-{self.task}-{self.precision}-{self.num_gpus}gpu-b{self.batch_size}"
-        return short if self._is_plain() else f"{short}-{self.hash[:6]}"
+        shape = f"{self.task}-{self.precision}-{self.num_gpus}gpu-b{self.batch_size}"
+        short = f"{_readable(self.model)}-{shape}"
+        tells_all = self._is_plain() and len(short) <= _LONGEST_ID
+        return short if tells_all else f"{short[:_LONGEST_ID]}-{self.hash[:6]}"
 
     @property
     def hash(self) -> str:
@@ -184,9 +212,11 @@ class Point:
             InvalidPoint: A field is unknown, of a wrong type, or contradicts another.
         """
         _require_known(values)
+        if "model" not in values:
+            raise InvalidPoint("a point needs model: a Hugging Face repository or a folder.")
         lengths = {
-            name: Lengths(**values[name])
-            for name in ("input_tokens", "output_tokens")
+            name: _lengths_from_json(name, values[name])
+            for name in _LENGTHS
             if values.get(name) is not None
         }
         return cls(**{**values, **lengths})
@@ -194,7 +224,8 @@ class Point:
     def _is_plain(self) -> bool:
         named = {"model", "task", "batch_size", "precision", "num_gpus", "engine"}
         extras = [f.name for f in fields(self) if f.name not in named and _is_set(self, f)]
-        return not extras and self.engine == _default_engine(self.spec, self.num_gpus)
+        is_default = self.engine == _default_engine(self.spec, self.num_gpus)
+        return not extras and is_default and catalog.model(self.model) is not None
 
 
 def _is_set(point: Point, field: Any) -> bool:
@@ -207,6 +238,26 @@ def _is_set(point: Point, field: Any) -> bool:
 def _fill(point: Point, name: str, value: str) -> None:
     if not getattr(point, name):
         object.__setattr__(point, name, value)
+
+
+def _readable(model: str) -> str:
+    last = model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
+    # Some folders have no letter that survives: "..", or names in other alphabets.
+    return catalog.slug(last) if any(c.isascii() and c.isalnum() for c in last) else "model"
+
+
+def _lengths_from_json(name: str, values: Any) -> Lengths:
+    known = {f.name for f in fields(Lengths)}
+    if not isinstance(values, dict) or "mean" not in values or set(values) - known:
+        raise InvalidPoint(
+            f"{name}={values!r}: give mean and, if need be, cv, shortest and longest."
+        )
+    return Lengths(**values)
+
+
+def _default_precision(model: str) -> str:
+    known = catalog.model(model)
+    return known.precision if known else "bf16"
 
 
 def _default_engine(spec: Task, num_gpus: int) -> str:
@@ -224,26 +275,34 @@ def _require_known(values: Any) -> None:
 
 
 def _require_types(point: Point) -> None:
-    whole = (
-        "batch_size",
-        "num_gpus",
-        "data_parallel",
-        "tensor_parallel",
-        "num_requests",
-        "max_model_len",
-        *_DIFFUSION,
-    )
-    for name in whole:
-        value = getattr(point, name)
-        optional = Point.__dataclass_fields__[name].default is None
-        if value is None and optional:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InvalidPoint(f"{name}={value!r}: give a whole number of at least 1.")
-    if not str(point.model).strip() or "\0" in point.model:
+    _require_whole_numbers(point)
+    _require_each(point, _NAMES, str, wanted="a string")
+    _require_each(point, _SWITCHES, bool, wanted="True or False")
+    _require_each(point, _LENGTHS, Lengths | None, wanted="Lengths(mean=..., cv=...) or None")
+    args = point.engine_args
+    if not isinstance(args, list | tuple) or not all(isinstance(arg, str) for arg in args):
+        raise InvalidPoint(f"engine_args={args!r}: give a list of strings.")
+    if not point.model.strip() or "\0" in point.model or point.model.startswith("-"):
+        # An engine would take a leading dash for one of its own options.
         raise InvalidPoint(
             f"model={point.model!r}: give a Hugging Face repository or a folder."
         )
+
+
+def _require_whole_numbers(point: Point) -> None:
+    counts = ("batch_size", "num_gpus", "data_parallel", "tensor_parallel", "num_requests")
+    for name in (*counts, "max_model_len", *_DIFFUSION, "seed"):
+        value, least = getattr(point, name), 0 if name == "seed" else 1
+        if value is None and Point.__dataclass_fields__[name].default is None:
+            continue
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise InvalidPoint(f"{name}={value!r}: give a whole number of at least {least}.")
+
+
+def _require_each(point: Point, names: Sequence[str], kind: Any, *, wanted: str) -> None:
+    for name in names:
+        if not isinstance(getattr(point, name), kind):
+            raise InvalidPoint(f"{name}={getattr(point, name)!r}: give {wanted}.")
 
 
 def _require_consistent(point: Point, asked: Task) -> None:
@@ -293,7 +352,7 @@ def _require_diffusion(point: Point, asked: Task) -> None:
     if is_diffusion != (point.engine in ("diffusers", "xdit")):
         raise InvalidPoint(f"engine={point.engine!r} cannot run task={point.task!r}.")
     degrees = (point.ulysses_degree or 1) * (point.ring_degree or 1)
-    if is_diffusion and given and degrees not in (1, point.num_gpus):
+    if {"ulysses_degree", "ring_degree"} & {*given} and degrees != point.num_gpus:
         raise InvalidPoint(
             f"ulysses_degree x ring_degree = {degrees}, but num_gpus={point.num_gpus}: "
             "their product must equal the number of GPUs."

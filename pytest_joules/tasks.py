@@ -6,7 +6,7 @@ Source: *Where Do the Joules Go?* (arXiv:2601.22076), appendix A, Table 2.
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import log, sqrt
+from math import isfinite, log, sqrt
 from types import MappingProxyType
 from typing import Literal
 
@@ -30,14 +30,24 @@ class Lengths:
     longest: int = 32_768
 
     def __post_init__(self) -> None:
-        if (
-            not 1 <= self.shortest <= self.mean <= self.longest
-            or not 0 <= self.cv <= _LARGEST_CV
-        ):
+        if not self._is_distribution():
             raise InvalidPoint(
                 f"{self} is no length distribution: 1 <= shortest <= mean <= longest "
-                "and 0 <= cv <= 5 must hold."
+                "and 0 <= cv <= 5 must hold, shortest and longest in whole tokens."
             )
+        # One spelling of equal values, so that equal points have equal JSON: 300 and 300.0,
+        # 0.0 and -0.0.
+        object.__setattr__(self, "mean", float(self.mean))
+        object.__setattr__(self, "cv", abs(float(self.cv)))
+
+    def _is_distribution(self) -> bool:
+        bounds, shape = (self.shortest, self.longest), (self.mean, self.cv)
+        return (
+            all(type(bound) is int for bound in bounds)
+            and all(type(value) in (int, float) and isfinite(value) for value in shape)
+            and 1 <= self.shortest <= self.mean <= self.longest
+            and 0 <= self.cv <= _LARGEST_CV
+        )
 
     def draw(self, index: int, *, seed: int, what: str) -> int:
         """Draw the length of request ``index``; it does not depend on how many are drawn."""

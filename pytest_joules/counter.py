@@ -1,0 +1,294 @@
+"""Whether an energy counter can be believed: rules on one GPU's readings in a window.
+
+Zeus returns negative, zero or stale energy without an error; here each of its silent
+misbehaviours breaks a rule.
+"""
+
+import math
+from collections.abc import Collection, Sequence
+from itertools import groupby, pairwise
+from statistics import fmean, stdev
+
+from pytest_joules.circumstances import GPU_CHANGED, circumstance_notes, circumstance_reasons
+from pytest_joules.gpu_window import CounterLimits, GpuWindow
+from pytest_joules.result import Reason
+from pytest_joules.ticks import counter_tick_s, energy_at_ticks, ticks
+from pytest_joules.trace import GpuTrace, MeterTrace
+from pytest_joules.units import percent, si
+
+__all__ = [
+    "COUNTER_RULES",
+    "GPU_CHANGED",
+    "CounterLimits",
+    "counter_notes",
+    "counter_reasons",
+    "counter_tick_s",
+    "energy_at_ticks",
+    "meter_reasons",
+]
+
+COUNTER_RULES = {
+    "counter-missing": "the counter was not read in the window",
+    "counter-backwards": "the counter fell",
+    "counter-reset": "the counter began from zero again",
+    "counter-jump": "the counter rose by more than the GPU can draw",
+    "counter-frozen": "the counter stood still",
+    "counter-coarse": "the counter ticks too slowly for the window",
+    "counter-below-idle": "the counter tells less than an idle GPU draws",
+    "counter-above-limit": "the counter tells more than the power limit",
+    "counter-disagrees": "the counter and the sampled power differ",
+    "meter-gap": "readings are missing",
+    "meter-stopped": "reading ended early",
+    "gpu-lost": "the GPU fell off the bus",
+    "gpu-changed": "the GPU was reconfigured while it was measured",
+    "gpu-twice": "a GPU was counted twice",
+    "mig-on": "the GPU is in MIG mode",
+    "foreign-process": "another process used the GPU",
+    "clock-brake": "clocks were held down by heat or by the power supply",
+}
+"""Every code of ``counter_reasons`` and ``meter_reasons``."""
+
+
+def counter_reasons(
+    trace: GpuTrace,
+    *,
+    start_s: float,
+    end_s: float,
+    own_pids: Collection[int],
+    limits: CounterLimits | None = None,
+) -> tuple[Reason, ...]:
+    """Judge one GPU's readings in ``[start_s, end_s]``; empty when they can be believed.
+
+    Args:
+        trace: All readings, also those around the window.
+        start_s: Beginning of the window.
+        end_s: End of the window.
+        own_pids: The engine's processes; any other on the GPU is foreign.
+        limits: Thresholds; the defaults are ``CounterLimits()``.
+    """
+    window = GpuWindow(trace, start_s, end_s, own_pids, limits or CounterLimits())
+    around = circumstance_reasons(window)
+    if len(window.readings) < 2:  # noqa: PLR2004  energy is a difference
+        return (*around, _missing(window))
+    # A counter that fell or leapt makes every mean wrong, too: one cause, one reason.
+    broken = (*_falls(window), *_jumps(window), *_frozen(window), *_gaps(window))
+    return (*around, *(broken or (*_coarse(window), *_implausible(window), *_differs(window))))
+
+
+def counter_notes(
+    trace: GpuTrace,
+    *,
+    start_s: float,
+    end_s: float,
+    own_pids: Collection[int],
+    limits: CounterLimits | None = None,
+) -> tuple[Reason, ...]:
+    """Tell what a reader should know of the window though it invalidates nothing."""
+    window = GpuWindow(trace, start_s, end_s, own_pids, limits or CounterLimits())
+    return (*_unchecked(window), *circumstance_notes(window))
+
+
+def meter_reasons(
+    trace: MeterTrace,
+    *,
+    start_s: float,
+    end_s: float,
+    own_pids: Collection[int],
+    limits: CounterLimits | None = None,
+) -> tuple[Reason, ...]:
+    """Judge all GPUs of a measurement, and that each is there once."""
+    uuids = [gpu.gpu.uuid for gpu in trace.gpus]
+    twice = tuple(
+        Reason(
+            code="gpu-twice",
+            text=f"{uuid} is in the trace {uuids.count(uuid)} times, so its energy would "
+            "count as often. Name every GPU once in CUDA_VISIBLE_DEVICES.",
+        )
+        for uuid in dict.fromkeys(uuids)
+        if uuids.count(uuid) > 1
+    )
+    judged = (
+        counter_reasons(gpu, start_s=start_s, end_s=end_s, own_pids=own_pids, limits=limits)
+        for gpu in trace.gpus
+    )
+    return (*twice, *(reason for reasons in judged for reason in reasons))
+
+
+def _missing(window: GpuWindow) -> Reason:
+    return window.reason(
+        "counter-missing",
+        f"{len(window.readings)} readings in the window of {_seconds(window)}; energy is the "
+        "difference of two. Measure for longer, and see whether the meter ran.",
+    )
+
+
+def _falls(window: GpuWindow) -> tuple[Reason, ...]:
+    reasons = []
+    for before, after in window.steps:
+        if after.energy_mj >= before.energy_mj:
+            continue
+        is_reset = after.energy_mj / 1000 <= window.allowed_j(before, after)
+        seen = f"the counter fell from {before.energy_mj} mJ to {after.energy_mj} mJ"
+        reasons.append(
+            window.reason(
+                "counter-reset" if is_reset else "counter-backwards",
+                f"{seen}{', beginning from zero' if is_reset else ''}; it must only rise. "
+                "Keep the driver loaded (`sudo nvidia-smi -pm 1`) and measure again.",
+            )
+        )
+    return tuple(reasons[:1])
+
+
+def _jumps(window: GpuWindow) -> tuple[Reason, ...]:
+    for before, after in window.steps:
+        grown_j = (after.energy_mj - before.energy_mj) / 1000
+        allowed_j = window.allowed_j(before, after)
+        if grown_j > allowed_j:
+            reason = window.reason(
+                "counter-jump",
+                f"the counter rose by {si(grown_j, 'J')} in "
+                f"{si(after.time_s - before.time_s, 's')}; at a power limit of "
+                f"{si(window.power_limit_w, 'W')} at most {si(allowed_j, 'J')} are "
+                "possible. Measure again; if it comes back, report it to NVIDIA.",
+            )
+            return (reason,)
+    return ()
+
+
+def _frozen(window: GpuWindow) -> tuple[Reason, ...]:
+    # Only readings prove a standstill: time without readings is another rule's.
+    stood_s = max(
+        run[-1].time_s - run[0].time_s
+        for run in (list(same) for _, same in groupby(window.readings, lambda r: r.energy_mj))
+    )
+    allowed_s = window.limits.stalled_ticks * window.tick_s
+    never = len({reading.energy_mj for reading in window.readings}) == 1
+    if stood_s <= allowed_s and not (never and _expected_ticks(window) > 1):
+        return ()
+    seen = "never moved" if never else f"stood still for {si(stood_s, 's')}"
+    reason = window.reason(
+        "counter-frozen",
+        f"the counter {seen}; its tick is {si(window.tick_s, 's')} and "
+        f"{window.limits.stalled_ticks:g} ticks are allowed. Run `joules doctor`; if the "
+        "counter stands still there, too, reload the driver.",
+    )
+    return (reason,)
+
+
+def _expected_ticks(window: GpuWindow) -> float:
+    tick_s = counter_tick_s(window.trace.readings)
+    return math.inf if math.isinf(tick_s) else (window.end_s - window.start_s) / tick_s
+
+
+def _gaps(window: GpuWindow) -> tuple[Reason, ...]:
+    times_s = [window.start_s, *(r.time_s for r in window.readings), window.end_s]
+    gap_s, at_s = max((after - before, before) for before, after in pairwise(times_s))
+    if gap_s <= window.limits.max_gap_s:
+        return ()
+    reason = window.reason(
+        "meter-gap",
+        f"no reading for {si(gap_s, 's')}, {si(at_s - window.start_s, 's')} into the window; "
+        f"at most {si(window.limits.max_gap_s, 's')} are allowed. NVML or the machine "
+        "stalled: look for Xid errors in `dmesg` and for an overloaded CPU.",
+    )
+    return (reason,)
+
+
+def _coarse(window: GpuWindow) -> tuple[Reason, ...]:
+    found = ticks(window.trace.readings)
+    count = sum(window.start_s <= tick.time_s <= window.end_s for tick in found)
+    if count >= window.limits.min_ticks and window.span:
+        return ()
+    reason = window.reason(
+        "counter-coarse",
+        f"the counter ticked {count} times in the window of {_seconds(window)}; at least "
+        f"{window.limits.min_ticks} are needed. Measure for longer.",
+    )
+    return (reason,)
+
+
+def _implausible(window: GpuWindow) -> tuple[Reason, ...]:
+    if window.span is None:
+        return ()
+    limits, mean_w = window.limits, _mean_power_w(window.span)
+    least_w = limits.min_power_share * (window.trace.gpu.power_limit_w or 0.0)
+    if limits.idle_power_w is not None:
+        least_w = limits.idle_share * limits.idle_power_w
+    most_w = limits.max_power_share * window.power_limit_w
+    if least_w <= mean_w <= most_w:
+        return ()
+    code = "counter-below-idle" if mean_w < least_w else "counter-above-limit"
+    reason = window.reason(
+        code,
+        f"by the counter the GPU drew {si(mean_w, 'W')} on average; between "
+        f"{si(least_w, 'W')} and {si(most_w, 'W')} is possible. The counter does not tell the "
+        "energy: compare it with the power that `nvidia-smi` shows.",
+    )
+    return (reason,)
+
+
+def _differs(window: GpuWindow) -> tuple[Reason, ...]:
+    sampled = _sampled_power(window)
+    if window.span is None or sampled is None:
+        return ()
+    counted_w, (sampled_w, error_w) = _mean_power_w(window.span), sampled
+    limits = window.limits
+    if max(counted_w, sampled_w) < limits.load_share * window.power_limit_w:
+        return ()
+    allowed_w = limits.disagreement * sampled_w + limits.disagreement_errors * error_w
+    if abs(counted_w - sampled_w) <= allowed_w:
+        return ()
+    reason = window.reason(
+        "counter-disagrees",
+        f"the counter tells {si(counted_w, 'W')}, the sampled power {si(sampled_w, 'W')}: "
+        f"{percent(counted_w / sampled_w - 1) if sampled_w else 'all'} apart, where "
+        f"{percent(limits.disagreement)} and {si(error_w, 'W')} of sampling error are "
+        "allowed. One of the two is wrong: measure for longer or on another GPU.",
+    )
+    return (reason,)
+
+
+def _unchecked(window: GpuWindow) -> tuple[Reason, ...]:
+    sampled = _sampled_power(window)
+    if window.span is not None and sampled is not None:
+        limit_w = window.limits.load_share * window.power_limit_w
+        if max(_mean_power_w(window.span), sampled[0]) >= limit_w:
+            return ()
+        why = f"the GPU drew less than {si(limit_w, 'W')}, where they differ by nature"
+    else:
+        why = "there are too few readings of power or ticks of the counter"
+    return (
+        window.reason(
+            "counter-unchecked",
+            f"the counter was not compared with the sampled power: {why}.",
+        ),
+    )
+
+
+def _mean_power_w(span: tuple[float, float, float]) -> float:
+    start_s, end_s, energy_j = span
+    return energy_j / (end_s - start_s)
+
+
+def _sampled_power(window: GpuWindow) -> tuple[float, float] | None:
+    """Mean of the sampled power between the counter's edges, and its standard error."""
+    if window.span is None:
+        return None
+    start_s, end_s, _ = window.span
+    points = [(r.time_s, r.power_w) for r in window.trace.readings if r.power_w is not None]
+    inside = [point for point in points if start_s <= point[0] <= end_s]
+    if len(inside) < window.limits.min_power_readings:
+        return None
+    # The samples stand for the whole span: what lies outside the outer ones is at most one
+    # sampling period at each end.
+    watts = [power_w for _, power_w in inside]
+    mean_w = _trapezoid(inside) / (inside[-1][0] - inside[0][0])
+    return mean_w, stdev(watts, fmean(watts)) / math.sqrt(len(watts))
+
+
+def _trapezoid(points: Sequence[tuple[float, float]]) -> float:
+    return sum((t1 - t0) * (p0 + p1) / 2 for (t0, p0), (t1, p1) in pairwise(points))
+
+
+def _seconds(window: GpuWindow) -> str:
+    return si(window.end_s - window.start_s, "s")

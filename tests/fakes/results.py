@@ -1,0 +1,62 @@
+"""Results made by hand, for tests of everything that judges, stores or draws results."""
+
+from dataclasses import fields
+from typing import Any
+
+from pytest_joules.point import Point
+from pytest_joules.provenance import Context, Identity, Provenance
+from pytest_joules.result import Evidence, Latency, Result
+
+_POINT = {field.name for field in fields(Point)}
+_LATENCY = {field.name for field in fields(Latency)}
+
+
+def make_result(energy_per_work_unit_j: float = 1.0, **changes: Any) -> Result:
+    """Make a valid live result without evidence; name only what the test is about.
+
+    Fields of ``Point`` and ``Latency`` are given by name beside those of ``Result``. The
+    achieved batch is the asked one unless ``mean_batch_size`` says otherwise.
+
+    >>> make_result(0.5, batch_size=8, median_itl_s=0.02, source="recorded").power_w
+    50.0
+    """
+    point = Point(**{"model": "Qwen/Qwen3-8B", **_taken(changes, _POINT)})
+    latency = Latency(**_taken(changes, _LATENCY))
+    return Result(
+        **{
+            "point": point,
+            "source": "live",
+            "gpu": "b200",
+            "energy_per_work_unit_j": energy_per_work_unit_j,
+            "throughput_work_units_per_s": 100.0,
+            "provenance": make_provenance(num_gpus=point.num_gpus),
+            "mean_batch_size": float(point.batch_size),
+            "latency": latency,
+            **changes,
+        }
+    )
+
+
+def make_provenance(*, gpu_model: str = "NVIDIA B200", num_gpus: int = 1) -> Provenance:
+    """Make the provenance of a machine that says nothing more than its GPUs."""
+    identity = Identity(gpu_model=gpu_model, num_gpus=num_gpus)
+    return Provenance(identity=identity, context=Context())
+
+
+def make_evidence(*, launch_id: str = "launch-0", **changes: Any) -> Evidence:
+    """Make the evidence of a steady 60 s window of 100 work units and 100 J a second."""
+    return Evidence(
+        **{
+            "launch_id": launch_id,
+            "window_s": 60.0,
+            "gpu_energy_j": (6000.0,),
+            "work_units": 6000.0,
+            "series_energy_j": (100.0,) * 60,
+            "series_work_units": (100.0,) * 60,
+            **changes,
+        }
+    )
+
+
+def _taken(changes: dict[str, Any], names: set[str]) -> dict[str, Any]:
+    return {name: changes.pop(name) for name in sorted(names & set(changes))}
