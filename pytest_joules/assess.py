@@ -6,7 +6,7 @@ from statistics import fmean, median
 
 import numpy as np
 
-from pytest_joules.counter import counter_notes, counter_reasons
+from pytest_joules.counter import counter_notes, meter_reasons
 from pytest_joules.energy import WindowEnergy, ticks, window_energy, work_curve
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
@@ -104,12 +104,11 @@ def _reasons(
     window = energy.window
     tick_s = ticks(measured.meter.gpus[0].readings)[0]
     num_ticks = int(((tick_s > window.start_s) & (tick_s <= window.end_s)).sum())
-    counters = tuple(
-        reason
-        for gpu in measured.meter.gpus
-        for reason in counter_reasons(
-            gpu, start_s=window.start_s, end_s=window.end_s, own_pids=measured.own_pids
-        )
+    counters = meter_reasons(
+        measured.meter,
+        start_s=window.start_s,
+        end_s=window.end_s,
+        own_pids=measured.own_pids,
     )
     return (*counters, *load_reasons(measured.load, energy, procedure, num_ticks=num_ticks))
 
@@ -121,7 +120,9 @@ def _notes(
     counters = tuple(
         note
         for gpu in measured.meter.gpus
-        for note in counter_notes(gpu, start_s=window.start_s, end_s=window.end_s)
+        for note in counter_notes(
+            gpu, start_s=window.start_s, end_s=window.end_s, own_pids=measured.own_pids
+        )
     )
     return (*counters, *load_notes(measured.load, energy, procedure))
 

@@ -113,8 +113,7 @@ class Point:
         """What energy is divided by: ``token``, ``image`` or ``video``."""
         return self.spec.work_unit
 
-    # typing.override needs Python 3.12.
-    def __repr__(self) -> str:  # type: ignore[explicit-override]
+    def __repr__(self) -> str:
         """Write what was set, so that it can be pasted into a test."""
         defaults = {
             "precision": _default_precision(self.model),

@@ -142,8 +142,10 @@ class Run:
         against = f", against {chosen.against}" if chosen.against else ""
         warning = _UNREAL.get(source, "")
         return [
-            (f"joules: gpu {chosen.gpu}, source {source}, stack {stack}{against}, "
-            f"tolerance {percent(chosen.tolerance)}{warning}")
+            (
+                f"joules: gpu {chosen.gpu}, source {source}, stack {stack}{against}, "
+                f"tolerance {percent(chosen.tolerance)}{warning}"
+            )
         ]
 
     def show_plan(self, session: pytest.Session) -> bool | None:

@@ -37,6 +37,7 @@ from pytest_joules.trace import (
 TICK_S = 0.1
 """The fake energy counter's update period."""
 
+_ENGINE_PID = 4242
 Power = Callable[[Stack, Point], float]
 """Watts of one GPU while a stack serves a point."""
 
@@ -76,6 +77,8 @@ class FakeMachine:
     """Slots of the engine; more requests wait, as with too small a KV cache."""
 
     foreign_pids: tuple[int, ...] = ()
+    """Other processes on every GPU."""
+
     now_s: float = 1000.0
     launches: list[Launch] = field(default_factory=list)
     """Every launch made, for tests to look at."""
@@ -175,7 +178,7 @@ class FakeRecording:
             memory_clock_hz=2.6e9,
             clock_event_reasons=0,
             memory_used_bytes=0,
-            process_ids=self.machine.foreign_pids,
+            process_ids=(_ENGINE_PID, *self.machine.foreign_pids),
         )
 
 
@@ -185,7 +188,7 @@ class FakeServer:
 
     machine: FakeMachine
     launch: Launch
-    process_ids: frozenset[int] = frozenset()
+    process_ids: frozenset[int] = frozenset({_ENGINE_PID})
 
     def __post_init__(self) -> None:
         number = len(self.machine.launches)

@@ -7,7 +7,7 @@ in ``counter``; this module adds those on load, window and engine, and lists all
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
-from pytest_joules.counter import RULES as COUNTER_RULES
+from pytest_joules.counter import COUNTER_RULES
 from pytest_joules.energy import WindowEnergy
 from pytest_joules.procedure import SHORTEST_TRUSTED_WINDOW_S, Procedure
 from pytest_joules.result import Reason

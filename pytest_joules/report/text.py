@@ -26,11 +26,15 @@ def explain(comparison: Comparison) -> str:
     then = si(comparison.reference_energy_per_work_unit_j, unit, 4)
     lines = [
         f"{comparison.point.id}: {comparison.verdict}",
-        (f"  energy per {comparison.point.work_unit} {percent(comparison.change)}: "
-        f"{then} -> {now}"),
-        (f"  interval [{percent(comparison.low)}, {percent(comparison.high)}], tolerance "
-        f"{percent(comparison.tolerance)}, {comparison.num_launches} launches against "
-        f"{comparison.num_reference_launches} of {comparison.reference}"),
+        (
+            f"  energy per {comparison.point.work_unit} {percent(comparison.change)}: "
+            f"{then} -> {now}"
+        ),
+        (
+            f"  interval [{percent(comparison.low)}, {percent(comparison.high)}], tolerance "
+            f"{percent(comparison.tolerance)}, {comparison.num_launches} launches against "
+            f"{comparison.num_reference_launches} of {comparison.reference}"
+        ),
     ]
     lines += [
         f"  {line}" for line in (comparison.explanation, _HINTS[comparison.verdict]) if line
@@ -62,11 +66,10 @@ def describe_plan(made: Plan) -> list[str]:
 def _describe_launch(made: Plan, launch: Launch) -> list[str]:
     first = launch.largest
     batches = ", ".join(str(point.batch_size) for point in launch.points)
-    return [
-        (f"{first.engine} {first.model} {first.precision} on {first.num_gpus} x {launch.gpu}, "
-        f"stack {launch.stack.name}: about {made.gpu_minutes(launch):.1f} GPU minutes"),
-        f"    batch sizes {batches}",
-    ]
+    engine = f"{first.engine} {first.model} {first.precision}"
+    where = f"{first.num_gpus} x {launch.gpu}, stack {launch.stack.name}"
+    cost = f"about {made.gpu_minutes(launch):.1f} GPU minutes"
+    return [f"{engine} on {where}: {cost}", f"    batch sizes {batches}"]
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
