@@ -1,7 +1,7 @@
 """Fail if a JUnit file lists a test that did not run, or no test at all."""
 
 import sys
-import xml.etree.ElementTree as ElementTree
+from xml.etree import ElementTree
 
 path, *rest = sys.argv[1:]
 allowed = tuple(rest[1:]) if rest[:1] == ["--except"] else ()

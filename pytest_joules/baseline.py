@@ -16,10 +16,12 @@ import numpy as np
 
 from pytest_joules import storage
 from pytest_joules.catalog import slug
-from pytest_joules.errors import BaselineMissing, FormatError, JoulesError
+from pytest_joules.errors import BaselineMissing, FormatError, JoulesError, is_expected
 from pytest_joules.point import Point
 from pytest_joules.result import Result
 from pytest_joules.units import significant
+
+__tracebackhide__ = is_expected
 
 SCHEMA = 1
 """Format number. History: 1, the first published format."""

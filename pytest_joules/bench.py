@@ -8,12 +8,14 @@ number ever reaches a test.
 from collections.abc import Callable
 from typing import Any, NoReturn
 
-from pytest_joules.errors import EnergyRegression, Inconclusive, InvalidMeasurement
+from pytest_joules.errors import EnergyRegression, Inconclusive, InvalidMeasurement, is_expected
 from pytest_joules.point import Point
 from pytest_joules.report.text import explain
 from pytest_joules.result import Result
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.verdict import Comparison, Verdict
+
+__tracebackhide__ = is_expected
 
 Tell = Callable[[str, object], None]
 """Takes one name and value about the running test, for its report."""

@@ -23,6 +23,8 @@ JoulesError
 or insufficient measurement.
 """
 
+from typing import Any
+
 
 class JoulesError(Exception):
     """Base of everything that keeps a measurement from being made or trusted."""
@@ -98,3 +100,12 @@ class EnergyRegression(AssertionError):
 
 class OrderingFailed(AssertionError):
     """Results do not stand in the expected order."""
+
+
+def is_expected(excinfo: Any) -> bool:
+    """Tell whether an exception's message says all that a user needs.
+
+    As ``__tracebackhide__`` of a module it keeps pytest from showing the module's frames
+    under such an error; those of a bug are still shown.
+    """
+    return isinstance(excinfo.value, JoulesError | EnergyRegression | OrderingFailed)

@@ -11,7 +11,7 @@ from pytest_joules import __version__
 from pytest_joules.assess import Measured, assess
 from pytest_joules.catalog import gpu_slug
 from pytest_joules.engines import Engine, Server
-from pytest_joules.errors import JoulesError, MeterError, ServerDied
+from pytest_joules.errors import JoulesError, MeterError, ServerDied, is_expected
 from pytest_joules.meter import Meter
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
@@ -20,6 +20,8 @@ from pytest_joules.provenance import Context, Identity, Provenance
 from pytest_joules.result import Result, SourceName
 from pytest_joules.steady_state import Work
 from pytest_joules.trace import GpuIdentity, MeterTrace
+
+__tracebackhide__ = is_expected
 
 Say = Callable[[str], None]
 """Takes one line about the progress of long work."""

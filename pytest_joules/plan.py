@@ -4,8 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from pytest_joules import catalog
-from pytest_joules.errors import InvalidPoint
+from pytest_joules.errors import InvalidPoint, is_expected
 from pytest_joules.point import Point
+
+__tracebackhide__ = is_expected
 
 
 @dataclass(frozen=True, kw_only=True)

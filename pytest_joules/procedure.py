@@ -44,11 +44,11 @@ class Procedure:
 
     @property
     def least_window_s(self) -> float:
-        """Shortest window accepted."""
-        return min(self.min_window_s, SHORTEST_TRUSTED_WINDOW_S)
+        """Shortest window accepted: the ramp-up may take up to half of what was asked."""
+        return min(self.min_window_s / 2, SHORTEST_TRUSTED_WINDOW_S)
 
     @property
     def least_ticks(self) -> int:
         """Fewest counter ticks accepted in a window."""
-        share = min(1.0, self.min_window_s / SHORTEST_TRUSTED_WINDOW_S)
+        share = self.least_window_s / SHORTEST_TRUSTED_WINDOW_S
         return max(2, round(SHORTEST_TRUSTED_TICKS * share))

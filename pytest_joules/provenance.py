@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from pytest_joules.errors import BaselineMismatch
+from pytest_joules.errors import BaselineMismatch, is_expected
+
+__tracebackhide__ = is_expected
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
-from pytest_joules.errors import NotMeasured, WrongUnit
+from pytest_joules.errors import NotMeasured, WrongUnit, is_expected
 from pytest_joules.point import Point
 from pytest_joules.provenance import Provenance
 from pytest_joules.units import Quantity, si
+
+__tracebackhide__ = is_expected
 
 SourceName = Literal["live", "recorded", "simulated", "fake"]
 

@@ -3,6 +3,7 @@
 With ``plugin`` and ``options`` this is all that knows pytest.
 """
 
+import itertools
 import uuid
 from collections.abc import Generator, Mapping, Sequence
 
@@ -92,7 +93,7 @@ class Run:
         points: dict[pytest.Item, Point] = {}
         if self.session.source.launches:
             whole = [item for item in tests if item not in broken]
-            for item, following in zip(whole, [*whole[1:], None], strict=True):
+            for item, following in itertools.zip_longest(whole, whole[1:]):
                 stopped_by = self._rehearse(item, following)
                 if isinstance(stopped_by, InvalidPoint):
                     broken[item] = stopped_by

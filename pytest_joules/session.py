@@ -14,6 +14,7 @@ from pytest_joules.errors import (
     Inconclusive,
     InvalidMeasurement,
     JoulesError,
+    is_expected,
 )
 from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.options import Options
@@ -24,6 +25,8 @@ from pytest_joules.result import Result
 from pytest_joules.sources import Source
 from pytest_joules.steady_state import Work
 from pytest_joules.verdict import Comparison
+
+__tracebackhide__ = is_expected
 
 
 class Wish(Enum):

@@ -13,7 +13,9 @@ from typing import Any, NoReturn
 import fastjsonschema
 from filelock import FileLock, Timeout
 
-from pytest_joules.errors import FormatError
+from pytest_joules.errors import FormatError, is_expected
+
+__tracebackhide__ = is_expected
 
 _LOCK_WAIT_S = 60.0
 

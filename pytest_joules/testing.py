@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from pytest_joules import catalog
 from pytest_joules.engines import Server
-from pytest_joules.errors import LaunchError, ServerDied
+from pytest_joules.errors import LaunchError, ServerDied, is_expected
 from pytest_joules.measure import Rig
 from pytest_joules.options import Options
 from pytest_joules.plan import Launch, Stack
@@ -33,6 +33,8 @@ from pytest_joules.trace import (
     RequestTrace,
     ServerSample,
 )
+
+__tracebackhide__ = is_expected
 
 TICK_S = 0.1
 """The fake energy counter's update period."""

@@ -3,12 +3,14 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from pytest_joules.errors import ConfigurationError
+from pytest_joules.errors import ConfigurationError, is_expected
 from pytest_joules.measure import FrozenWork, Outcome, Rig, choose_gpus, identity_of, measure
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.provenance import Identity
 from pytest_joules.result import SourceName
+
+__tracebackhide__ = is_expected
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,68 @@
+"""Runs of pytest on a machine that does not exist, through the public fakes."""
+
+import textwrap
+
+import pytest
+
+# Loaded here, or every run in this process would load them again.
+import pytest_joules.testing  # noqa: F401
+
+MACHINE = """
+    import pytest
+    from pytest_joules.testing import FakeMachine, source_of
+
+    machine = FakeMachine({machine})
+
+    def pytest_joules_source(options):
+        return source_of(machine, window_s=options.window)
+
+    def pytest_sessionfinish(session):
+        made = [",".join(str(p.batch_size) for p in each.points) for each in machine.launches]
+        print("launches made:", " | ".join(made) or "none")
+"""
+
+CHECK = """
+    import pytest
+    from pytest_joules import Point
+
+    QWEN = Point(model="Qwen/Qwen3-8B")
+
+    @pytest.mark.parametrize("batch_size", [16, 64])
+    def test_energy(energy_bench, batch_size):
+        energy_bench.check(QWEN.but(batch_size=batch_size))
+"""
+
+
+class Joules:
+    """A scratch project with energy tests and a fake machine."""
+
+    def __init__(self, pytester: pytest.Pytester) -> None:
+        self.pytester = pytester
+        self.path = pytester.path
+
+    def machine(self, arguments: str = "", extra: str = "") -> None:
+        """Write a conftest whose machine has these properties."""
+        text = textwrap.dedent(MACHINE.format(machine=arguments)) + textwrap.dedent(extra)
+        (self.path / "conftest.py").write_text(text)
+
+    def tests(self, text: str, name: str = "test_energy.py") -> None:
+        (self.path / name).write_text(textwrap.dedent(text))
+
+    def pyproject(self, text: str) -> None:
+        (self.path / "pyproject.toml").write_text(textwrap.dedent(text))
+
+    def run(self, *args: str, gpu: str | None = "h200") -> pytest.RunResult:
+        chosen = [f"--gpu={gpu}"] if gpu else []
+        return self.pytester.runpytest_inprocess("-s", *chosen, *args)
+
+    def baseline_files(self) -> list[str]:
+        root = self.path / "baselines"
+        return sorted(str(p.relative_to(root)) for p in root.rglob("*.json"))
+
+
+@pytest.fixture
+def joules(pytester: pytest.Pytester) -> Joules:
+    made = Joules(pytester)
+    made.machine()
+    made.tests(CHECK)
+    return made

@@ -1,0 +1,70 @@
+"""--gpu."""
+
+
+def test_energy_tests_without_a_gpu_named_are_a_usage_error(joules):
+    run = joules.run(gpu=None)
+
+    assert run.ret == 4
+    run.stderr.fnmatch_lines(["*no GPU is named*--gpu=NAME*"])
+
+
+def test_without_energy_tests_no_gpu_is_needed(joules):
+    joules.tests("def test_plain(): pass")
+
+    run = joules.run(gpu=None)
+
+    run.assert_outcomes(passed=1)
+    assert "joules:" not in run.stdout.str()
+
+
+def test_a_gpu_that_is_not_there_fails_every_test_with_what_is(joules):
+    joules.machine("gpu='h100'")
+    joules.tests("""
+        def test_point(energy_bench):
+            energy_bench(model="a/b", batch_size=8)
+    """)
+
+    run = joules.run(gpu="h200")
+
+    run.assert_outcomes(failed=1)
+    run.stdout.fnmatch_lines(["*MeterError: *needs 1 x h200*H100*"])
+    assert "launches made: none" in run.stdout.str()
+
+
+def test_more_gpus_than_there_are_is_an_error(joules):
+    joules.machine("num_gpus=2")
+    joules.tests("""
+        def test_point(energy_bench):
+            energy_bench(model="a/b", batch_size=8, num_gpus=4)
+    """)
+
+    run = joules.run()
+
+    run.assert_outcomes(failed=1)
+    run.stdout.fnmatch_lines(["*needs 4 x h200*"])
+
+
+def test_the_gpu_may_stand_in_pyproject(joules):
+    joules.pyproject("""
+        [tool.pytest-joules]
+        gpu = "h200"
+    """)
+    joules.tests("""
+        def test_point(energy_bench):
+            assert energy_bench(model="a/b", batch_size=8).gpu == "h200"
+    """)
+
+    joules.run(gpu=None).assert_outcomes(passed=1)
+
+
+def test_the_header_names_gpu_source_and_stack(joules):
+    run = joules.run()
+
+    run.stdout.fnmatch_lines(["joules: gpu h200, source fake, stack default*FAKE*"])
+
+
+def test_xdist_is_refused(joules):
+    run = joules.run("-n2", "-p", "xdist")
+
+    assert run.ret == 4
+    run.stderr.fnmatch_lines(["*pytest-xdist*-n0*"])

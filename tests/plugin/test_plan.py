@@ -1,0 +1,28 @@
+"""--joules-plan."""
+
+
+def test_the_plan_is_printed_and_nothing_is_launched(joules):
+    run = joules.run("--joules-plan")
+
+    assert run.ret == 0
+    run.stdout.fnmatch_lines(
+        [
+            "*energy plan: nothing is launched*",
+            "vllm Qwen/Qwen3-8B bf16 on 1 x h200, stack default: about 4.5 GPU minutes",
+            "*batch sizes 64, 16",
+            "2 points, 1 launches, about 4.5 GPU minutes*",
+            "*launches made: none",
+        ]
+    )
+
+
+def test_a_point_that_cannot_be_is_an_error_in_the_plan_too(joules):
+    joules.tests("""
+        def test_point(energy_bench):
+            energy_bench(model="a/b", batch_size=-1)
+    """)
+
+    run = joules.run("--joules-plan")
+
+    assert run.ret == 2
+    run.stdout.fnmatch_lines(["*batch_size=-1*"])

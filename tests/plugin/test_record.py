@@ -1,0 +1,80 @@
+"""--joules-record, --joules-launches, --joules-baselines."""
+
+import json
+
+
+def test_recording_writes_one_run_for_each_launch(joules):
+    run = joules.run("--joules-record")
+
+    run.assert_outcomes(passed=2)
+    assert joules.baseline_files() == ["fake/h200/vllm/text-conversation/qwen-qwen3-8b.json"]
+    stored = json.loads((joules.path / "baselines" / joules.baseline_files()[0]).read_text())
+    assert [len(entry["runs"]) for entry in stored["points"]] == [3, 3]
+    run.stdout.fnmatch_lines(["*launches made: 64,16 | 64,16 | 64,16"])
+
+
+def test_the_number_of_launches_is_an_option(joules):
+    joules.run("--joules-record", "--joules-launches=2").assert_outcomes(passed=2)
+
+    stored = json.loads((joules.path / "baselines" / joules.baseline_files()[0]).read_text())
+    assert [len(entry["runs"]) for entry in stored["points"]] == [2, 2]
+
+
+def test_recording_again_adds_runs(joules):
+    joules.run("--joules-record")
+    joules.run("--joules-record", "--joules-launches=1")
+
+    stored = json.loads((joules.path / "baselines" / joules.baseline_files()[0]).read_text())
+    assert [len(entry["runs"]) for entry in stored["points"]] == [4, 4]
+
+
+def test_later_runs_repeat_the_work_of_the_first(joules):
+    joules.run("--joules-record")
+
+    stored = json.loads((joules.path / "baselines" / joules.baseline_files()[0]).read_text())
+    for entry in stored["points"]:
+        work = {
+            (
+                r["evidence"]["num_requests"],
+                r["evidence"]["start_index"],
+                r["evidence"]["end_index"],
+            )
+            for r in entry["runs"]
+        }
+        assert len(work) == 1
+
+
+def test_another_folder_can_be_named(joules):
+    joules.run("--joules-record", "--joules-baselines=elsewhere").assert_outcomes(passed=2)
+
+    assert (joules.path / "elsewhere" / "fake" / "h200").is_dir()
+    assert joules.baseline_files() == []
+
+
+def test_an_invalid_measurement_is_not_recorded(joules):
+    joules.machine("foreign_pids=(77,)")
+
+    run = joules.run("--joules-record")
+
+    run.assert_outcomes(failed=2)
+    run.stdout.fnmatch_lines(["*InvalidMeasurement*", "*foreign-process*77*"])
+    assert joules.baseline_files() == []
+
+
+def test_nothing_is_written_without_the_option(joules):
+    joules.run().assert_outcomes(failed=2)
+
+    assert joules.baseline_files() == []
+
+
+def test_a_broken_baseline_is_an_error_and_stays_as_it_is(joules):
+    joules.run("--joules-record")
+    path = joules.path / "baselines" / joules.baseline_files()[0]
+    path.write_text(path.read_text().replace('"energy_per_work_unit_j": ', '"energy": ', 1))
+    before = path.read_text()
+
+    run = joules.run("--joules-record")
+
+    run.assert_outcomes(failed=2)
+    run.stdout.fnmatch_lines(["*FormatError: *qwen-qwen3-8b.json: points*runs*"])
+    assert path.read_text() == before

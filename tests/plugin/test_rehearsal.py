@@ -1,0 +1,155 @@
+"""Points are known before the first launch, so servers are shared and errors come early."""
+
+
+def test_a_sweep_of_24_points_costs_one_launch(joules):
+    joules.tests("""
+        import pytest
+        from pytest_joules import Point
+
+        @pytest.mark.parametrize("seed", range(3))
+        @pytest.mark.parametrize("batch_size", [1, 2, 4, 8, 16, 32, 64, 128])
+        def test_point(energy_bench, batch_size, seed):
+            result = energy_bench(model="Qwen/Qwen3-8B", batch_size=batch_size, seed=seed)
+            assert result.energy_per_token_j > 0
+    """)
+
+    run = joules.run()
+
+    run.assert_outcomes(passed=24)
+    run.stdout.fnmatch_lines(["*launches made: 128,128,128,64,*,1,1,1"])
+    run.stdout.fnmatch_lines(["1 launches,*"])
+
+
+def test_a_body_is_stopped_at_the_first_measured_value(joules):
+    joules.tests("""
+        seen = []
+
+        def test_body(energy_bench):
+            seen.append("begun")
+            result = energy_bench(model="Qwen/Qwen3-8B", batch_size=8)
+            try:
+                value = result.energy_per_token_j
+            except Exception:
+                seen.append("handled")
+            seen.append("after")
+            assert seen == ["begun", "begun", "after"]
+    """)
+
+    joules.run().assert_outcomes(passed=1)
+
+
+def test_an_invalid_point_is_a_collection_error_and_nothing_is_launched(joules):
+    joules.tests("""
+        import pytest
+
+        @pytest.mark.parametrize("batch_size", [8, 0])
+        def test_point(energy_bench, batch_size):
+            energy_bench(model="Qwen/Qwen3-8B", batch_size=batch_size)
+    """)
+
+    run = joules.run()
+
+    assert run.ret == 2
+    run.stdout.fnmatch_lines(["*InvalidPoint: batch_size=0: *", "*1 error during collection*"])
+    assert "launches made: none" in run.stdout.str()
+
+
+def test_fp8_on_a_gpu_without_it_is_a_collection_error(joules):
+    joules.tests("""
+        def test_point(energy_bench):
+            energy_bench(model="Qwen/Qwen3-8B", batch_size=8, precision="fp8")
+    """)
+
+    run = joules.run(gpu="a100-80gb-sxm")
+
+    assert run.ret == 2
+    run.stdout.fnmatch_lines(["*precision='fp8'*no FP8*bf16*"])
+
+
+def test_tests_of_one_server_run_next_to_each_other(joules):
+    joules.tests("""
+        import pytest
+        from pytest_joules import Point
+
+        @pytest.mark.parametrize("batch_size", [8, 16])
+        @pytest.mark.parametrize("precision", ["bf16", "fp8"])
+        def test_point(energy_bench, precision, batch_size):
+            energy_bench(model="a/b", batch_size=batch_size, precision=precision)
+
+        def test_plain():
+            pass
+    """)
+
+    run = joules.run("-v")
+
+    run.assert_outcomes(passed=5)
+    run.stdout.fnmatch_lines(["*launches made: 16,8 | 16,8"])
+
+
+def test_what_a_test_prints_in_the_rehearsal_is_not_shown_twice(joules):
+    joules.tests("""
+        def test_noisy(energy_bench):
+            print("once")
+            energy_bench(model="a/b", batch_size=8).energy_per_token_j
+            assert False
+    """)
+
+    run = joules.pytester.runpytest_inprocess("--gpu=h200")
+
+    run.assert_outcomes(failed=1)
+    assert run.stdout.str().count("\nonce\n") == 1
+
+
+def test_points_that_depend_on_results_are_measured_when_they_come(joules):
+    joules.tests("""
+        def test_adaptive(energy_bench):
+            first = energy_bench(model="a/b", batch_size=8)
+            batch = 16 if first.energy_per_token_j > 0 else 32
+            assert energy_bench(model="a/b", batch_size=batch).is_valid
+    """)
+
+    run = joules.run()
+
+    run.assert_outcomes(passed=1)
+    run.stdout.fnmatch_lines(["*launches made: 8 | 16"])
+
+
+def test_equal_points_are_measured_once(joules):
+    joules.tests("""
+        def test_a(energy_bench):
+            energy_bench(model="a/b", batch_size=8)
+
+        def test_b(energy_bench):
+            energy_bench(model="a/b", batch_size=8)
+    """)
+
+    run = joules.run()
+
+    run.assert_outcomes(passed=2)
+    run.stdout.fnmatch_lines(["*launches made: 8"])
+
+
+def test_a_skipped_test_is_not_rehearsed(joules):
+    joules.tests("""
+        import pytest
+
+        @pytest.mark.skip(reason="not here")
+        def test_skipped(energy_bench):
+            energy_bench(model="a/b", batch_size=8)
+    """)
+
+    run = joules.run()
+
+    run.assert_outcomes(skipped=1)
+    assert "launches made: none" in run.stdout.str()
+
+
+def test_collect_only_rehearses_nothing(joules):
+    joules.tests("""
+        def test_loud(energy_bench):
+            print("body ran")
+    """)
+
+    run = joules.run("--collect-only")
+
+    assert "body ran" not in run.stdout.str()

@@ -1,0 +1,113 @@
+"""Where options come from, and what is refused."""
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--joules-tolerance=0"], "*--joules-tolerance=0: give a share between 0 and 1*"),
+        (["--joules-tolerance=abc"], "*--joules-tolerance=abc*"),
+        (["--joules-window=-3"], "*--joules-window=-3: give a number above 0*"),
+        (["--joules-window=nan"], "*--joules-window=nan: give a number above 0*"),
+        (["--joules-launches=0"], "*--joules-launches=0*at least 1*"),
+        (["--joules-budget=0"], "*--joules-budget=0*above 0*"),
+        (["--joules-source=guess"], "*--joules-source=guess: choose one of live, recorded*"),
+        (["--joules-stack=old"], "*stack 'old' is not declared*pyproject.toml*"),
+        (["--joules-against=old"], "*stack 'old' is not declared*"),
+        (["--joules-export=out.xml"], "*out.xml*.csv or .json*"),
+    ],
+)
+def test_a_wrong_value_is_a_usage_error_with_value_and_remedy(joules, args, message):
+    run = joules.run(*args)
+
+    assert run.ret == 4
+    run.stderr.fnmatch_lines([message])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[tool.pytest-joules]\ntolerence = 3", "*no key tolerence; known are*tolerance*"),
+        ("[tool.pytest-joules.stacks.old]\npyhton = 'x'", "*stacks.old*no key pyhton*python*"),
+        ("[tool.pytest-joules]\nwindow = 'x'", "*[[]tool.pytest-joules[]] window=x*"),
+        ("[tool.pytest-joules\n", "*pyproject.toml*"),
+    ],
+)
+def test_a_wrong_pyproject_table_is_a_usage_error(joules, text, message):
+    joules.pyproject(text)
+    (joules.path / "pytest.ini").write_text("[pytest]\n")
+
+    run = joules.run()
+
+    assert run.ret == 4
+    run.stderr.fnmatch_lines([message])
+
+
+def test_the_command_line_wins_over_pyproject_and_pyproject_over_ini(joules):
+    (joules.path / "pytest.ini").write_text(
+        "[pytest]\njoules_tolerance = 9%\njoules_window = 45\n"
+    )
+    joules.pyproject("[tool.pytest-joules]\ntolerance = '8%'\n")
+
+    joules.run().stdout.fnmatch_lines(["joules: *tolerance +8.0 %*"])
+    joules.run("--joules-tolerance=7%").stdout.fnmatch_lines(["joules: *tolerance +7.0 %*"])
+
+
+def test_the_marker_sets_one_tests_tolerance(joules):
+    joules.machine("power_w=lambda stack, point: 400.0")
+    joules.run("--joules-record")
+    joules.machine("power_w=lambda stack, point: 400.0 * 1.1")
+    joules.tests("""
+        import pytest
+        from pytest_joules import Point
+
+        QWEN = Point(model="Qwen/Qwen3-8B")
+
+        @pytest.mark.joules(tolerance=0.2)
+        def test_wide(energy_bench):
+            energy_bench.check(QWEN.but(batch_size=16))
+
+        def test_narrow(energy_bench):
+            energy_bench.check(QWEN.but(batch_size=64))
+    """)
+
+    joules.run().assert_outcomes(passed=1, failed=1)
+
+
+def test_an_unknown_marker_keyword_is_a_collection_error(joules):
+    joules.tests("""
+        import pytest
+
+        @pytest.mark.joules(tolerence=0.2)
+        def test_wide(energy_bench):
+            energy_bench(model="a/b", batch_size=8)
+    """)
+
+    run = joules.run()
+
+    assert run.ret == 2
+    run.stdout.fnmatch_lines(["*@pytest.mark.joules takes the keywords tolerance*tolerence*"])
+
+
+def test_every_option_is_in_the_help_and_in_the_ini(joules):
+    from pytest_joules.options import DECLARED
+
+    text = " ".join(joules.run("--help").stdout.str().split())
+    for option in DECLARED:
+        assert option.flag or f"--joules-{option.name}" in text
+        assert f"{option.dest} (string)" in text
+
+
+def test_a_short_window_is_marked(joules):
+    joules.tests("""
+        from pytest_joules import Lengths
+
+        def test_point(energy_bench):
+            energy_bench(model="a/b", batch_size=8, output_tokens=Lengths(mean=100))
+    """)
+
+    run = joules.run("--joules-window=20")
+
+    run.assert_outcomes(passed=1)
+    run.stdout.fnmatch_lines(["note: *--joules-window=20 is below 30 s*"])
