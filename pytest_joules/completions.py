@@ -25,12 +25,12 @@ class Ask:
     """``None`` where the model ends its own output."""
 
 
-class _BadAnswer(Exception):
+class BadAnswer(Exception):
     """The server answered, but not as it should."""
 
 
 @dataclass(kw_only=True)
-class _Answer:
+class Answer:
     """What has come back so far."""
 
     prompt_tokens: int = 0
@@ -43,15 +43,15 @@ class _Answer:
         """Take the server's count of tokens so far.
 
         Raises:
-            _BadAnswer: It is missing or runs backwards.
+            BadAnswer: It is missing or runs backwards.
         """
         try:
             assert usage is not None
             prompt, output = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
         except (AssertionError, KeyError, TypeError, ValueError) as error:
-            raise _BadAnswer(f"no token counts in usage {usage!r}") from error
+            raise BadAnswer(f"no token counts in usage {usage!r}") from error
         if output < self.output_tokens:
-            raise _BadAnswer(f"usage fell from {self.output_tokens} to {output} tokens")
+            raise BadAnswer(f"usage fell from {self.output_tokens} to {output} tokens")
         self.prompt_tokens, self.output_tokens = prompt, output
 
     def take_block(self, usages: list[dict[str, Any] | None], now_s: float) -> None:
@@ -78,14 +78,14 @@ class Client:
 
     async def send(self, ask: Ask) -> RequestTrace:
         """Send one request and wait for its whole answer."""
-        answer, error = _Answer(), None
+        answer, error = Answer(), None
         sent_s = monotonic()
         try:
             async with self._session.post(self._url, data=ask.body) as response:
                 await _require_ok(response)
                 await (_read_stream if ask.streamed else _read_whole)(response, answer)
             _require_asked(ask, answer)
-        except (aiohttp.ClientError, OSError, ValueError, _BadAnswer) as reason:
+        except (aiohttp.ClientError, OSError, ValueError, BadAnswer) as reason:
             error = f"{type(reason).__name__.lstrip('_')}: {reason}"
         return RequestTrace(
             index=ask.index,
@@ -101,15 +101,15 @@ class Client:
 
 async def _require_ok(response: aiohttp.ClientResponse) -> None:
     if response.status != HTTPStatus.OK:
-        raise _BadAnswer(f"status {response.status}: {(await response.text())[:_EXCERPT]}")
+        raise BadAnswer(f"status {response.status}: {(await response.text())[:_EXCERPT]}")
 
 
-async def _read_whole(response: aiohttp.ClientResponse, answer: _Answer) -> None:
+async def _read_whole(response: aiohttp.ClientResponse, answer: Answer) -> None:
     values = await response.json()
     answer.take(values.get("usage") if isinstance(values, dict) else None)
 
 
-async def _read_stream(response: aiohttp.ClientResponse, answer: _Answer) -> None:
+async def _read_stream(response: aiohttp.ClientResponse, answer: Answer) -> None:
     rest = b""
     async for block in response.content.iter_any():
         now_s = monotonic()
@@ -118,25 +118,25 @@ async def _read_stream(response: aiohttp.ClientResponse, answer: _Answer) -> Non
         answer.take_block([_usage(data) for data in events if data != b"[DONE]"], now_s)
         if b"[DONE]" in events:
             return
-    raise _BadAnswer("the stream ended without [DONE]")
+    raise BadAnswer("the stream ended without [DONE]")
 
 
 def _usage(data: bytes) -> dict[str, Any] | None:
     chunk = json.loads(data)
     if not isinstance(chunk, dict) or "error" in chunk:
-        raise _BadAnswer(f"the stream holds {data.decode(errors='replace')[:_EXCERPT]}")
+        raise BadAnswer(f"the stream holds {data.decode(errors='replace')[:_EXCERPT]}")
     usage: dict[str, Any] | None = chunk.get("usage")
     return usage
 
 
-def _require_asked(ask: Ask, answer: _Answer) -> None:
+def _require_asked(ask: Ask, answer: Answer) -> None:
     if answer.prompt_tokens != ask.prompt_tokens:
-        raise _BadAnswer(
+        raise BadAnswer(
             f"usage says {answer.prompt_tokens} prompt tokens, {ask.prompt_tokens} were sent"
         )
     if ask.output_tokens is not None and answer.output_tokens != ask.output_tokens:
-        raise _BadAnswer(
+        raise BadAnswer(
             f"usage says {answer.output_tokens} output tokens, {ask.output_tokens} were asked"
         )
     if answer.output_tokens < 1:
-        raise _BadAnswer("usage says that no token was made")
+        raise BadAnswer("usage says that no token was made")

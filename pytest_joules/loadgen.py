@@ -135,7 +135,8 @@ class ClosedLoop:
         if self._finished == self._job.point.batch_size:
             self._full_s = answered.finish_s
         self._failed_in_a_row = self._failed_in_a_row + 1 if answered.error else 0
-        if self._failed_in_a_row >= max(8, self._job.point.batch_size):
+        limit = max(8, self._job.point.batch_size)
+        if self._failed_in_a_row >= limit and not self.given_up:
             self.given_up = (
                 f"{self._failed_in_a_row} requests failed one after the other, the last with: "
                 f"{answered.error}"

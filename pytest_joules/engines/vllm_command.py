@@ -28,8 +28,8 @@ _HINTS: Final = (
     (
         re.compile(r"offline mode is enabled|LocalEntryNotFoundError|couldn't connect to"),
         (
-            "the model is not in the cache and cannot be downloaded; download it before, or unset "
-            "HF_HUB_OFFLINE."
+            "the model is not in the cache and cannot be downloaded; download it before, or "
+            "unset HF_HUB_OFFLINE."
         ),
     ),
     (
@@ -51,8 +51,8 @@ _HINTS: Final = (
     (
         re.compile(r"To serve at least one request|No available memory for the cache blocks"),
         (
-            "the KV cache cannot hold one request of full length; lower max_model_len, use more "
-            "GPUs, or raise --gpu-memory-utilization (VLLM_CPU_KVCACHE_SPACE on a CPU)."
+            "the KV cache cannot hold one request of full length; lower max_model_len, use "
+            "more GPUs, or raise --gpu-memory-utilization (VLLM_CPU_KVCACHE_SPACE on a CPU)."
         ),
     ),
     (
