@@ -1,0 +1,82 @@
+"""Fields of JSON files asked for by type; every refusal names file, place and field."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pytest_joules.errors import FormatError
+
+
+def read_json(path: Path) -> Any:
+    """Read strict JSON: no NaN, no infinity.
+
+    Raises:
+        FormatError: The file is missing or is not JSON; names file and line.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except FileNotFoundError as error:
+        raise FormatError(f"{path}: missing; the folder is incomplete.") from error
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path}: not readable as JSON: {error}.") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is no JSON number")
+
+
+class Fields:
+    """One JSON object; each method raises ``FormatError`` for a field it cannot give."""
+
+    def __init__(self, values: Any, path: Path, where: str) -> None:
+        self._path, self._where = path, where
+        if not isinstance(values, dict):
+            raise FormatError(f"{path}: {where} is a {type(values).__name__}, not an object.")
+        self._values = values
+
+    def has(self, field: str) -> bool:
+        return field in self._values
+
+    def text(self, field: str) -> str:
+        value = self._value(field)
+        if not isinstance(value, str) or not value.strip():
+            self.fail(field, value, "a text that is not empty")
+        return value
+
+    def texts(self, field: str) -> list[str]:
+        value = self._value(field)
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            self.fail(field, value, "a list of texts")
+        return value
+
+    def objects(self, field: str) -> Mapping[str, Any] | Sequence[Any]:
+        value = self._value(field)
+        if not isinstance(value, dict | list) or not value:
+            self.fail(field, value, "a collection that is not empty")
+        return value
+
+    def number(self, field: str) -> float:
+        value = self._value(field)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            self.fail(field, value, "a number")
+        if not math.isfinite(value) or value <= 0:
+            self.fail(field, value, "a number above 0")
+        return float(value)
+
+    def count(self, field: str) -> int:
+        value = self._value(field)
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            self.fail(field, value, "a whole number of at least 1")
+        return value
+
+    def fail(self, field: str, value: Any, expected: str) -> NoReturn:
+        raise FormatError(
+            f"{self._path}, {self._where}, field {field}: {value!r} is not {expected}."
+        )
+
+    def _value(self, field: str) -> Any:
+        if field not in self._values:
+            raise FormatError(f"{self._path}, {self._where}: field {field} is missing.")
+        return self._values[field]
