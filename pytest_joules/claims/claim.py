@@ -121,14 +121,14 @@ class Between:
     @property
     def text(self) -> str:
         return (
-            f"reproduces: {self.low:g} to {self.high:g} when rounded to 1; "
+            f"reproduces: {self.low:g} to {self.high:g}; "
             f"approximately: within {_NEAR:.0%} of that range"
         )
 
     def judge(self, published: Scalar, recomputed: Scalar) -> Status:
         del published
         value = float(recomputed)
-        if self.low <= rounded(value, 0) <= self.high:
+        if self.low <= value <= self.high:
             return Status.REPRODUCES
         return _approximately(when=self.low * (1 - _NEAR) <= value <= self.high * (1 + _NEAR))
 

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
-from pytest_joules import catalog
+from pytest_joules import catalog, storage
 from pytest_joules.errors import FormatError, InvalidPoint
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity, Provenance
 from pytest_joules.result import Latency, Result
-from pytest_joules.sources.strict import Fields, read_json
+from pytest_joules.sources.strict import Fields
 from pytest_joules.tasks import Task, task_of_dataset
 
 PRECISIONS: Mapping[str, str] = MappingProxyType(
@@ -79,7 +79,7 @@ def read_leaderboard(folder: Path) -> Leaderboard:
     Raises:
         FormatError: A file is missing, broken or partial; names file, row and field.
     """
-    index = Fields(read_json(folder / "index.json"), folder / "index.json", "the index")
+    index = Fields(storage.read(folder / "index.json"), folder / "index.json", "the index")
     updated = index.text("last_updated")
     models = _models(index, folder / "index.json")
     rows: list[PublishedRow] = []
@@ -122,7 +122,7 @@ def _model(model_id: str, fields: Fields) -> PublishedModel:
 def _task_rows(
     path: Path, name: str, *, models: Mapping[str, PublishedModel], updated: str
 ) -> list[PublishedRow]:
-    document = Fields(read_json(path), path, "the file")
+    document = Fields(storage.read(path), path, "the file")
     if document.text("task") != name:
         document.fail("task", document.text("task"), f"{name!r}, the file's own name")
     try:

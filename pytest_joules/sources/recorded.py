@@ -9,14 +9,17 @@ runs the diffusers pipeline unchanged, the two engines answer for each other. Ho
 are shaped (mode, seed, lengths, number) is the recording's own and is not compared.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from pytest_joules import catalog
 from pytest_joules.errors import ConfigurationError, NotMeasured
+from pytest_joules.measure import Failure, FrozenWork, Outcome
+from pytest_joules.plan import Launch
 from pytest_joules.point import Point
-from pytest_joules.result import Reason, Result
+from pytest_joules.provenance import Identity
+from pytest_joules.result import Reason, Result, SourceName
 from pytest_joules.sources.mlenergy import is_leaderboard, read_leaderboard
 from pytest_joules.sources.store import read_results
 
@@ -42,6 +45,8 @@ class RecordedSource:
     origin: str
     """Where they were read from, for messages."""
 
+    name: SourceName = "recorded"
+    launches: bool = False
     _index: dict[_Key, list[Result]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -49,6 +54,21 @@ class RecordedSource:
         for result in self.results:
             index.setdefault(_key(result.point, result.gpu), []).append(result)
         object.__setattr__(self, "_index", index)
+
+    @classmethod
+    def from_options(cls, folder: Path | None) -> "RecordedSource":
+        """Read the folder of ``--joules-data``.
+
+        Raises:
+            ConfigurationError: None is given, or as ``open``.
+            FormatError: As ``open``.
+        """
+        if folder is None:
+            raise ConfigurationError(
+                "--joules-source=recorded needs --joules-data=PATH: a folder of the ML.ENERGY "
+                "Leaderboard (index.json, tasks/) or of stored results."
+            )
+        return cls.open(folder)
 
     @classmethod
     def open(cls, folder: Path) -> "RecordedSource":
@@ -64,6 +84,27 @@ class RecordedSource:
             read_leaderboard(folder).results if is_leaderboard(folder) else read_results(folder)
         )
         return cls(results=results, origin=str(folder))
+
+    def clock(self) -> float:
+        """Return 0: looking up costs no GPU time."""
+        return 0.0
+
+    def identity(self, launch: Launch) -> Identity:
+        """Return the hardware that the launch's first point was recorded on.
+
+        Raises:
+            NotMeasured, ConfigurationError: As ``find``.
+        """
+        return self.find(launch.largest, gpu=launch.gpu)[0].provenance.identity
+
+    def outcomes(self, launch: Launch, frozen: Mapping[Point, FrozenWork]) -> Iterator[Outcome]:
+        """Yield the recorded result of each point, or why there is none."""
+        del frozen  # a recording cannot repeat its work
+        for point in launch.points:
+            try:
+                yield self.measure(point, gpu=launch.gpu)
+            except (NotMeasured, ConfigurationError) as error:
+                yield Failure(point=point, error=error)
 
     def find(self, point: Point, *, gpu: str) -> tuple[Result, ...]:
         """Return every result that answers the point; several are repeats of one point.
@@ -83,20 +124,15 @@ class RecordedSource:
     def measure(self, point: Point, *, gpu: str) -> Result:
         """Return the result of a point; of repeats the first, with a note of the others.
 
+        It carries the point that was asked; a note names the fields recorded otherwise.
+
         Raises:
             NotMeasured: As ``find``.
             ConfigurationError: As ``find``.
         """
         first, *others = self.find(point, gpu=gpu)
-        if not others:
-            return first
-        energies = ", ".join(f"{each.energy_per_work_unit_j:.4g}" for each in others)
-        note = Reason(
-            code="repeated",
-            text=f"recorded {1 + len(others)} times; the others: {energies} J/"
-            f"{point.work_unit}.",
-        )
-        return first.but(notes=(*first.notes, note))
+        notes = (*first.notes, *_recorded_as(first.point, point), *_repeated(others))
+        return first.but(point=point, notes=notes)
 
     def _candidates(self, point: Point, gpu: str) -> list[Result]:
         return [
@@ -112,6 +148,23 @@ class RecordedSource:
             f"{point.id} on {gpu}: not recorded in {self.origin}. Nearest there: {shown}. "
             "Change the point, or measure it with --joules-source=live."
         )
+
+
+def _recorded_as(recorded: Point, asked: Point) -> Iterator[Reason]:
+    differing = [
+        f"{each.name}={getattr(recorded, each.name)!r}"
+        for each in fields(Point)
+        if getattr(recorded, each.name) != getattr(asked, each.name)
+    ]
+    if differing:
+        yield Reason(code="recorded-as", text=f"recorded with {', '.join(differing)}.")
+
+
+def _repeated(others: Sequence[Result]) -> Iterator[Reason]:
+    if others:
+        energies = ", ".join(f"{each.energy_per_work_unit_j:.4g}" for each in others)
+        text = f"recorded {1 + len(others)} times; the others: {energies} J per work unit."
+        yield Reason(code="recorded-repeatedly", text=text)
 
 
 def _key(point: Point, gpu: str) -> _Key:

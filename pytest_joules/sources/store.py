@@ -1,19 +1,15 @@
-"""A folder of the project's own results: one JSON file a GPU, engine, task and model."""
+"""Folders of the project's own results, each file a list as ``--joules-export`` writes it."""
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pytest_joules import catalog
+from pytest_joules import catalog, storage
 from pytest_joules.errors import ConfigurationError, FormatError, JoulesError
 from pytest_joules.result import Result
-from pytest_joules.sources.strict import Fields, read_json
-
-SCHEMA = 1
 
 
 def write_results(folder: Path, results: Sequence[Result]) -> tuple[Path, ...]:
@@ -51,10 +47,7 @@ def _write_files(folder: Path, results: Sequence[Result]) -> list[Path]:
     for name, group in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8") as file:
-            file.write(_text(group))
-            file.flush()
-            os.fsync(file.fileno())
+        storage.write_atomically(path, _text(group))
     return sorted(files)
 
 
@@ -66,14 +59,14 @@ def _name(result: Result) -> Path:
 
 def _text(results: Sequence[Result]) -> str:
     lines = ",\n".join(json.dumps(result.as_json(), sort_keys=True) for result in results)
-    return f'{{"schema": {SCHEMA}, "results": [\n{lines}\n]}}\n'
+    return f"[\n{lines}\n]\n"
 
 
 def read_results(folder: Path) -> tuple[Result, ...]:
-    """Read every result of a folder, in order of file names and lines.
+    """Read every result of a folder, in order of file names and rows.
 
     Raises:
-        FormatError: A file is broken or of another format; names file and row.
+        FormatError: A file is broken or of another format; names file, row and field.
         ConfigurationError: The folder holds no results.
     """
     results = tuple(
@@ -82,28 +75,22 @@ def read_results(folder: Path) -> tuple[Result, ...]:
     if not results:
         raise ConfigurationError(
             f"{folder} holds no results: give a folder of the ML.ENERGY Leaderboard "
-            "(index.json, tasks/) or one that `joules import` wrote."
+            "(index.json, tasks/), or one with files of `joules import mlenergy` or "
+            "--joules-export=FILE.json."
         )
     return results
 
 
 def _read_file(path: Path) -> list[Result]:
-    document = Fields(read_json(path), path, "the file")
-    if document.count("schema") != SCHEMA:
-        document.fail("schema", document.count("schema"), f"{SCHEMA}, which this version reads")
-    return [
-        _result(values, path, index) for index, values in enumerate(document.objects("results"))
-    ]
+    rows = storage.read(path)
+    if not isinstance(rows, list):
+        raise FormatError(f"{path}: holds a {type(rows).__name__}, not a list of results.")
+    return [_result(values, f"{path}, row {index}") for index, values in enumerate(rows)]
 
 
-def _result(values: Any, path: Path, index: int) -> Result:
-    fields = Fields(values, path, f"row {index}")
-    for name in ("energy_per_work_unit_j", "throughput_work_units_per_s"):
-        fields.number(name)
-    fields.text("gpu")
+def _result(values: Any, name: str) -> Result:
+    storage.require_schema(values, "result", name=name)
     try:
         return Result.from_json(values)
-    except (JoulesError, KeyError, TypeError, AttributeError) as error:
-        raise FormatError(
-            f"{path}, row {index}: not a result: {type(error).__name__} {error}."
-        ) from error
+    except (JoulesError, KeyError, TypeError) as error:
+        raise FormatError(f"{name}: {type(error).__name__} {error}.") from error

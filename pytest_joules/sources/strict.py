@@ -1,30 +1,11 @@
 """Fields of JSON files asked for by type; every refusal names file, place and field."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from pytest_joules.errors import FormatError
-
-
-def read_json(path: Path) -> Any:
-    """Read strict JSON: no NaN, no infinity.
-
-    Raises:
-        FormatError: The file is missing or is not JSON; names file and line.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except FileNotFoundError as error:
-        raise FormatError(f"{path}: missing; the folder is incomplete.") from error
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{path}: not readable as JSON: {error}.") from error
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON number")
 
 
 class Fields:
