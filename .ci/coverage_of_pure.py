@@ -12,7 +12,14 @@ PURE = (
 ).split()
 LEAST = 95.0
 
-tests = [sys.executable, "-m", "pytest", "-q", "--cov=pytest_joules", "--cov-report=json:.ci/cov.json"]
+tests = [
+    sys.executable,
+    "-m",
+    "pytest",
+    "-q",
+    "--cov=pytest_joules",
+    "--cov-report=json:.ci/cov.json",
+]
 subprocess.run([*tests, "--ignore=tests/engines", "tests"], check=True)
 files = json.loads(Path(".ci/cov.json").read_text())["files"]
 known = {Path(name).stem: value["summary"] for name, value in files.items()}

@@ -1,10 +1,13 @@
 """Runs the paper's claims on recorded data, and their live forms on a machine.
 
 ``paper_claim`` marks a test that recomputes a claim on published data, ``live_form`` one
-that measures: its keywords are ``models`` (measured where ``--joules-models`` names none)
-and what a named model must be to be measured: ``task``, ``architecture``, ``precision``.
+that measures one: its keywords are ``models`` (measured where ``--joules-models`` names
+none) and what a named model must be to be measured: ``task``, ``architecture``,
+``precision``. What does not run with the source at hand is left out, and the header says so.
 """
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,13 +29,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    marker = metafunc.definition.get_closest_marker("live_form")
-    if marker is not None:
-        models = _models(metafunc.config, dict(marker.kwargs)) or [_NO_MODEL]
+    if "model" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("live_form")
+        form = marker.kwargs if marker else {"models": [], "task": "text-conversation"}
+        models = _models(metafunc.config, form) or [_NO_MODEL]
         metafunc.parametrize("model", models, ids=lambda name: name.rsplit("/", 1)[-1])
 
 
-def _models(config: pytest.Config, form: dict[str, Any]) -> list[str]:
+def _models(config: pytest.Config, form: Mapping[str, Any]) -> list[str]:
     named = Options.from_pytest(config).models
     wanted = {key: form[key] for key in ("task", "architecture", "precision") if key in form}
     return [m for m in named if _fits(m, **wanted)] if named else form["models"]
@@ -60,20 +64,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _left_out(item: pytest.Item, source: str) -> str:
-    if item.get_closest_marker("paper_claim") and source != "recorded":
-        return f"claims about recorded data, and the source is {source}"
-    if not item.get_closest_marker("live_form"):
+    if not item.path.is_relative_to(Path(__file__).parent):
         return ""
-    if source == "recorded":
-        return "live forms, and the source is recorded"
-    named = getattr(item, "callspec", None)
-    is_fit = named is None or named.params.get("model") != _NO_MODEL
-    return "" if is_fit else "live forms that no model of --joules-models fits"
+    is_claim = item.get_closest_marker("paper_claim") is not None
+    if is_claim != (source == "recorded"):
+        what = "that recompute the paper's claims" if is_claim else "that measure this machine"
+        return f"{what}: the source is {source}"
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    if params.get("model") == _NO_MODEL:
+        return "that no model of --joules-models fits"
+    return ""
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     left_out = config.stash.get(_left_out_key, {})
-    return [f"joules: left out {count} {reason}" for reason, count in left_out.items()]
+    return [f"joules: left out {count} tests {reason}" for reason, count in left_out.items()]
 
 
 @pytest.fixture(scope="session")
