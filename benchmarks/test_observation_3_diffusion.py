@@ -57,7 +57,7 @@ def test_videos_cost_more_than_images(paper_claims, claim_id):
         ),
     ],
 )
-def test_more_work_costs_more_per_image(energy_bench, model, less, more):
+def test_more_work_costs_more_per_image(energy_bench, model, *, less, more):
     """Sections 3.3, 5.1: more denoising steps, or more pixels, cost more per image."""
     point = Point(model=model, task="text-to-image")
     expect.lower(

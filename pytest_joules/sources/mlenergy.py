@@ -139,7 +139,7 @@ def _task_rows(
 
 
 def _row(fields: Fields, asked: Task, updated: str) -> PublishedRow:
-    read = _text_result if asked.work_unit == "token" else _diffusion_result
+    read = text_result if asked.work_unit == "token" else diffusion_result
     try:
         result = read(fields, asked, updated)
     except InvalidPoint as error:
@@ -153,7 +153,13 @@ def _row(fields: Fields, asked: Task, updated: str) -> PublishedRow:
     )
 
 
-def _text_result(fields: Fields, asked: Task, updated: str) -> Result:
+def text_result(fields: Fields, asked: Task, updated: str) -> Result:
+    """Build the result of a row that generated tokens.
+
+    Raises:
+        FormatError: A field is missing or wrong.
+        InvalidPoint: The fields contradict each other.
+    """
     return Result(
         point=_text_point(fields, asked),
         source="recorded",
@@ -180,7 +186,7 @@ def _text_point(fields: Fields, asked: Task) -> Point:
         model=fields.text("model_id"),
         task=asked.name,
         batch_size=fields.count("max_num_seqs"),
-        precision=_precision(fields),
+        precision=precision_of(fields),
         num_gpus=num_gpus,
         engine="vllm",
         mode="natural",
@@ -191,7 +197,13 @@ def _text_point(fields: Fields, asked: Task) -> Point:
     )
 
 
-def _diffusion_result(fields: Fields, asked: Task, updated: str) -> Result:
+def diffusion_result(fields: Fields, asked: Task, updated: str) -> Result:
+    """Build the result of a row that generated images or videos.
+
+    Raises:
+        FormatError: A field is missing or wrong.
+        InvalidPoint: The fields contradict each other.
+    """
     unit = asked.work_unit
     return Result(
         point=_diffusion_point(fields, asked),
@@ -212,7 +224,7 @@ def _diffusion_point(fields: Fields, asked: Task) -> Point:
         model=fields.text("model_id"),
         task=asked.name,
         batch_size=fields.count("batch_size"),
-        precision=_precision(fields),
+        precision=precision_of(fields),
         num_gpus=fields.count("num_gpus"),
         engine="xdit",
         mode="natural",
@@ -227,7 +239,12 @@ def _diffusion_point(fields: Fields, asked: Task) -> Point:
     )
 
 
-def _precision(fields: Fields) -> str:
+def precision_of(fields: Fields) -> str:
+    """Return a row's weight precision as points name it.
+
+    Raises:
+        FormatError: It is missing or unknown.
+    """
     published = fields.text("weight_precision")
     if published not in PRECISIONS:
         fields.fail("weight_precision", published, f"one of {', '.join(PRECISIONS)}")
