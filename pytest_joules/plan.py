@@ -29,6 +29,9 @@ class Stack:
     args: tuple[str, ...] = ()
     """Further engine arguments, before the point's own."""
 
+    deadline_s: float = 600.0
+    """Seconds within which its engine must be ready."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:

@@ -45,7 +45,10 @@ class Server(Protocol):
 class Engine(Protocol):
     """Starts servers."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What points call it."""
+        ...
 
     def started(
         self, launch: Launch, *, gpu_uuids: Sequence[str]

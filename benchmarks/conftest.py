@@ -1,0 +1,97 @@
+"""Runs the paper's claims on recorded data, and their live forms on a machine.
+
+``paper_claim`` marks a test that recomputes a claim on published data, ``live_form`` one
+that measures one: its keywords are ``models`` (measured where ``--joules-models`` names
+none) and what a named model must be to be measured: ``task``, ``architecture``,
+``precision``. What does not run with the source at hand is left out, and the header says so.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_joules import catalog
+from pytest_joules.options import Options
+
+_MARKERS = (
+    "paper_claim: recomputes a claim of the paper on recorded data",
+    "live_form(models, task, ...): measures a claim's scale-free form",
+)
+_NO_MODEL = "no-model"
+_left_out_key = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for marker in _MARKERS:
+        config.addinivalue_line("markers", marker)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "model" in metafunc.fixturenames:
+        marker = metafunc.definition.get_closest_marker("live_form")
+        form = marker.kwargs if marker else {"models": [], "task": "text-conversation"}
+        models = _models(metafunc.config, form) or [_NO_MODEL]
+        metafunc.parametrize("model", models, ids=lambda name: name.rsplit("/", 1)[-1])
+
+
+def _models(config: pytest.Config, form: Mapping[str, Any]) -> list[str]:
+    named = Options.from_pytest(config).models
+    wanted = {key: form[key] for key in ("task", "architecture", "precision") if key in form}
+    return [m for m in named if _fits(m, **wanted)] if named else form["models"]
+
+
+def _fits(name: str, *, task: str, architecture: str = "", precision: str = "") -> bool:
+    known = catalog.model(name)
+    if known is None:
+        return task == "text-conversation" and not architecture
+    return (
+        task in known.tasks
+        and architecture in ("", known.architecture)
+        and precision in ("", known.precision)
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    source = Options.from_pytest(config).source
+    reasons = {item: reason for item in items if (reason := _left_out(item, source))}
+    config.hook.pytest_deselected(items=list(reasons))
+    items[:] = [item for item in items if item not in reasons]
+    counts = config.stash.setdefault(_left_out_key, {})
+    for reason in reasons.values():
+        counts[reason] = counts.get(reason, 0) + 1
+
+
+def _left_out(item: pytest.Item, source: str) -> str:
+    if not item.path.is_relative_to(Path(__file__).parent):
+        return ""
+    is_claim = item.get_closest_marker("paper_claim") is not None
+    if is_claim != (source == "recorded"):
+        what = "that recompute the paper's claims" if is_claim else "that measure this machine"
+        return f"{what}: the source is {source}"
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    if params.get("model") == _NO_MODEL:
+        return "that no model of --joules-models fits"
+    return ""
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    left_out = config.stash.get(_left_out_key, {})
+    return [f"joules: left out {count} tests {reason}" for reason, count in left_out.items()]
+
+
+@pytest.fixture(scope="session")
+def paper_claims(pytestconfig: pytest.Config) -> Any:
+    """Check a claim of the paper on recorded data; see ``pytest_joules.claims.checker``."""
+    from pytest_joules.claims.checker import ClaimChecker  # noqa: PLC0415  only recorded runs
+    from pytest_joules.claims.dataset import Dataset  # noqa: PLC0415  need them
+
+    chosen = Options.from_pytest(pytestconfig)
+    if chosen.source != "recorded" or chosen.data is None:
+        raise pytest.UsageError(
+            f"the paper's claims are recomputed from recorded data, but the source is "
+            f"{chosen.source} and its folder {chosen.data}: run with "
+            "--joules-source=recorded --joules-data=PATH."
+        )
+    return ClaimChecker(dataset=Dataset.read(chosen.data))

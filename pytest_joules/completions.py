@@ -1,0 +1,142 @@
+"""One completion request: sent, answered, checked. The loader's only HTTP."""
+
+import json
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from time import monotonic
+from typing import Any, Final
+
+import aiohttp
+
+from pytest_joules.trace import RequestTrace
+
+_EXCERPT: Final = 300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ask:
+    """What is sent, and what must come back."""
+
+    index: int
+    body: bytes
+    streamed: bool
+    prompt_tokens: int
+    output_tokens: int | None
+    """``None`` where the model ends its own output."""
+
+
+class BadAnswer(Exception):
+    """The server answered, but not as it should."""
+
+
+@dataclass(kw_only=True)
+class Answer:
+    """What has come back so far."""
+
+    prompt_tokens: int = 0
+    output_tokens: int = 0
+    first_token_s: float | None = None
+    last_token_s: float = 0.0
+    itl_s: list[float] = field(default_factory=list)
+
+    def take(self, usage: dict[str, Any] | None) -> None:
+        """Take the server's count of tokens so far.
+
+        Raises:
+            BadAnswer: It is missing or runs backwards.
+        """
+        try:
+            assert usage is not None
+            prompt, output = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
+        except (AssertionError, KeyError, TypeError, ValueError) as error:
+            raise BadAnswer(f"no token counts in usage {usage!r}") from error
+        if output < self.output_tokens:
+            raise BadAnswer(f"usage fell from {self.output_tokens} to {output} tokens")
+        self.prompt_tokens, self.output_tokens = prompt, output
+
+    def take_block(self, usages: list[dict[str, Any] | None], now_s: float) -> None:
+        """Take what came at once; its new tokens share the time since the block before."""
+        before = self.output_tokens
+        for usage in usages:
+            self.take(usage)
+        new = self.output_tokens - before
+        if new == 0:
+            return
+        if self.first_token_s is None:
+            # Of further tokens in the first block nobody can tell the latency.
+            self.first_token_s = now_s
+        else:
+            self.itl_s += [(now_s - self.last_token_s) / new] * new
+        self.last_token_s = now_s
+
+
+class Client:
+    """Sends completion requests; a failed one is reported, never repeated."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session, self._url = session, url
+
+    async def send(self, ask: Ask) -> RequestTrace:
+        """Send one request and wait for its whole answer."""
+        answer, error = Answer(), None
+        sent_s = monotonic()
+        try:
+            async with self._session.post(self._url, data=ask.body) as response:
+                await _require_ok(response)
+                await (_read_stream if ask.streamed else _read_whole)(response, answer)
+            _require_asked(ask, answer)
+        except (aiohttp.ClientError, OSError, ValueError, BadAnswer) as reason:
+            error = f"{type(reason).__name__.lstrip('_')}: {reason}"
+        return RequestTrace(
+            index=ask.index,
+            sent_s=sent_s,
+            finish_s=monotonic(),
+            prompt_tokens=answer.prompt_tokens,
+            output_tokens=0 if error else answer.output_tokens,
+            first_token_s=answer.first_token_s,
+            itl_s=tuple(answer.itl_s),
+            error=error,
+        )
+
+
+async def _require_ok(response: aiohttp.ClientResponse) -> None:
+    if response.status != HTTPStatus.OK:
+        raise BadAnswer(f"status {response.status}: {(await response.text())[:_EXCERPT]}")
+
+
+async def _read_whole(response: aiohttp.ClientResponse, answer: Answer) -> None:
+    values = await response.json()
+    answer.take(values.get("usage") if isinstance(values, dict) else None)
+
+
+async def _read_stream(response: aiohttp.ClientResponse, answer: Answer) -> None:
+    rest = b""
+    async for block in response.content.iter_any():
+        now_s = monotonic()
+        *lines, rest = (rest + block).split(b"\n")
+        events = [line[5:].strip() for line in lines if line.startswith(b"data:")]
+        answer.take_block([_usage(data) for data in events if data != b"[DONE]"], now_s)
+        if b"[DONE]" in events:
+            return
+    raise BadAnswer("the stream ended without [DONE]")
+
+
+def _usage(data: bytes) -> dict[str, Any] | None:
+    chunk = json.loads(data)
+    if not isinstance(chunk, dict) or "error" in chunk:
+        raise BadAnswer(f"the stream holds {data.decode(errors='replace')[:_EXCERPT]}")
+    usage: dict[str, Any] | None = chunk.get("usage")
+    return usage
+
+
+def _require_asked(ask: Ask, answer: Answer) -> None:
+    if answer.prompt_tokens != ask.prompt_tokens:
+        raise BadAnswer(
+            f"usage says {answer.prompt_tokens} prompt tokens, {ask.prompt_tokens} were sent"
+        )
+    if ask.output_tokens is not None and answer.output_tokens != ask.output_tokens:
+        raise BadAnswer(
+            f"usage says {answer.output_tokens} output tokens, {ask.output_tokens} were asked"
+        )
+    if answer.output_tokens < 1:
+        raise BadAnswer("usage says that no token was made")

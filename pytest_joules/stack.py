@@ -1,0 +1,132 @@
+"""The environment under test: its interpreter, its environment variables, its versions.
+
+A stack need not be the environment that runs pytest, so everything is asked of its own
+interpreter, in a process of its own.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pytest_joules.errors import ConfigurationError, LaunchError, MissingDependency
+from pytest_joules.plan import Stack
+
+PROBE_S: Final = 120.0
+"""Seconds that the interpreter has to answer; a container may have to be unpacked first."""
+
+DISTRIBUTIONS: Final = (
+    "vllm*",
+    "torch",
+    "transformers",
+    "accelerate",
+    "diffusers",
+    "xfuser",
+    "flash-attn*",
+    "flashinfer*",
+    "triton",
+    "nvidia-cuda-runtime*",
+    "nvidia-cublas*",
+    "nvidia-cudnn*",
+    "nvidia-nccl*",
+)
+"""Distributions whose version may change what a token costs; ``*`` ends a prefix."""
+
+# Metadata only: importing an engine takes many seconds and may touch the GPU.
+_PROBE: Final = """
+import fnmatch, importlib.metadata, json, platform, re, sys
+patterns = json.loads(sys.argv[1])
+found = {"python": platform.python_version()}
+for distribution in importlib.metadata.distributions():
+    name = re.sub("[-_.]+", "-", distribution.metadata["Name"] or "").lower()
+    if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+        found.setdefault(name, distribution.version)
+print(json.dumps(found))
+"""
+# Some libraries behave differently when they see that a test runs.
+_OF_PYTEST: Final = ("PYTEST_CURRENT_TEST", "PYTEST_VERSION")
+
+
+def interpreter(stack: Stack) -> tuple[str, ...]:
+    """Return the command that runs the stack's Python.
+
+    Raises:
+        ConfigurationError: A container has no interpreter named.
+    """
+    if stack.command and not stack.python:
+        raise ConfigurationError(
+            f"stack {stack.name!r} runs {stack.command[0]!r} but names no interpreter inside "
+            'it; add python = "python3" to its table.'
+        )
+    return (*stack.command, stack.python or sys.executable)
+
+
+def environment(stack: Stack, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the whole environment of the stack's processes.
+
+    This process's own, then ``extra``, then the stack's: what a user names wins. A
+    container sees only what its run command passes on (``docker run -e NAME``).
+    """
+    ours = {name: value for name, value in os.environ.items() if name not in _OF_PYTEST}
+    return {**ours, **(extra or {}), **stack.env}
+
+
+def probe(stack: Stack, distributions: Sequence[str] = DISTRIBUTIONS) -> dict[str, str]:
+    """Ask the stack for its Python's and its distributions' versions, importing none.
+
+    Raises:
+        MissingDependency: Its interpreter cannot be run.
+        LaunchError: Its interpreter gave no answer.
+    """
+    command = interpreter(stack)
+    try:
+        run = subprocess.run(  # noqa: S603 the user's own interpreter, no shell
+            [*command, "-c", _PROBE, json.dumps(list(distributions))],
+            env=environment(stack),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PROBE_S,
+            check=False,
+        )
+    except OSError as error:
+        raise MissingDependency(
+            f"stack {stack.name!r}: {command[0]} cannot be run ({error.strerror}). Set "
+            f"python or command in [tool.pytest-joules.stacks.{stack.name}]."
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise LaunchError(
+            f"stack {stack.name!r}: {' '.join(command)} did not tell its versions in "
+            f"{PROBE_S:.0f} s."
+        ) from error
+    return _answer(stack, run)
+
+
+def _answer(stack: Stack, run: "subprocess.CompletedProcess[str]") -> dict[str, str]:
+    last_line = (run.stdout.splitlines() or [""])[-1]
+    if run.returncode or not last_line.startswith("{"):
+        said = "\n".join((run.stdout + run.stderr).splitlines()[-10:])
+        raise LaunchError(
+            f"stack {stack.name!r}: {' '.join(interpreter(stack))} ended with code "
+            f"{run.returncode} instead of telling its versions:\n{said}"
+        )
+    versions: dict[str, str] = json.loads(last_line)
+    return versions
+
+
+def require_any(
+    packages: Mapping[str, str], names: Sequence[str], *, stack: Stack, remedy: str
+) -> None:
+    """Refuse a stack that holds none of the named distributions.
+
+    Raises:
+        MissingDependency: None is installed; names the interpreter and the remedy.
+    """
+    if not any(name in packages for name in names):
+        raise MissingDependency(
+            f"stack {stack.name!r}: {' '.join(interpreter(stack))} (Python "
+            f"{packages.get('python', 'unknown')}) has no {' or '.join(names)}. {remedy}, or "
+            f"name another interpreter: python in [tool.pytest-joules.stacks.{stack.name}]."
+        )

