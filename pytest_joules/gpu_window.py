@@ -106,12 +106,6 @@ class GpuWindow:
         """The GPU's power limit, or what no GPU draws."""
         return self.trace.gpu.power_limit_w or self.limits.unknown_limit_w
 
-    def allowed_j(self, before: Reading, after: Reading) -> float:
-        """Joules that the counter may at most have grown between two readings."""
-        # One more tick: a value shown late brings the energy of the tick before.
-        seconds = after.time_s - before.time_s + self.tick_s
-        return self.limits.jump_over_limit * self.power_limit_w * seconds
-
     def reason(self, code: str, text: str) -> Reason:
         """Name the GPU in front of what is wrong with it."""
         return Reason(code=code, text=f"{self.trace.gpu.uuid}: {text}")
