@@ -164,9 +164,10 @@ def _origin(window: GpuWindow) -> Tick:
 
 
 def _frozen(window: GpuWindow) -> tuple[Reason, ...]:
-    # Only readings prove a standstill: time without readings is another rule's.
+    # Only readings prove a standstill, from the first that came to the last that was asked
+    # for; time without readings is another rule's.
     stood_s = max(
-        run[-1].time_s - run[0].time_s
+        run[-1].time_s - run[-1].took_s - run[0].time_s
         for run in (list(same) for _, same in groupby(window.readings, lambda r: r.energy_mj))
     )
     allowed_s = window.limits.stalled_ticks * window.tick_s
@@ -243,14 +244,15 @@ def _differs(window: GpuWindow) -> tuple[Reason, ...]:
     limits = window.limits
     if max(counted_w, sampled_w) < limits.load_share * window.power_limit_w:
         return ()
-    allowed_w = limits.disagreement * sampled_w + limits.disagreement_errors * error_w
+    error_w = limits.disagreement_errors * error_w + window.edge_error * counted_w
+    allowed_w = limits.disagreement * sampled_w + error_w
     if abs(counted_w - sampled_w) <= allowed_w:
         return ()
     reason = window.reason(
         "counter-disagrees",
         f"the counter tells {si(counted_w, 'W')}, the sampled power {si(sampled_w, 'W')}: "
         f"{percent(counted_w / sampled_w - 1) if sampled_w else 'all'} apart, where "
-        f"{percent(limits.disagreement)} and {si(error_w, 'W')} of sampling error are "
+        f"{percent(limits.disagreement)} and {si(error_w, 'W')} for sampling are "
         "allowed. One of the two is wrong: measure for longer or on another GPU.",
     )
     return (reason,)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from pytest_joules.errors import MeterError
 from pytest_joules.result import Reason
-from pytest_joules.ticks import counter_tick_s, energy_at_ticks
+from pytest_joules.ticks import counter_tick_s, energy_at_ticks, ticks
 from pytest_joules.trace import GpuTrace, Reading
 
 
@@ -100,6 +100,15 @@ class GpuWindow:
             return energy_at_ticks(self.trace.readings, self.start_s, self.end_s)
         except MeterError:
             return None
+
+    @cached_property
+    def edge_error(self) -> float:
+        """How far the span's duration may be off, relative: an edge may be seen late."""
+        if self.span is None:
+            return 0.0
+        start_s, end_s, _ = self.span
+        edges = (tick for tick in ticks(self.trace.readings) if tick.time_s in self.span[:2])
+        return max(tick.uncertainty_s for tick in edges) / (end_s - start_s)
 
     @property
     def power_limit_w(self) -> float:

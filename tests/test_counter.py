@@ -290,10 +290,12 @@ def test_a_known_idle_power_is_the_floor():
 @pytest.mark.parametrize(
     ("power_w", "expected"),
     [
-        pytest.param(400 / 1.0299, [], id="2.99%"),
-        pytest.param(400 / 1.0301, ["counter-disagrees"], id="3.01%"),
-        pytest.param(400 / 0.9701, [], id="-2.99%"),
-        pytest.param(400 / 0.9699, ["counter-disagrees"], id="-3.01%"),
+        # The edges, 9.9 s apart, are late by up to 25.1 ms: 0.254 % of 400 W are 1.01 W
+        # on top of 3 % of the sampled power.
+        pytest.param(387.5, [], id="12.5-W-of-12.6"),
+        pytest.param(387.2, ["counter-disagrees"], id="12.8-W-of-12.6"),
+        pytest.param(413.3, [], id="13.3-W-of-13.4"),
+        pytest.param(413.6, ["counter-disagrees"], id="13.6-W-of-13.4"),
     ],
 )
 def test_how_far_counter_and_power_may_differ(power_w, expected):
