@@ -12,7 +12,7 @@ from statistics import fmean, stdev
 from pytest_joules.circumstances import GPU_CHANGED, circumstance_notes, circumstance_reasons
 from pytest_joules.gpu_window import CounterLimits, GpuWindow
 from pytest_joules.result import Reason
-from pytest_joules.ticks import counter_tick_s, energy_at_ticks, ticks
+from pytest_joules.ticks import Tick, counter_tick_s, energy_at_ticks, ticks
 from pytest_joules.trace import GpuTrace, MeterTrace
 from pytest_joules.units import percent, si
 
@@ -127,7 +127,8 @@ def _falls(window: GpuWindow) -> tuple[Reason, ...]:
     for before, after in window.steps:
         if after.energy_mj >= before.energy_mj:
             continue
-        is_reset = after.energy_mj / 1000 <= window.allowed_j(before, after)
+        seconds = after.time_s - before.time_s + window.tick_s
+        is_reset = after.energy_mj / 1000 <= window.power_limit_w * seconds
         seen = f"the counter fell from {before.energy_mj} mJ to {after.energy_mj} mJ"
         reasons.append(
             window.reason(
@@ -140,25 +141,33 @@ def _falls(window: GpuWindow) -> tuple[Reason, ...]:
 
 
 def _jumps(window: GpuWindow) -> tuple[Reason, ...]:
-    for before, after in window.steps:
+    # From tick to tick: a counter that stood a while may catch up.
+    for before, after in pairwise((_origin(window), *ticks(window.trace.readings))):
+        seconds = after.time_s - before.time_s + before.uncertainty_s
+        allowed_j = window.limits.jump_over_limit * window.power_limit_w * seconds
         grown_j = (after.energy_mj - before.energy_mj) / 1000
-        allowed_j = window.allowed_j(before, after)
-        if grown_j > allowed_j:
+        if window.start_s <= after.time_s <= window.end_s and grown_j > allowed_j:
             reason = window.reason(
                 "counter-jump",
-                f"the counter rose by {si(grown_j, 'J')} in "
-                f"{si(after.time_s - before.time_s, 's')}; at a power limit of "
-                f"{si(window.power_limit_w, 'W')} at most {si(allowed_j, 'J')} are "
+                f"the counter rose by {si(grown_j, 'J')} in {si(seconds, 's')}; at a power "
+                f"limit of {si(window.power_limit_w, 'W')} at most {si(allowed_j, 'J')} are "
                 "possible. Measure again; if it comes back, report it to NVIDIA.",
             )
             return (reason,)
     return ()
 
 
+def _origin(window: GpuWindow) -> Tick:
+    """The first reading, whose value may already have been one tick old."""
+    first = window.trace.readings[0]
+    return Tick(time_s=first.time_s, energy_mj=first.energy_mj, uncertainty_s=window.tick_s)
+
+
 def _frozen(window: GpuWindow) -> tuple[Reason, ...]:
-    # Only readings prove a standstill: time without readings is another rule's.
+    # Only readings prove a standstill, from the first that came to the last that was asked
+    # for; time without readings is another rule's.
     stood_s = max(
-        run[-1].time_s - run[0].time_s
+        run[-1].time_s - run[-1].took_s - run[0].time_s
         for run in (list(same) for _, same in groupby(window.readings, lambda r: r.energy_mj))
     )
     allowed_s = window.limits.stalled_ticks * window.tick_s
@@ -235,14 +244,15 @@ def _differs(window: GpuWindow) -> tuple[Reason, ...]:
     limits = window.limits
     if max(counted_w, sampled_w) < limits.load_share * window.power_limit_w:
         return ()
-    allowed_w = limits.disagreement * sampled_w + limits.disagreement_errors * error_w
+    error_w = limits.disagreement_errors * error_w + window.edge_error * counted_w
+    allowed_w = limits.disagreement * sampled_w + error_w
     if abs(counted_w - sampled_w) <= allowed_w:
         return ()
     reason = window.reason(
         "counter-disagrees",
         f"the counter tells {si(counted_w, 'W')}, the sampled power {si(sampled_w, 'W')}: "
         f"{percent(counted_w / sampled_w - 1) if sampled_w else 'all'} apart, where "
-        f"{percent(limits.disagreement)} and {si(error_w, 'W')} of sampling error are "
+        f"{percent(limits.disagreement)} and {si(error_w, 'W')} for sampling are "
         "allowed. One of the two is wrong: measure for longer or on another GPU.",
     )
     return (reason,)

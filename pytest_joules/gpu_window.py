@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from pytest_joules.errors import MeterError
 from pytest_joules.result import Reason
-from pytest_joules.ticks import counter_tick_s, energy_at_ticks
+from pytest_joules.ticks import counter_tick_s, energy_at_ticks, ticks
 from pytest_joules.trace import GpuTrace, Reading
 
 
@@ -101,16 +101,19 @@ class GpuWindow:
         except MeterError:
             return None
 
+    @cached_property
+    def edge_error(self) -> float:
+        """How far the span's duration may be off, relative: an edge may be seen late."""
+        if self.span is None:
+            return 0.0
+        start_s, end_s, _ = self.span
+        edges = (tick for tick in ticks(self.trace.readings) if tick.time_s in self.span[:2])
+        return max(tick.uncertainty_s for tick in edges) / (end_s - start_s)
+
     @property
     def power_limit_w(self) -> float:
         """The GPU's power limit, or what no GPU draws."""
         return self.trace.gpu.power_limit_w or self.limits.unknown_limit_w
-
-    def allowed_j(self, before: Reading, after: Reading) -> float:
-        """Joules that the counter may at most have grown between two readings."""
-        # One more tick: a value shown late brings the energy of the tick before.
-        seconds = after.time_s - before.time_s + self.tick_s
-        return self.limits.jump_over_limit * self.power_limit_w * seconds
 
     def reason(self, code: str, text: str) -> Reason:
         """Name the GPU in front of what is wrong with it."""

@@ -50,7 +50,7 @@ def session() -> Iterator[None]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        raise fault("NVML", error) from error
+        raise fault("Starting NVML", error) from error
     try:
         yield
     finally:

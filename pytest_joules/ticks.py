@@ -26,7 +26,7 @@ class Tick:
 
     energy_mj: int
     uncertainty_s: float
-    """Time since the reading before, which still showed the old value."""
+    """Time since the reading before was asked for, which still showed the old value."""
 
 
 def ticks(readings: Sequence[Reading]) -> tuple[Tick, ...]:
@@ -35,7 +35,7 @@ def ticks(readings: Sequence[Reading]) -> tuple[Tick, ...]:
         Tick(
             time_s=after.time_s,
             energy_mj=after.energy_mj,
-            uncertainty_s=after.time_s - before.time_s,
+            uncertainty_s=after.time_s - (before.time_s - before.took_s),
         )
         for before, after in pairwise(readings)
         if after.energy_mj != before.energy_mj

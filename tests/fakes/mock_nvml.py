@@ -168,6 +168,13 @@ class MockNvml:
                 encoded = value.encode() if isinstance(value, str) else value
                 setattr(state.gpus[gpu_index], name, encoded)
 
+    def set_counter(self, gpu_index: int, joules: float) -> None:
+        """Let the counter stand here now, as if the driver had been loaded lately."""
+        with self._edit() as state:
+            gpu = state.gpus[gpu_index]
+            gpu.points[0] = Point(self.now_s(), joules, gpu.points[gpu.num_points - 1].power_w)
+            gpu.num_points = 1
+
     def uuid(self, gpu_index: int) -> str:
         return str(self._state.gpus[gpu_index].uuid.decode())
 
