@@ -1,11 +1,11 @@
 """Fail if a JUnit file lists a test that did not run, or no test at all."""
 
 import sys
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 path, *rest = sys.argv[1:]
 allowed = tuple(rest[1:]) if rest[:1] == ["--except"] else ()
-cases = list(ElementTree.parse(path).iter("testcase"))
+cases = list(ET.parse(path).iter("testcase"))
 missing = [
     f"{case.get('classname')}::{case.get('name')}: {skipped.get('message')}"
     for case in cases

@@ -19,6 +19,10 @@ CLIP_AT_SIGMAS = 4.0
 MAX_CLIPPED_SHARE = 0.06
 """Above it something other than the workload ran: the launch is repeated."""
 
+FINEST_SPREAD = 0.005
+"""Relative spread below which sub-windows are equal: their edges are read up to one reading
+period late, which alone moves 1 s by about 1 %. Steadier series have no outliers."""
+
 _MAD_TO_SIGMA = 1.4826
 _MEAN_DEVIATION_TO_SIGMA = 1.2533
 
@@ -124,6 +128,7 @@ def clip(ratios: Array) -> tuple[Array, Array, Array]:
 
     Sigma is 1.4826 times the median absolute deviation (MAD); where more than half of the
     values are equal that is zero, and 1.2533 times the mean absolute deviation stands in.
+    It is never taken below ``FINEST_SPREAD``.
 
     Returns:
         Clipped values, share clipped, and sigma over median; the latter two without the
@@ -137,6 +142,7 @@ def clip(ratios: Array) -> tuple[Array, Array, Array]:
     sigma = _MAD_TO_SIGMA * np.median(deviation, axis=-1, keepdims=True)
     mean_deviation = deviation.mean(axis=-1, keepdims=True)
     sigma = np.where(sigma > 0, sigma, _MEAN_DEVIATION_TO_SIGMA * mean_deviation)
+    sigma = np.maximum(sigma, FINEST_SPREAD * median)
     limit = CLIP_AT_SIGMAS * sigma
     clipped = np.clip(ratios, median - limit, median + limit)
     share = (deviation > limit).mean(axis=-1)

@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from pytest_joules import baseline, gate
+from pytest_joules import baseline
+from pytest_joules.compare import comparison, launches
+from pytest_joules.design import OLD, Design
 from pytest_joules.errors import (
     BaselineMissing,
     Inconclusive,
@@ -16,6 +18,7 @@ from pytest_joules.errors import (
     JoulesError,
     is_expected,
 )
+from pytest_joules.gate import judge
 from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.options import Options
 from pytest_joules.plan import Launch, Plan, Stack, plan, require_runs_on, server_key
@@ -138,18 +141,26 @@ class JoulesSession:
 
     def _decide(self, point: Point) -> Stack | None:
         """Ask the gate; return the stack to launch next, or ``None`` once decided."""
-        decision = gate.decide(
-            point,
-            design=gate.Design(tolerance=self.ledger.tolerances[point]),
+        design = self._design(point)
+        seen = launches(
             baseline=self._baseline(point),
             old=self._of(point, self.old_stack) if self.old_stack else (),
             new=self._of(point, self.stack),
-            reference=self.options.against or "baseline",
+            has_old=self.old_stack is not None,
         )
-        if decision.comparison is not None:
-            self.ledger.comparisons[point] = decision.comparison
+        decision = judge(seen, design)
+        if decision.verdict is not None:
+            reference = self.options.against or "baseline"
+            self.ledger.comparisons[point] = comparison(
+                point, decision, design, reference=reference
+            )
             return None
-        return self.old_stack if decision.next_is_old else self.stack
+        return self.old_stack if decision.next_stack == OLD else self.stack
+
+    def _design(self, point: Point) -> Design:
+        """Share the chance of a false alarm among all comparisons of the session."""
+        checks = sum(Wish.CHECK in wishes for wishes in self.ledger.wishes.values())
+        return Design(tolerance=self.ledger.tolerances[point]).divided(checks)
 
     def _baseline(self, point: Point) -> tuple[Result, ...]:
         if point not in self._baselines:

@@ -1,5 +1,6 @@
 """The energy section at the end of a run."""
 
+import math
 from collections.abc import Mapping, Sequence
 
 from pytest_joules.point import Point
@@ -39,9 +40,15 @@ def _row(
         si(last.throughput_work_units_per_s, f"{unit}/s"),
         batch,
         str(len(results)),
-        percent(comparison.change) if comparison else "",
+        _change(comparison),
         str(verdict),
     )
+
+
+def _change(comparison: Comparison | None) -> str:
+    if comparison is None or math.isnan(comparison.change):
+        return ""
+    return percent(comparison.change)
 
 
 def _notes(results: Sequence[Result]) -> dict[tuple[Point, str], None]:

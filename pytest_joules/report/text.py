@@ -1,5 +1,6 @@
 """What a person reads about one comparison, result or plan; plain text, no decisions."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 from pytest_joules.plan import Launch, Plan
@@ -21,25 +22,25 @@ _HINTS = {
 
 def explain(comparison: Comparison) -> str:
     """Return the lines that a red test shows: verdict, numbers, what to do."""
-    unit = f"J/{comparison.point.work_unit}"
-    now = si(comparison.energy_per_work_unit_j, unit, 4)
-    then = si(comparison.reference_energy_per_work_unit_j, unit, 4)
-    lines = [
-        f"{comparison.point.id}: {comparison.verdict}",
-        (
-            f"  energy per {comparison.point.work_unit} {percent(comparison.change)}: "
-            f"{then} -> {now}"
-        ),
-        (
-            f"  interval [{percent(comparison.low)}, {percent(comparison.high)}], tolerance "
-            f"{percent(comparison.tolerance)}, {comparison.num_launches} launches against "
-            f"{comparison.num_reference_launches} of {comparison.reference}"
-        ),
-    ]
+    lines = [f"{comparison.point.id}: {comparison.verdict}", *_numbers(comparison)]
     lines += [
         f"  {line}" for line in (comparison.explanation, _HINTS[comparison.verdict]) if line
     ]
     return "\n".join(lines)
+
+
+def _numbers(comparison: Comparison) -> list[str]:
+    if math.isnan(comparison.change):
+        return []
+    per = comparison.point.work_unit
+    then, now = (
+        si(value, f"J/{per}", 4)
+        for value in (
+            comparison.reference_energy_per_work_unit_j,
+            comparison.energy_per_work_unit_j,
+        )
+    )
+    return [f"  energy per {per} {percent(comparison.change)}: {then} -> {now}"]
 
 
 def software_changes(ours: Result, theirs: Result) -> list[str]:

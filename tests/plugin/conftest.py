@@ -2,10 +2,15 @@
 
 import textwrap
 
+import pandas as pd
 import pytest
+import scipy.special
 
-# Loaded here, or every run in this process would load them again.
-import pytest_joules.testing  # noqa: F401
+import pytest_joules.run
+import pytest_joules.testing
+
+# Loaded here, or every run in this process would load them (and numpy) again.
+LOADED = (pytest_joules.run, pytest_joules.testing, pd, scipy.special)
 
 MACHINE = """
     import pytest

@@ -1,6 +1,6 @@
 """Checking against baselines: the verdict is the test's outcome."""
 
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 POWER = "power_w=lambda stack, point: 400.0 * {factor}"
 
@@ -30,7 +30,7 @@ def test_a_regression_fails_the_test_and_says_by_how_much(joules):
             "*--joules-record*",
         ]
     )
-    suite = ElementTree.parse(joules.path / "junit.xml").getroot()[0]
+    suite = ET.parse(joules.path / "junit.xml").getroot()[0]
     assert suite.get("failures") == "2"
     case = suite.find("testcase")
     properties = {p.get("name"): p.get("value") for p in case.iter("property")}
