@@ -53,13 +53,17 @@ def members(*sides: Side) -> dict[str, tuple[Sequence[Result], ...]]:
     Raises:
         Incomparable: The sides do not hold the same members, or one holds nothing.
     """
+    if len({isinstance(side, Mapping) for side in sides}) > 1:
+        raise Incomparable(
+            "only one side is a mapping of names to results: give both alike, or neither."
+        )
     populations = [side if isinstance(side, Mapping) else {"": side} for side in sides]
     first = populations[0]
     for other in populations[1:]:
         if lone := sorted(first.keys() ^ other.keys()):
             raise Incomparable(
                 f"only one side holds {', '.join(map(repr, lone))}: give the same names on "
-                "both sides, or neither as a mapping."
+                "both sides."
             )
     if not first:
         raise Incomparable("the population is empty: nothing was measured, so nothing holds.")

@@ -92,4 +92,5 @@ class Terms:
 def names_of(member: str, key: tuple[Any, ...]) -> tuple[Any, ...]:
     """Return all the ways in which an exception can name a pair."""
     bare: Any = key[0] if len(key) == 1 else key
-    return tuple(name for name in (member, bare, (member, bare), (member, *key)) if name != "")
+    of_member = (member, (member, bare), (member, *key)) if member else ()
+    return (*of_member, bare) if key else of_member
