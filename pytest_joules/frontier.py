@@ -97,7 +97,7 @@ def unlocks(fewer: Side, more: Side, **terms: Unpack[Given]) -> Ordering:
     for pair, (few, many) in zip(found, sides.values(), strict=True):
         minimum = trial(pair, rule, key=_titled(pair, "minimum"))
         trials += [_growth(minimum, few, many, key=_titled(pair, "largest batch")), minimum]
-    claim = "{a} allow a larger batch and a lower minimum than {b}"
+    claim = "{a} allows a larger batch and a lower minimum than {b}"
     return settled(claim, found, trials, terms=given)
 
 

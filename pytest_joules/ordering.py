@@ -128,6 +128,8 @@ class Ordering:
         ]
         offending = [t for t in self.trials if t.outcome in (Outcome.FAILS, Outcome.UNDECIDED)]
         offending.sort(key=lambda trial: trial.outcome is not Outcome.FAILS)
+        if not offending:
+            return lines[0]
         lines += _table(
             [(self.by, *self.labels, "change", "noise", ""), *_rows(offending)],
         )

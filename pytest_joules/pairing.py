@@ -21,6 +21,13 @@ Names = str | tuple[str, ...]
 
 _MUST_AGREE = ("gpu", "task", "source")
 _HARDWARE = ("power_limit_w", "mig")
+_LABELS = {
+    "num_gpus": "{} GPU",
+    "steps": "{} steps",
+    "num_frames": "{} frames",
+    "batch_size": "batch {}",
+    "height": "height {}",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,10 +227,6 @@ def labels(ours: Sequence[Result], theirs: Sequence[Result]) -> tuple[str, str]:
     for name in (*candidates, "batch_size", "steps", "height", "num_frames"):
         a, b = ({value(r, name) for r in side} for side in (ours, theirs))
         if len(a) == len(b) == 1 and a != b:
-            suffix = {"num_gpus": " GPUs", "steps": " steps", "num_frames": " frames"}
-            prefix = {"batch_size": "batch ", "height": "height "}
-            left, right = (
-                f"{prefix.get(name, '')}{one}{suffix.get(name, '')}" for one in (*a, *b)
-            )
+            left, right = (_LABELS.get(name, "{}").format(one) for one in (*a, *b))
             return left, right
     return "a", "b"

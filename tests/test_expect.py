@@ -93,6 +93,14 @@ class TestLower:
         assert [trial.key for trial in found.trials] == ["8", "16"]
         assert [trial.change for trial in found.trials] == pytest.approx([-0.2, 0.1])
 
+    def test_an_ordering_that_holds_is_described_by_its_count(self) -> None:
+        found = expect.lower(sweep([0.8, 0.9]), sweep([1, 1]), except_for=[8], margin=0.05)
+
+        assert found.describe() == (
+            "energy_per_work_unit_j of a lower than b (margin 0.05): "
+            "1 of 1 hold, 1 needed, 1 excepted."
+        )
+
     def test_a_failure_shows_the_offending_pairs_only(self) -> None:
         fp8 = sweep([0.290, 0.215, 0.160], precision="fp8")
         bf16 = sweep([0.250, 0.209, 0.180])
@@ -573,10 +581,10 @@ class TestParetoDominates:
 
         assert str(failure.value).splitlines() == [
             (
-                "4 GPUs dominates 2 GPUs in energy_per_work_unit_j and median_itl_s: "
+                "4 GPU dominates 2 GPU in energy_per_work_unit_j and median_itl_s: "
                 "0 of 1 hold, 1 needed."
             ),
-            "  batch_size   4 GPUs   2 GPUs   change",
+            "  batch_size    4 GPU    2 GPU   change",
             "  8           30.0 ms  20.0 ms  +50.0 %  fails",
         ]
 
@@ -624,7 +632,7 @@ class TestUnlocks:
             expect.unlocks({"GPT": self.side(1, 64, 1.0)}, {"GPT": self.side(2, 64, 0.5)})
 
         assert [line.split() for line in str(failure.value).splitlines()[1:]] == [
-            ["2", "GPUs", "1", "GPUs", "change"],
+            ["2", "GPU", "1", "GPU", "change"],
             ["GPT,", "largest", "batch", "64", "64", "+0.0", "%", "fails"],
         ]
 
