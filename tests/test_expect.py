@@ -433,6 +433,10 @@ class TestWinRate:
         with pytest.raises(Incomparable, match="2 were compared, expected were of=3"):
             expect.win_rate(sweep([0.9, 0.9]), sweep([1, 1]), at_least=2, of=3)
 
+    def test_a_comparison_too_many_is_an_error(self) -> None:
+        with pytest.raises(Incomparable, match="2 were compared, expected were of=1"):
+            expect.win_rate(sweep([0.9, 0.9]), sweep([1, 1]), at_least=1, of=1)
+
     def test_both_numbers_are_needed_and_pairs_are_pairs(self) -> None:
         with pytest.raises(Incomparable, match="needs at_least= and of="):
             expect.win_rate(sweep([0.9]), sweep([1]), at_least=1)
@@ -462,6 +466,14 @@ class TestMonotone:
         found = outcome(expect.monotone, sweep(energies), direction=direction, slack=slack)
 
         assert found == expected
+
+    @pytest.mark.parametrize(("margin", "expected"), [(0.2, "holds"), (0.3, "fails")])
+    def test_the_margin_is_asked_of_every_step(self, margin: float, expected: str) -> None:
+        for energies, direction in (([4, 3], "falling"), ([3, 4], "rising")):
+            found = outcome(
+                expect.monotone, sweep(energies), direction=direction, margin=margin
+            )
+            assert found == expected
 
     def test_the_order_of_results_does_not_matter(self) -> None:
         curve = sweep([4, 3, 2, 1])
