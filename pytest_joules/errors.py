@@ -114,7 +114,6 @@ class EnergyRegression(AssertionError):
 class OrderingFailed(AssertionError):
     """Results do not stand in the expected order."""
 
-
     ordering: object = None
     """The ``ordering.Ordering`` that failed."""
 
