@@ -11,6 +11,8 @@ JoulesError
   MeterError             the GPUs or their counters cannot be read or trusted
   InvalidMeasurement     a measurement broke the validity contract
   Inconclusive           measured, but not enough to tell
+  Incomparable           results cannot be put side by side: unmatched, mixed or none
+  NoneQualifies          no result keeps the limits that were asked
   FormatError            a file does not hold what its format says
   BaselineError
     BaselineMissing      nothing recorded for this point
@@ -69,6 +71,17 @@ class InvalidMeasurement(JoulesError):
 class Inconclusive(JoulesError):
     """Measured, but not enough to tell; neither a pass nor a regression."""
 
+    ordering: object = None
+    """The ``ordering.Ordering`` that it is about, where it is about one."""
+
+
+class Incomparable(JoulesError):
+    """Results cannot be put side by side: unmatched, mixed or none at all."""
+
+
+class NoneQualifies(JoulesError):
+    """No result keeps the limits that were asked."""
+
 
 class FormatError(JoulesError):
     """A file does not hold what its format says; names file, place and field."""
@@ -100,6 +113,9 @@ class EnergyRegression(AssertionError):
 
 class OrderingFailed(AssertionError):
     """Results do not stand in the expected order."""
+
+    ordering: object = None
+    """The ``ordering.Ordering`` that failed."""
 
 
 def is_expected(excinfo: Any) -> bool:

@@ -126,6 +126,10 @@ class Point:
         ]
         return f"Point({', '.join(shown)})"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: FBT001, ARG002  IPython
+        # Hypothesis prints a failing example by this method, or else every field.
+        printer.text(repr(self))
+
     def but(self, **changes: Any) -> "Point":
         """Return this point with some fields changed.
 
