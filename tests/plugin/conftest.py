@@ -12,6 +12,9 @@ import pytest_joules.testing
 # Loaded here, or every run in this process would load them (and numpy) again.
 LOADED = (pytest_joules.run, pytest_joules.testing, pd, scipy.special)
 
+# Hypothesis' plugin loads all of Hypothesis again in each run.
+_WITHOUT = ("-p", "no:hypothesispytest")
+
 MACHINE = """
     import pytest
     from pytest_joules.testing import FakeMachine, source_of
@@ -58,7 +61,7 @@ class Joules:
 
     def run(self, *args: str, gpu: str | None = "h200") -> pytest.RunResult:
         chosen = [f"--gpu={gpu}"] if gpu else []
-        return self.pytester.runpytest_inprocess("-s", *chosen, *args)
+        return self.pytester.runpytest_inprocess("-s", *_WITHOUT, *chosen, *args)
 
     def baseline_files(self) -> list[str]:
         root = self.path / "baselines"

@@ -91,7 +91,7 @@ def test_an_engine_that_dies_is_no_regression_and_no_pass(joules):
 
     assert run.ret != 0
     run.stdout.fnmatch_lines(["*ServerDied*"])
-    assert "regression" not in run.stdout.str()
+    assert "EnergyRegression" not in run.stdout.str()
 
 
 def test_a_starved_batch_is_invalid(joules):

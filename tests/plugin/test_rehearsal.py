@@ -55,12 +55,13 @@ def test_an_invalid_point_is_a_collection_error_and_nothing_is_launched(joules):
 
 
 def test_fp8_on_a_gpu_without_it_is_a_collection_error(joules):
+    joules.machine("gpu='a100'")
     joules.tests("""
         def test_point(energy_bench):
             energy_bench(model="Qwen/Qwen3-8B", batch_size=8, precision="fp8")
     """)
 
-    run = joules.run(gpu="a100-80gb-sxm")
+    run = joules.run(gpu="a100")
 
     assert run.ret == 2
     run.stdout.fnmatch_lines(["*precision='fp8'*no FP8*bf16*"])
