@@ -7,7 +7,14 @@ import pytest
 
 from pytest_joules import catalog
 from pytest_joules.catalog import Model
-from pytest_joules.engines.vllm_command import argv, hint, is_port_taken, variables, weights
+from pytest_joules.engines.vllm_command import (
+    argv,
+    cause,
+    hint,
+    is_port_taken,
+    variables,
+    weights,
+)
 from pytest_joules.errors import InvalidPoint
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
@@ -171,6 +178,19 @@ def test_a_known_failure_says_what_to_do(line: str, remedy: str) -> None:
 
 def test_an_unknown_failure_gets_no_hint() -> None:
     assert hint("INFO Application startup complete.\nKilled") == ""
+
+
+def test_the_cause_is_the_first_error_not_the_last() -> None:
+    log = """\
+(EngineCore pid=5) ERROR 11-21 [core.py:1] Traceback (most recent call last):
+(EngineCore pid=5) ERROR 11-21 [core.py:1]   File "x.py", line 1, in load
+(EngineCore pid=5) ERROR 11-21 [core.py:1] torch.OutOfMemoryError: 8 GiB are missing
+(APIServer pid=4) Traceback (most recent call last):
+(APIServer pid=4) RuntimeError: Engine core initialization failed. See root cause above.
+"""
+    assert cause(log) == "torch.OutOfMemoryError: 8 GiB are missing"
+    assert cause("RuntimeError: Engine core initialization failed.") == ""
+    assert cause("INFO no errors: none") == ""
 
 
 @pytest.mark.parametrize(

@@ -246,11 +246,12 @@ class _Start:
 
 
 def _story(what: str, child: Supervised) -> str:
-    advice = vllm_command.hint(child.log_tail(_HINT_LINES))
+    log = child.log_tail(_HINT_LINES)
+    told = {"Cause": vllm_command.cause(log), "Hint": vllm_command.hint(log)}
     return "\n".join(
         [
             what,
-            *([f"Hint: {advice}"] if advice else []),
+            *(f"{name}: {text}" for name, text in told.items() if text),
             f"The end of {child.log_path}:",
             child.log_tail(_TAIL_LINES),
         ]

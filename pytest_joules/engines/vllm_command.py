@@ -12,7 +12,11 @@ from pytest_joules.point import Point
 HOST: Final = "127.0.0.1"
 """Loopback only, worker ports included: nothing outside this machine can reach it."""
 
+_CAUSE_CHARS: Final = 300
 _DTYPES: Final = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_ERROR: Final = re.compile(r"\b[\w.]*(?:Error|Exception): .+$", re.MULTILINE)
+# What the API server says when an engine core has told the cause before.
+_CONSEQUENCES: Final = ("Engine core initialization failed", "EngineDeadError")
 _PORT_TAKEN: Final = re.compile(r"address already in use|EADDRINUSE|Errno 98\b", re.IGNORECASE)
 _HINTS: Final = (
     (_PORT_TAKEN, "another process took the port in the meantime; run it again."),
@@ -172,3 +176,13 @@ def is_port_taken(log: str) -> bool:
 def hint(log: str) -> str:
     """Return what to do about a failure, where its log shows a known one; else nothing."""
     return next((text for pattern, text in _HINTS if pattern.search(log)), "")
+
+
+def cause(log: str) -> str:
+    """Return the first error of a log that is no consequence of another; else nothing.
+
+    The end of a log shows what failed last: the process that waited for the one that failed.
+    """
+    errors = [match.group() for match in _ERROR.finditer(log)]
+    first = (e for e in errors if not any(later in e for later in _CONSEQUENCES))
+    return next(first, "")[:_CAUSE_CHARS]
