@@ -7,9 +7,6 @@ import json
 import sys
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
-
 WORDS = 32_000
 CONFIG = {
     "architectures": ["LlamaForCausalLM"],
@@ -32,6 +29,10 @@ CONFIG = {
 
 
 def make(folder: Path) -> None:
+    # Only the engine's environment has these; pytest collects this file without it.
+    from tokenizers import Tokenizer, models, pre_tokenizers  # noqa: PLC0415
+    from transformers import PreTrainedTokenizerFast  # noqa: PLC0415
+
     words = {f"w{number}": number for number in range(WORDS)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="w0"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
