@@ -14,6 +14,7 @@ from pytest_joules.engines.vllm_command import (
     is_port_taken,
     variables,
     weights,
+    without_noise,
 )
 from pytest_joules.errors import InvalidPoint
 from pytest_joules.plan import Launch, Stack
@@ -176,6 +177,12 @@ def test_a_known_failure_says_what_to_do(line: str, remedy: str) -> None:
     assert remedy in hint(f"INFO all is well\n{line}\nmore")
 
 
+def test_what_a_library_says_at_every_exit_is_left_out() -> None:
+    log = 'ValueError: x\nnanobind: leaked 4 instances!\n - leaked type "y"\nlast'
+
+    assert without_noise(log) == "ValueError: x\nlast"
+
+
 def test_an_unknown_failure_gets_no_hint() -> None:
     assert hint("INFO Application startup complete.\nKilled") == ""
 
@@ -191,6 +198,14 @@ def test_the_cause_is_the_first_error_not_the_last() -> None:
     assert cause(log) == "torch.OutOfMemoryError: 8 GiB are missing"
     assert cause("RuntimeError: Engine core initialization failed.") == ""
     assert cause("INFO no errors: none") == ""
+    assert cause("(APIServer pid=4) WARNING limits can cause `OSError: [Errno 24]`") == ""
+
+
+def test_a_core_that_was_killed_is_the_cause_of_what_its_clients_say() -> None:
+    died = "(APIServer pid=4) WARNING 11-21 MPClient: engine core exited unexpectedly; cleanup"
+    log = f"INFO x\n{died}\nvllm.v1.engine.exceptions.EngineDeadError: EngineCore had an issue"
+
+    assert cause(log) == died
 
 
 @pytest.mark.parametrize(
