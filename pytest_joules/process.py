@@ -27,7 +27,7 @@ GRACE_S: Final = 10.0
 MAX_LOG_BYTES: Final = 64 << 20
 _START_S: Final = 30.0
 _SLACK_S: Final = 10.0
-_TAIL_BYTES: Final = 1 << 16
+_TAIL_BYTES: Final = 1 << 20
 
 
 class Supervised:

@@ -7,7 +7,15 @@ import pytest
 
 from pytest_joules import catalog
 from pytest_joules.catalog import Model
-from pytest_joules.engines.vllm_command import argv, hint, is_port_taken, variables, weights
+from pytest_joules.engines.vllm_command import (
+    argv,
+    cause,
+    hint,
+    is_port_taken,
+    variables,
+    weights,
+    without_noise,
+)
 from pytest_joules.errors import InvalidPoint
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
@@ -169,8 +177,35 @@ def test_a_known_failure_says_what_to_do(line: str, remedy: str) -> None:
     assert remedy in hint(f"INFO all is well\n{line}\nmore")
 
 
+def test_what_a_library_says_at_every_exit_is_left_out() -> None:
+    log = 'ValueError: x\nnanobind: leaked 4 instances!\n - leaked type "y"\nlast'
+
+    assert without_noise(log) == "ValueError: x\nlast"
+
+
 def test_an_unknown_failure_gets_no_hint() -> None:
     assert hint("INFO Application startup complete.\nKilled") == ""
+
+
+def test_the_cause_is_the_first_error_not_the_last() -> None:
+    log = """\
+(EngineCore pid=5) ERROR 11-21 [core.py:1] Traceback (most recent call last):
+(EngineCore pid=5) ERROR 11-21 [core.py:1]   File "x.py", line 1, in load
+(EngineCore pid=5) ERROR 11-21 [core.py:1] torch.OutOfMemoryError: 8 GiB are missing
+(APIServer pid=4) Traceback (most recent call last):
+(APIServer pid=4) RuntimeError: Engine core initialization failed. See root cause above.
+"""
+    assert cause(log) == "torch.OutOfMemoryError: 8 GiB are missing"
+    assert cause("RuntimeError: Engine core initialization failed.") == ""
+    assert cause("INFO no errors: none") == ""
+    assert cause("(APIServer pid=4) WARNING limits can cause `OSError: [Errno 24]`") == ""
+
+
+def test_a_core_that_was_killed_is_the_cause_of_what_its_clients_say() -> None:
+    died = "(APIServer pid=4) WARNING 11-21 MPClient: engine core exited unexpectedly; cleanup"
+    log = f"INFO x\n{died}\nvllm.v1.engine.exceptions.EngineDeadError: EngineCore had an issue"
+
+    assert cause(log) == died
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ _ATTEMPTS: Final = 3
 _LOOK_S: Final = 0.25
 _ANSWER_S: Final = 5.0
 _DYING_S: Final = 20.0
-_HINT_LINES: Final = 400
+_HINT_LINES: Final = 10_000
 _TAIL_LINES: Final = 30
 
 
@@ -246,13 +246,14 @@ class _Start:
 
 
 def _story(what: str, child: Supervised) -> str:
-    advice = vllm_command.hint(child.log_tail(_HINT_LINES))
+    log = child.log_tail(_HINT_LINES)
+    told = {"Cause": vllm_command.cause(log), "Hint": vllm_command.hint(log)}
     return "\n".join(
         [
             what,
-            *([f"Hint: {advice}"] if advice else []),
+            *(f"{name}: {text}" for name, text in told.items() if text),
             f"The end of {child.log_path}:",
-            child.log_tail(_TAIL_LINES),
+            *vllm_command.without_noise(log).splitlines()[-_TAIL_LINES:],
         ]
     )
 

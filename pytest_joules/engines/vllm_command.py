@@ -12,7 +12,15 @@ from pytest_joules.point import Point
 HOST: Final = "127.0.0.1"
 """Loopback only, worker ports included: nothing outside this machine can reach it."""
 
+_CAUSE_CHARS: Final = 300
 _DTYPES: Final = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+_ERROR: Final = re.compile(r"\b[\w.]*(?:Error|Exception): .+$")
+_DEATH: Final = re.compile(
+    r"engine core exited unexpectedly|\b\w+ proc\w* .* died unexpectedly"
+)
+# What the API server says when an engine core has told the cause before.
+_CONSEQUENCES: Final = ("Engine core initialization failed", "EngineDeadError")
+_NOISE: Final = re.compile(r"nanobind: | - leaked | - \.\.\. skipped|See https://nanobind")
 _PORT_TAKEN: Final = re.compile(r"address already in use|EADDRINUSE|Errno 98\b", re.IGNORECASE)
 _HINTS: Final = (
     (_PORT_TAKEN, "another process took the port in the meantime; run it again."),
@@ -172,3 +180,22 @@ def is_port_taken(log: str) -> bool:
 def hint(log: str) -> str:
     """Return what to do about a failure, where its log shows a known one; else nothing."""
     return next((text for pattern, text in _HINTS if pattern.search(log)), "")
+
+
+def without_noise(log: str) -> str:
+    """Drop what a library says at every exit, which would fill the end of any log."""
+    return "\n".join(line for line in log.splitlines() if not _NOISE.match(line))
+
+
+def cause(log: str) -> str:
+    """Return the first error of a log that is no consequence of another; else nothing.
+
+    The end of a log shows what failed last: the process that waited for the one that failed.
+    """
+    for line in log.splitlines():
+        if _DEATH.search(line):
+            return line[:_CAUSE_CHARS]
+        found = None if "WARNING" in line else _ERROR.search(line)
+        if found and not any(later in line for later in _CONSEQUENCES):
+            return found.group()[:_CAUSE_CHARS]
+    return ""

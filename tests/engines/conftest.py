@@ -1,0 +1,84 @@
+"""The real engine, in an environment of its own, on the CPU."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from time import monotonic, sleep
+
+import pytest
+
+from pytest_joules.engines.vllm import VllmEngine, VllmServer
+from pytest_joules.plan import Launch, Stack
+from pytest_joules.point import Point
+from pytest_joules.tasks import Lengths
+
+VARIABLE = "JOULES_ENGINE_PYTHON"
+PATIENCE_S = 60
+
+
+def gone(pids: frozenset[int]) -> bool:
+    """Wait until no process is left; tell whether that came true."""
+    deadline = monotonic() + PATIENCE_S
+    while left := [pid for pid in pids if Path(f"/proc/{pid}").exists()]:
+        if monotonic() > deadline:
+            return not left
+        sleep(0.05)
+    return True
+
+
+@pytest.fixture(scope="session")
+def engine_python() -> str:
+    python = os.environ.get(VARIABLE)
+    if not python:
+        pytest.skip(f"{VARIABLE} does not name the interpreter of an environment with vLLM")
+    return python
+
+
+@pytest.fixture(scope="session")
+def stack(engine_python: str) -> Stack:
+    env = {
+        "VLLM_TARGET_DEVICE": "cpu",
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
+    return Stack(name="cpu", python=engine_python, env=env, deadline_s=300)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(engine_python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny-llama")
+    maker = Path(__file__).with_name("tiny_model.py")
+    subprocess.run([engine_python, str(maker), str(folder)], check=True, timeout=PATIENCE_S)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def point(tiny_model: Path) -> Point:
+    return Point(
+        model=str(tiny_model),
+        batch_size=8,
+        weights="dummy",
+        num_requests=64,
+        max_model_len=1024,
+        engine_args=["--enforce-eager"],
+        # Staggered: equal lengths would finish in lockstep and empty the batch.
+        input_tokens=Lengths(mean=16, cv=0.5, longest=64),
+        output_tokens=Lengths(mean=50, cv=0.6, shortest=8, longest=200),
+    )
+
+
+@pytest.fixture(scope="session")
+def launch(point: Point, stack: Stack) -> Launch:
+    return Launch(points=(point, point.but(batch_size=4)), stack=stack, gpu="cpu")
+
+
+@pytest.fixture(scope="session")
+def server(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
+    """One server for the whole session; that its end leaves nothing is asserted here."""
+    engine = VllmEngine(folder=tmp_path_factory.mktemp("launches"))
+    with engine.started(launch) as running:
+        yield running
+        pids = running.process_ids
+    assert len(pids) >= 2
+    assert gone(pids)
