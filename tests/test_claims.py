@@ -39,18 +39,26 @@ from tests.fakes.leaderboard import (
 )
 
 ROOT = Path(__file__).parent.parent
-IDS = """
-D1 D2 D3 D4 D5 D6 D7 D8 D9
-S1 S2 S3 S4 S5 T1a T1b T1c T1d T1e
-M1 M2 M3 M4
-F1 F2 F3 F4 F5 F6 F7 F8 F9
-B1 B2 B3 B4 B5 B6 B7 B8
-A1 A2 A3 A4
-G1 G2 G3 G4 G5 G6 G7 G8 G9 G10 G11 G12 G13
-P-E8 P-L8 P-E17 P-L17 P-E65 P-L65 P7 P8 P9 P10
-N1 N2 N3 N4 N5 N6 N7 N8 N9 N10 N11 N12 N13
-C1 C2
-""".split()
+
+
+def numbered(letter: str, last: int) -> list[str]:
+    return [f"{letter}{number}" for number in range(1, last + 1)]
+
+
+IDS = [
+    *numbered("D", 9),
+    *numbered("S", 5),
+    *("T1a", "T1b", "T1c", "T1d", "T1e"),
+    *numbered("M", 4),
+    *numbered("F", 9),
+    *numbered("B", 8),
+    *numbered("A", 4),
+    *numbered("G", 13),
+    *("P-E8", "P-L8", "P-E17", "P-L17", "P-E65", "P-L65"),
+    *("P7", "P8", "P9", "P10"),
+    *numbered("N", 13),
+    *("C1", "C2"),
+]
 NOT_TESTABLE = {"M4", "A4", "C2"}
 TESTABLE = [claim_id for claim_id in IDS if claim_id not in NOT_TESTABLE]
 
@@ -103,7 +111,9 @@ def test_every_testable_claim_is_checked_by_one_benchmark() -> None:
     checked = [
         claim_id
         for source in sources
-        for claim_id in re.findall(r'(?:check|pytest\.param)\(\s*"([A-Z][A-Z0-9a-e-]*)"', source)
+        for claim_id in re.findall(
+            r'(?:check|pytest\.param)\(\s*"([A-Z][A-Z0-9a-e-]*)"', source
+        )
     ]
     assert sorted(checked) == sorted(TESTABLE)
 
@@ -262,7 +272,9 @@ def failing(dataset: Dataset) -> set[str]:
         pytest.param(MoreThan(1), "> 1", 1.0, DOES_NOT, id="equal-is-not-more"),
     ],
 )
-def test_criterion(criterion: Criterion, paper: object, ours: object, expected: Status) -> None:
+def test_criterion(
+    *, criterion: Criterion, paper: object, ours: object, expected: Status
+) -> None:
     assert criterion.judge(paper, ours) is expected
 
 
@@ -319,14 +331,16 @@ def count_rows(dataset: Dataset) -> dict[str, int]:
     ],
 )
 def test_a_claim_is_held_to_what_is_recorded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, claim: Claim, difference: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, claim: Claim, difference: str
 ) -> None:
     use_only(monkeypatch, claim)
     checker = ClaimChecker(dataset=small_dataset(tmp_path))
     if not difference:
         checker.check("X1")
         return
-    with pytest.raises(ClaimFailed, match=re.escape(f"X1 (section 9.9): {claim.text}")) as error:
+    with pytest.raises(
+        ClaimFailed, match=re.escape(f"X1 (section 9.9): {claim.text}")
+    ) as error:
         checker.check("X1")
     assert difference in str(error.value)
     assert "rule: Count the rows." in str(error.value)
@@ -338,7 +352,7 @@ def use_only(monkeypatch: pytest.MonkeyPatch, claim: Claim) -> None:
 
 
 def test_a_claim_whose_rows_are_missing_fails_and_names_them(tmp_path: Path) -> None:
-    with pytest.raises(ClaimFailed, match="T1a: cannot be recomputed: no row of .*Qwen3-32B"):
+    with pytest.raises(ClaimFailed, match=r"T1a: cannot be recomputed: no row of .*Qwen3-32B"):
         ClaimChecker(dataset=small_dataset(tmp_path)).check("T1a")
 
 
@@ -368,7 +382,9 @@ def test_the_command_prints_a_row_of_a_known_difference(
 ) -> None:
     assert main([str(published_folder())]) == 0
     row = next(line for line in capsys.readouterr().out.splitlines() if "| N12 |" in line)
-    assert row.endswith("| b200: 2, 4, h100: 2, 8 | b200: 2, 4, h100: 4, 8 | does not reproduce |")
+    assert row.endswith(
+        "| b200: 2, 4, h100: 2, 8 | b200: 2, 4, h100: 4, 8 | does not reproduce |"
+    )
 
 
 def test_the_command_says_what_is_wrong_with_the_folder(

@@ -124,7 +124,12 @@ def write_leaderboard(folder: Path, tasks: Tasks, index: dict[str, Any] | None =
 
 def index_of(tasks: Tasks) -> dict[str, Any]:
     """Make the index that lists all tasks and models of the rows."""
-    described = ("nickname", "architecture", "total_params_billions", "activated_params_billions")
+    described = (
+        "nickname",
+        "architecture",
+        "total_params_billions",
+        "activated_params_billions",
+    )
     return {
         "last_updated": "2026-02-16",
         "tasks": list(tasks),
