@@ -44,7 +44,6 @@ def published(energy: float = 0.5, **point: object) -> Result:
         pytest.param({"precision": "fp8"}, False, id="precision"),
         pytest.param({"num_gpus": 2}, False, id="gpus"),
         pytest.param({"num_gpus": 2, "tensor_parallel": 2}, False, id="parallelism-asked"),
-        pytest.param({"num_gpus": 2, "data_parallel": 2}, False, id="data-parallel"),
         pytest.param({"weights": "dummy"}, False, id="dummy-weights"),
         pytest.param({"expert_parallel": True}, False, id="experts-asked"),
         pytest.param({"engine": "transformers"}, False, id="engine"),
@@ -78,6 +77,13 @@ def test_on_one_gpu_xdit_answers_for_diffusers() -> None:
     asked = PAINTED.but(num_gpus=1)
     assert asked.engine == "diffusers"
     assert answers(asked.but(engine="xdit", ulysses_degree=1, ring_degree=1), asked)
+
+
+def test_data_parallel_attention_is_another_configuration() -> None:
+    row = published(num_gpus=2, data_parallel=2).point
+
+    assert answers(row, ASKED.but(num_gpus=2, data_parallel=2))
+    assert not answers(row, ASKED.but(num_gpus=2))
 
 
 def test_an_expert_parallel_row_answers_a_point_that_does_not_ask() -> None:
