@@ -26,7 +26,7 @@ from pytest_joules.claims.claim import (
 )
 from pytest_joules.claims.dataset import Dataset
 from pytest_joules.claims.registry import CLAIMS, GROUPS
-from pytest_joules.claims.table import document
+from pytest_joules.claims.table import document, terminal_lines
 from pytest_joules.errors import ConfigurationError
 from tests.fakes.leaderboard import (
     Tasks,
@@ -364,6 +364,18 @@ def test_a_claim_that_cannot_be_tested_is_never_green() -> None:
 def test_an_unknown_claim_is_an_error() -> None:
     with pytest.raises(ConfigurationError, match="'Z9' is unknown; there are D1, "):
         claim_named("Z9")
+
+
+@needs_published
+def test_the_terminal_lists_what_was_checked_and_what_cannot_be() -> None:
+    checker = ClaimChecker(dataset=published())
+    outcomes = [checker.check(claim_id) for claim_id in ("D1", "N12")]
+    lines = terminal_lines(outcomes)
+
+    assert [line.split()[0] for line in lines[:-1]] == ["claim", "D1", "N12", "M4", "A4", "C2"]
+    assert re.match(r"D1 +46 models were measured +46 +46 +reproduces$", lines[1])
+    assert "the public data hold no KV-cache use" in lines[3]
+    assert lines[-1] == "1 reproduces, 1 does not reproduce"
 
 
 # --- the command ------------------------------------------------------------------------
