@@ -28,6 +28,7 @@ from pytest_joules.claims.dataset import Dataset
 from pytest_joules.claims.registry import CLAIMS, GROUPS
 from pytest_joules.claims.table import document, terminal_lines
 from pytest_joules.errors import ConfigurationError
+from pytest_joules.sources.importers import import_mlenergy
 from tests.fakes.leaderboard import (
     Tasks,
     change_energy,
@@ -404,3 +405,16 @@ def test_the_command_says_what_is_wrong_with_the_folder(
 ) -> None:
     assert main([str(tmp_path)]) == 2
     assert "holds no results" in capsys.readouterr().err
+
+
+# --- imported results -------------------------------------------------------------------
+
+
+@needs_published
+def test_claims_hold_on_imported_results_but_for_what_those_do_not_store(
+    tmp_path: Path,
+) -> None:
+    """Published power and energy per response are derived in the project's own format."""
+    import_mlenergy(str(published_folder()), tmp_path / "imported")
+
+    assert failing(Dataset.read(tmp_path / "imported")) == {"D7", "D8"}
