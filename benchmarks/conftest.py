@@ -20,6 +20,7 @@ _MARKERS = (
     "live_form(models, task, ...): measures a claim's scale-free form",
 )
 _NO_MODEL = "no-model"
+_checker_key = pytest.StashKey[Any]()
 _left_out_key = pytest.StashKey[dict[str, int]]()
 
 
@@ -94,4 +95,17 @@ def paper_claims(pytestconfig: pytest.Config) -> Any:
             f"{chosen.source} and its folder {chosen.data}: run with "
             "--joules-source=recorded --joules-data=PATH."
         )
-    return ClaimChecker(dataset=Dataset.read(chosen.data))
+    checker = ClaimChecker(dataset=Dataset.read(chosen.data))
+    pytestconfig.stash[_checker_key] = checker
+    return checker
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    checker = terminalreporter.config.stash.get(_checker_key, None)
+    if checker is None:
+        return
+    from pytest_joules.claims.table import terminal_lines  # noqa: PLC0415  as above
+
+    terminalreporter.write_sep("=", "the paper's claims on recorded data")
+    for line in terminal_lines(list(checker.outcomes.values())):
+        terminalreporter.write_line(line)

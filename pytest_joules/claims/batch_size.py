@@ -108,17 +108,18 @@ def _linear(dataset: Dataset) -> Mapping[str, Scalar]:
 
     Linear if its R2 is 0.99 or more.
     """
-    return {"linear": _r_squared(_r1(dataset)) >= _LINEAR_R2}
+    return {"linear": r_squared(_r1(dataset)) >= _LINEAR_R2}
 
 
 def _figure_r_squared(dataset: Dataset) -> Mapping[str, Scalar]:
     return {
-        "R2 DeepSeek R1": _r_squared(_r1(dataset)),
-        "R2 Qwen 3 Coder 30B": _r_squared(_coder(dataset)),
+        "R2 DeepSeek R1": r_squared(_r1(dataset)),
+        "R2 Qwen 3 Coder 30B": r_squared(_coder(dataset)),
     }
 
 
-def _r_squared(curve: Curve) -> float:
+def r_squared(curve: Curve) -> float:
+    """Return how well a straight line of throughput over batch size fits, 0 to 1."""
     values = curve.by_batch_size("throughput_work_units_per_s")
     x, y = list(values), list(values.values())
     covariance = _covariance(x, y)

@@ -27,6 +27,8 @@ class ClaimChecker:
     def check(self, claim_id: str) -> Outcome:
         """Recompute a claim and compare status and known values with what is recorded.
 
+        A quantity without a known value must reproduce even where the claim does not.
+
         Raises:
             ClaimFailed: It fares otherwise, or the data lack rows that its rule needs.
             ConfigurationError: There is no such claim, or it cannot be tested.
@@ -64,9 +66,14 @@ def difference(outcome: Outcome) -> str:
     if outcome.status is not claim.expected:
         return f"{outcome.status}, recorded: {claim.expected}"
     changed = [
-        f"{name}={shown(outcome.recomputed[name])}, recorded: {shown(value)}"
+        f"{name}: {shown(outcome.recomputed[name])}, recorded: {shown(value)}"
         for name, value in claim.known.items()
         if shown(outcome.recomputed[name]) != shown(value)
+    ]
+    changed += [
+        f"{name}: {status}, recorded: {Status.REPRODUCES}"
+        for name, status in outcome.by_quantity.items()
+        if name not in claim.known and status is not Status.REPRODUCES
     ]
     return "; ".join(changed)
 

@@ -1,7 +1,6 @@
 """Observation 6: B200 against H100 at matched latency (section 4.3, Figure 6)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import median
 
 from pytest_joules.claims.claim import (
@@ -23,42 +22,15 @@ from pytest_joules.claims.dataset import (
     TEXT_TO_IMAGE,
     TEXT_TO_VIDEO,
     Dataset,
-    cheapest,
 )
+from pytest_joules.claims.matching import Constraints, Matched, matched, matched_of_model
 from pytest_joules.claims.rules import share_percent
 from pytest_joules.errors import NotMeasured
-from pytest_joules.result import Result
 
 _TIGHT_S = 0.05
 _MOE_30B = "Qwen/Qwen3-30B-A3B-Thinking-2507"
 _MOE_235B = "Qwen/Qwen3-235B-A22B-Thinking-2507"
 _MOE_235B_FP8 = "Qwen/Qwen3-235B-A22B-Instruct-2507-FP8"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Matched:
-    """Cheapest configurations of one model on both GPUs under one latency constraint."""
-
-    task: str
-    model: str
-    limit_s: float
-    b200: Result
-    h100: Result
-
-    @property
-    def reduction_percent(self) -> float:
-        """Energy that B200 saves; negative where H100 is cheaper."""
-        ours, theirs = self.b200.energy_per_work_unit_j, self.h100.energy_per_work_unit_j
-        return 100 * (1 - ours / theirs)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Constraints:
-    """The tasks that are compared and the latencies that may not be exceeded."""
-
-    tasks: tuple[str, ...]
-    limits_s: tuple[float, ...]
-    quantity: str
 
 
 _LLM = Constraints(
@@ -71,45 +43,6 @@ _IMAGE = Constraints(tasks=(TEXT_TO_IMAGE,), limits_s=(10, 30, 60), quantity="ba
 _VIDEO = Constraints(
     tasks=(TEXT_TO_VIDEO,), limits_s=(100, 500, 1000), quantity="batch_latency_s"
 )
-
-
-def matched(dataset: Dataset, constraints: Constraints) -> list[Matched]:
-    """Compare every model of the tasks that meets a constraint on both GPUs.
-
-    Raises:
-        NotMeasured: No model does.
-    """
-    found = [
-        comparison
-        for task in constraints.tasks
-        for model in dataset.models_of(task)
-        for comparison in _of_model(dataset, task, model=model, constraints=constraints)
-    ]
-    if not found:
-        raise NotMeasured("no model meets a latency constraint on both GPUs in the data.")
-    return found
-
-
-def _of_model(
-    dataset: Dataset, task: str, *, model: str, constraints: Constraints
-) -> list[Matched]:
-    rows = dataset.rows(task, model=model)
-    comparisons = []
-    for limit_s in constraints.limits_s:
-        meeting = [row for row in rows if getattr(row, constraints.quantity) <= limit_s]
-        b200 = [row for row in meeting if row.gpu == "b200"]
-        h100 = [row for row in meeting if row.gpu == "h100"]
-        if b200 and h100:
-            comparisons.append(
-                Matched(
-                    task=task,
-                    model=model,
-                    limit_s=limit_s,
-                    b200=cheapest(b200),
-                    h100=cheapest(h100),
-                )
-            )
-    return comparisons
 
 
 def _wins(comparisons: Sequence[Matched]) -> Mapping[str, Scalar]:
@@ -157,7 +90,7 @@ def _all_llm_spread(dataset: Dataset) -> Mapping[str, Scalar]:
 
 def _one(dataset: Dataset, task: str, *, model: str, limit_s: float) -> Matched:
     constraints = Constraints(tasks=(task,), limits_s=(limit_s,), quantity="median_itl_s")
-    found = _of_model(dataset, task, model=model, constraints=constraints)
+    found = matched_of_model(dataset, task, model=model, constraints=constraints)
     if not found:
         raise NotMeasured(f"{model} does not meet {limit_s} s on both GPUs in the data.")
     return found[0]

@@ -5,7 +5,7 @@ from itertools import pairwise
 from statistics import fmean, median
 
 from pytest_joules.claims.claim import Scalar
-from pytest_joules.claims.dataset import Curve
+from pytest_joules.claims.dataset import Curve, number
 from pytest_joules.errors import NotMeasured
 from pytest_joules.result import Result
 
@@ -26,7 +26,7 @@ def share_percent(cases: Iterable[bool]) -> float:
 
 def mean(rows: Iterable[Result], quantity: str) -> float:
     """Return the mean of a quantity of ``Result``."""
-    return fmean(getattr(row, quantity) for row in rows)
+    return fmean(number(row, quantity) for row in rows)
 
 
 def trend(curves: Sequence[Curve], quantity: str, *, sign: int) -> Mapping[str, Scalar]:
@@ -52,7 +52,7 @@ def trend(curves: Sequence[Curve], quantity: str, *, sign: int) -> Mapping[str, 
 def changes_percent(pairs: Iterable[tuple[Result, Result]], quantity: str) -> list[float]:
     """Return the change of the second over the first of each pair, in percent."""
     return [
-        100 * (getattr(second, quantity) / getattr(first, quantity) - 1)
+        100 * (number(second, quantity) / number(first, quantity) - 1)
         for first, second in pairs
     ]
 
