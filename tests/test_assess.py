@@ -12,7 +12,7 @@ from pytest_joules.procedure import Procedure
 from pytest_joules.result import Reason, Result
 from pytest_joules.steady_state import Window, Work, full_batch_window, mean_request_s
 from pytest_joules.tasks import Lengths
-from pytest_joules.testing import FakeMachine
+from pytest_joules.testing import FakeMachine, Power
 from pytest_joules.trace import GpuTrace, LoadTrace, ServerSample
 from tests.fakes.results import make_provenance
 from tests.fakes.traces import closed_loop
@@ -22,9 +22,13 @@ POINT = Point(model="Qwen/Qwen3-8B", batch_size=16, output_tokens=LENGTHS)
 PROCEDURE = Procedure()
 
 
+def draw(watts: float) -> Power:
+    return lambda *_: watts
+
+
 def measure(point: Point = POINT, *, machine: FakeMachine | None = None) -> Measured:
     """Record a point on a fake machine whose GPUs draw 400 W and make 50 steps a second."""
-    machine = machine or FakeMachine(power_w=lambda stack, point: 400.0)
+    machine = machine or FakeMachine(power_w=draw(400.0))
     launch = plan([point], stack=Stack(), gpu="h200").launches[0]
     uuids = [gpu.uuid for gpu in machine.identify()[: point.num_gpus]]
     with (
@@ -106,7 +110,7 @@ def work_of(result: Result) -> Work:
 
 def test_frozen_work_is_measured_again_exactly() -> None:
     first = judge()
-    machine = FakeMachine(power_w=lambda stack, point: 440.0, now_s=5000.03)
+    machine = FakeMachine(power_w=draw(440.0), now_s=5000.03)
     point = POINT.but(num_requests=len(GOOD.load.requests))
 
     again = judge(replace(measure(point, machine=machine), frozen_work=work_of(first)))
@@ -243,7 +247,7 @@ def test_broken_traces_end_as_errors_of_this_package(name: str, frozen: Work | N
 
 
 def test_samples_that_end_early_name_what_is_missing() -> None:
-    with pytest.raises(LoadError, match="counters were read from .* only"):
+    with pytest.raises(LoadError, match=r"counters were read from .* only"):
         judge(BROKEN["samples end halfway"])
 
 

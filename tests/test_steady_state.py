@@ -192,7 +192,7 @@ def test_where_every_request_failed_the_first_error_is_told() -> None:
         failed(HAND, *range(8)), server=tuple(replace(s, first_tokens=0) for s in HAND.server)
     )
 
-    with pytest.raises(NoSteadyState, match="none of 8 requests was answered.*HTTP 400: no"):
+    with pytest.raises(NoSteadyState, match=r"none of 8 requests was answered.*HTTP 400: no"):
         steady_work(nothing, settled_s=0)
 
 
