@@ -30,7 +30,8 @@ GOLDEN = """\
         {"energy_per_work_unit_j": 0.1235, "evidence": null, "latency": {}, \
 "mean_batch_size": 8.0, "notes": [], "provenance": PROVENANCE, "source": "live", \
 "throughput_work_units_per_s": 100.0},
-        {"energy_per_work_unit_j": 0.1236, "evidence": null, "latency": {"median_itl_s": 0.02}, \
+        {"energy_per_work_unit_j": 0.1236, "evidence": null, \
+"latency": {"median_itl_s": 0.02}, \
 "mean_batch_size": 8.0, "notes": [], "provenance": PROVENANCE, "source": "live", \
 "throughput_work_units_per_s": 100.0}
       ]
@@ -80,7 +81,7 @@ series = st.lists(st.tuples(st.floats(1, 1e5), st.floats(1, 1e5)), max_size=20)
 
 @given(energy=amounts, speed=amounts, batch=st.none() | amounts, pairs=series)
 def test_a_run_survives_within_four_digits(
-    energy: float, speed: float, batch: float | None, pairs: list[tuple[float, float]]
+    *, energy: float, speed: float, batch: float | None, pairs: list[tuple[float, float]]
 ) -> None:
     joules, units = tuple(e for e, _ in pairs), tuple(n for _, n in pairs)
     evidence = make_evidence(series_energy_j=joules, series_work_units=units)
@@ -204,7 +205,7 @@ def test_replacing_one_point_keeps_the_others(tmp_path: Path) -> None:
 
 
 def test_what_is_not_recorded_is_missing(tmp_path: Path) -> None:
-    with pytest.raises(BaselineMissing, match="does not exist.*--joules-record"):
+    with pytest.raises(BaselineMissing, match=r"does not exist.*--joules-record"):
         runs_for(tmp_path, SMALL.point, "b200")
     record(tmp_path, [SMALL])
     with pytest.raises(BaselineMissing, match="other points, but not this one"):
@@ -255,7 +256,7 @@ def test_a_failing_write_leaves_the_old_file_whole(
     (path,) = record(tmp_path, [SMALL])
     before = path.read_bytes()
 
-    def fail(*args: object) -> None:
+    def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
@@ -419,7 +420,7 @@ def test_a_file_that_is_no_baseline_is_refused(text: str, tmp_path: Path) -> Non
         runs_for(tmp_path, SMALL.point, "b200")
 
 
-def test_series_may_be_numbers_or_left_out(tmp_path: Path) -> None:
+def test_series_may_be_numbers_or_left_out() -> None:
     values = json.loads(dump("b200", {WHOLE.point: [WHOLE]}))
     first_run(values)["evidence"].update(series_energy_j=[1.5], series_work_units=[3.0])
     assert parse(values, name="f")[WHOLE.point][0].evidence == make_evidence(

@@ -80,7 +80,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
     path = tmp_path / "a.json"
     path.write_text("old")
 
-    def fail(*args: object, **kwargs: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(*((os, "fsync") if broken == "fsync" else (Path, broken)), fail)
@@ -97,7 +97,7 @@ def test_a_ctrl_c_in_the_middle_leaves_the_old_file_and_nothing_else(
     path = tmp_path / "a.json"
     path.write_text("old")
 
-    def interrupt(descriptor: int) -> None:
+    def interrupt(_: int) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(os, "fsync", interrupt)
