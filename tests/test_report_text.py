@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -27,11 +28,10 @@ WORSE = Comparison(
 )
 
 
-def test_a_regression_is_told_in_five_lines() -> None:
+def test_a_regression_is_told_with_numbers_reason_and_remedy() -> None:
     assert explain(WORSE).splitlines() == [
         "qwen3-8b-text-conversation-bf16-1gpu-b32: regression",
         "  energy per token +10.0 %: 200.0 mJ/token -> 220.0 mJ/token",
-        "  interval [+8.0 %, +12.0 %], tolerance +3.0 %, 3 launches against 8 of baseline",
         "  The whole interval is above the tolerance.",
         "  If intended, record the new level (--joules-record), commit the diff.",
     ]
@@ -52,7 +52,13 @@ def test_every_other_verdict_says_what_to_do(verdict: Verdict, hint: str) -> Non
 def test_unchanged_gives_no_advice() -> None:
     lines = explain(replace(WORSE, verdict=Verdict.UNCHANGED, explanation="")).splitlines()
 
-    assert len(lines) == 3
+    assert len(lines) == 2
+
+
+def test_a_change_that_was_not_estimated_is_not_told() -> None:
+    unknown = replace(WORSE, change=math.nan, verdict=Verdict.INVALID)
+
+    assert "energy per" not in explain(unknown)
 
 
 def test_software_that_differs_is_told_line_by_line() -> None:

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,6 +9,12 @@ from pytest_joules.result import Reason, Result
 from pytest_joules.session import Ledger
 from pytest_joules.verdict import Comparison, Verdict
 from tests.fakes.results import make_result
+
+TABLE = """\
+point                                    source         energy   power   throughput  batch  n   change     verdict
+qwen3-8b-text-conversation-bf16-1gpu-b8    live   550 mJ/token  55.0 W  100 token/s    8.0  2  +10.0 %  regression
+x-text-to-image-bf16-1gpu-b1-HASHED        live  1.50 kJ/image   300 W  0.2 image/s      -  1              invalid
+3 launches, 4.5 GPU minutes"""  # noqa: E501  as wide as it is printed
 
 
 def compared(result: Result, *, reference: str = "baseline") -> Comparison:
@@ -51,16 +58,17 @@ def test_the_table() -> None:
         reasons=(Reason(code="mig-on", text="MIG is on"),),
     )
 
-    assert lines(small, other, image, comparison=compared(small), launches=3) == [
-        "point                                     source        energy   power   throughput  "
-        "batch  n  change     verdict",
-        # (0.5 + 0.6) / 2 J/token; 100 token/s: 50 and 60 W
-        "qwen3-8b-text-conversation-bf16-1gpu-b8     live  550 mJ/token  55.0 W  100 token/s  "
-        "  8.0  2  +10.0 %  regression",
-        f"{image.point.id:40}    live  1.50 kJ/image   300 W  200 mimage/s      -  1   "
-        "          invalid",
-        "3 launches, 4.5 GPU minutes",
-    ]
+    found = lines(small, other, image, comparison=compared(small), launches=3)
+
+    # (0.5 + 0.6) / 2 J/token; at 100 token/s 50 and 60 W; 1500 J x 0.2 image/s
+    assert "\n".join(found) == TABLE.replace("HASHED", image.point.hash[:6])
+
+
+def test_a_change_that_was_not_estimated_is_left_blank() -> None:
+    result = make_result(0.5)
+    unknown = replace(compared(result), change=math.nan, verdict=Verdict.INCONCLUSIVE)
+
+    assert lines(result, comparison=unknown)[1].endswith("  1          inconclusive")
 
 
 def test_old_and_new_stack_have_rows_of_their_own() -> None:

@@ -53,12 +53,17 @@ def _row(
         results[0].source,
         si(fmean(r.energy_per_work_unit_j for r in judged), f"J/{unit}"),
         si(fmean(r.power_w for r in judged), "W"),
-        si(fmean(r.throughput_work_units_per_s for r in judged), f"{unit}/s"),
+        f"{_rate(fmean(r.throughput_work_units_per_s for r in judged))} {unit}/s",
         f"{fmean(batches):.1f}" if batches else "-",
         str(len(judged)),
         _change(comparison),
         str(verdict),
     )
+
+
+def _rate(per_s: float) -> str:
+    """Write a count without a prefix: nobody thinks in milli-images."""
+    return f"{per_s:.0f}" if per_s >= 100 else f"{per_s:.3g}"  # noqa: PLR2004  three digits
 
 
 def _change(comparison: Comparison | None) -> str:
