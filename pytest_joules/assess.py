@@ -1,13 +1,14 @@
 """From traces to a result: pure, so that a stored trace can be judged again later."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from statistics import fmean, median
+from statistics import fmean
 
 import numpy as np
 
 from pytest_joules.counter import counter_notes, meter_reasons
 from pytest_joules.energy import WindowEnergy, ticks, window_energy, work_curve
+from pytest_joules.errors import MeterError
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.provenance import Provenance
@@ -50,11 +51,17 @@ def assess(measured: Measured, procedure: Procedure) -> Result:
 
     Raises:
         NoSteadyState: There is no window to measure.
-        MeterError: A counter does not advance.
+        MeterError: A counter does not advance, or a GPU was not read.
+        LoadError: The server's counters were not read in the whole window.
     """
     load, gpus = measured.load, measured.meter.gpus
-    work = measured.frozen_work or steady_work(load, settled_s=_settled_s(load, gpus))
-    energy = window_energy(gpus, work_curve(load), work_window(load, work))
+    _require_every_gpu(measured)
+    work = measured.frozen_work or steady_work(
+        load, settled_s=_settled_s(load, gpus, procedure)
+    )
+    window = work_window(load, work)
+    energy = window_energy(gpus, work_curve(load), window)
+    answered = [request for request in load.requests if request.error is None]
     return Result(
         point=measured.point,
         source=measured.source,
@@ -63,19 +70,28 @@ def assess(measured: Measured, procedure: Procedure) -> Result:
         throughput_work_units_per_s=energy.work_units / energy.window.duration_s,
         provenance=measured.provenance,
         mean_batch_size=mean_batch_size(load.server, energy.window),
-        mean_output_tokens=fmean(r.output_tokens for r in load.requests),
+        mean_output_tokens=fmean(r.output_tokens for r in answered) if answered else None,
         kv_cache_usage=_mean(load.server, energy.window, "kv_cache_usage"),
-        latency=latency(load.requests),
+        latency=latency(answered, window),
         evidence=_evidence(measured, energy, work),
-        reasons=(*measured.earlier, *_reasons(measured, energy, procedure)),
-        notes=_notes(measured, energy, procedure),
+        reasons=(*measured.earlier, *_reasons(measured, window, procedure)),
+        notes=_notes(measured, energy, procedure, window=window),
     )
 
 
-def latency(requests: Sequence[RequestTrace]) -> Latency:
-    """Summarise latencies: ITL and TTFT of the streamed sample, E2EL of all requests."""
-    gaps = np.array([gap for request in requests for gap in request.itl_s])
-    firsts = np.array([r.first_token_s - r.sent_s for r in requests if r.first_token_s])
+def latency(answered: Sequence[RequestTrace], window: Window) -> Latency:
+    """Summarise latencies inside the window: while slots fill or empty, they are shorter.
+
+    ITL and TTFT are of the streamed sample, E2EL of all requests; each event belongs to the
+    window that it ends in.
+    """
+    gaps = [gap for request in answered for gap in _gaps_inside(request, window)]
+    firsts = [
+        r.first_token_s - r.sent_s
+        for r in answered
+        if r.first_token_s is not None and window.holds(r.first_token_s)
+    ]
+    whole = [r.finish_s - r.sent_s for r in answered if window.holds(r.finish_s)]
     return Latency(
         median_itl_s=_quantile(gaps, 0.5),
         p90_itl_s=_quantile(gaps, 0.9),
@@ -83,40 +99,67 @@ def latency(requests: Sequence[RequestTrace]) -> Latency:
         p99_itl_s=_quantile(gaps, 0.99),
         median_ttft_s=_quantile(firsts, 0.5),
         p99_ttft_s=_quantile(firsts, 0.99),
-        median_e2el_s=median(r.finish_s - r.sent_s for r in requests),
+        median_e2el_s=_quantile(whole, 0.5),
     )
 
 
-def _settled_s(load: LoadTrace, gpus: Sequence[GpuTrace]) -> float:
+def _gaps_inside(request: RequestTrace, window: Window) -> Iterator[float]:
+    now_s = request.first_token_s
+    if now_s is None:
+        return
+    for gap_s in request.itl_s:
+        now_s += gap_s
+        if window.holds(now_s):
+            yield gap_s
+
+
+def _require_every_gpu(measured: Measured) -> None:
+    needed, read = measured.point.num_gpus, len(measured.meter.gpus)
+    if read < needed:
+        raise MeterError(
+            f"{measured.point.id} ran on {needed} GPUs, but {read} were read: the energy of "
+            "the others is missing. Run `joules doctor`."
+        )
+
+
+def _settled_s(load: LoadTrace, gpus: Sequence[GpuTrace], procedure: Procedure) -> float:
+    """Return where MSER-5 cuts the full batch, or its start where the cut changes little.
+
+    It works on work units per joule, which stay finite where a second did no work.
+    """
     full = full_batch_window(load)
     energy = window_energy(gpus, work_curve(load), full)
-    ratios = [
-        joules / units if units else float("inf")
-        for joules, units in zip(energy.series_energy_j, energy.series_work_units, strict=True)
-    ]
-    share = mser5(ratios) / len(ratios)
-    return energy.window.start_s + share * energy.window.duration_s
+    joules, units = energy.series_energy_j, energy.series_work_units
+    rates = [n / e if e > 0 else 0.0 for e, n in zip(joules, units, strict=True)]
+    cut = mser5(rates)
+    whole = sum(units) * sum(joules[cut:])
+    rest = sum(units[cut:]) * sum(joules)
+    if abs(rest - whole) <= procedure.least_bias * abs(whole):
+        return full.start_s
+    return energy.window.start_s + cut / len(rates) * energy.window.duration_s
 
 
-def _reasons(
-    measured: Measured, energy: WindowEnergy, procedure: Procedure
-) -> tuple[Reason, ...]:
-    window = energy.window
-    tick_s = ticks(measured.meter.gpus[0].readings)[0]
-    num_ticks = int(((tick_s > window.start_s) & (tick_s <= window.end_s)).sum())
+def _reasons(measured: Measured, window: Window, procedure: Procedure) -> tuple[Reason, ...]:
+    """Judge the window that was asked for, not the one that ticks and samples cover.
+
+    A counter that froze halfway would otherwise end its own window and look sound.
+    """
+    counted = [ticks(gpu.readings)[0] for gpu in measured.meter.gpus]
+    num_ticks = min(
+        int(((tick_s > window.start_s) & (tick_s <= window.end_s)).sum()) for tick_s in counted
+    )
     counters = meter_reasons(
         measured.meter,
         start_s=window.start_s,
         end_s=window.end_s,
         own_pids=measured.own_pids,
     )
-    return (*counters, *load_reasons(measured.load, energy, procedure, num_ticks=num_ticks))
+    return (*counters, *load_reasons(measured.load, window, procedure, num_ticks=num_ticks))
 
 
 def _notes(
-    measured: Measured, energy: WindowEnergy, procedure: Procedure
+    measured: Measured, energy: WindowEnergy, procedure: Procedure, *, window: Window
 ) -> tuple[Reason, ...]:
-    window = energy.window
     counters = tuple(
         note
         for gpu in measured.meter.gpus
@@ -130,6 +173,7 @@ def _notes(
 def _evidence(measured: Measured, energy: WindowEnergy, work: Work) -> Evidence:
     window, load = energy.window, measured.load
     inside = [r for g in measured.meter.gpus for r in g.readings if window.holds(r.time_s)]
+    readings = measured.meter.gpus[0].readings
     masks = [r.clock_event_reasons for r in inside if r.clock_event_reasons is not None]
     return Evidence(
         launch_id=measured.launch_id,
@@ -143,6 +187,7 @@ def _evidence(measured: Measured, energy: WindowEnergy, work: Work) -> Evidence:
         end_index=work.end_index,
         cpu_energy_j=measured.meter.cpu_energy_j,
         dram_energy_j=measured.meter.dram_energy_j,
+        recording_s=readings[-1].time_s - readings[0].time_s,
         mean_temperature_c=_present([r.temperature_c for r in inside]),
         mean_sm_clock_hz=_present([r.sm_clock_hz for r in inside]),
         clock_event_reasons=int(np.bitwise_or.reduce(masks)) if masks else None,
@@ -151,7 +196,7 @@ def _evidence(measured: Measured, energy: WindowEnergy, work: Work) -> Evidence:
     )
 
 
-def _quantile(values: np.ndarray, q: float) -> float | None:
+def _quantile(values: Sequence[float], q: float) -> float | None:
     return float(np.quantile(values, q)) if len(values) else None
 
 

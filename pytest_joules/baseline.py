@@ -6,6 +6,7 @@ live go to ``<root>/<source>/<gpu>/...``, where no live check looks.
 """
 
 import base64
+import hashlib
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +17,13 @@ import numpy as np
 
 from pytest_joules import storage
 from pytest_joules.catalog import slug
-from pytest_joules.errors import BaselineMissing, FormatError, JoulesError, is_expected
+from pytest_joules.errors import (
+    BaselineError,
+    BaselineMissing,
+    FormatError,
+    JoulesError,
+    is_expected,
+)
 from pytest_joules.point import Point
 from pytest_joules.result import Result
 from pytest_joules.units import significant
@@ -27,6 +34,8 @@ SCHEMA = 1
 """Format number. History: 1, the first published format."""
 
 DIGITS = 4
+_LONGEST_NAME = 150  # leaves a file name room for a suffix and a temporary name
+_SERIES = ("series_energy_j", "series_work_units")
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
 MIGRATIONS: dict[int, Migration] = {}
@@ -39,7 +48,16 @@ def path_for(root: Path, point: Point, gpu: str, *, source: str = "live") -> Pat
     Names become slugs, so no model or GPU name can lead out of ``root``.
     """
     top = root if source == "live" else root / slug(source)
-    return top / slug(gpu) / point.engine / point.task / f"{slug(point.model)}.json"
+    return top / slug(gpu) / point.engine / point.task / f"{_file_name(point.model)}.json"
+
+
+def _file_name(model: str) -> str:
+    # The names of two models may make one slug; their points then share a file.
+    letters = any(c.isascii() and c.isalnum() for c in model)
+    name = slug(model) if letters else "model"
+    if len(name) <= _LONGEST_NAME:
+        return name
+    return f"{name[:_LONGEST_NAME]}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
 
 
 def load(path: Path) -> dict[Point, tuple[Result, ...]]:
@@ -63,6 +81,8 @@ def parse(values: Any, *, name: str) -> dict[Point, tuple[Result, ...]]:
     for position, entry in enumerate(migrated["points"]):
         try:
             point = Point.from_json(entry["point"])
+            if point in runs:
+                raise FormatError("this point stands in the file twice; put its runs together")
             runs[point] = tuple(
                 Result.from_json(_unpacked(run, point, migrated["gpu"]))
                 for run in entry["runs"]
@@ -91,6 +111,12 @@ def runs_for(root: Path, point: Point, gpu: str, *, source: str = "live") -> tup
             f"{point.id}: {path} holds other points, but not this one. "
             "Record it with --joules-record."
         )
+    if any(run.source != source for run in runs):
+        found = ", ".join(sorted({run.source for run in runs} - {source}))
+        raise FormatError(
+            f"{path}: {point.id} has runs that are {found}, not {source}; what was not "
+            "measured is no baseline here. Take them out and record with --joules-record."
+        )
     return runs
 
 
@@ -98,19 +124,28 @@ def record(root: Path, results: Sequence[Result], *, replace: bool = False) -> t
     """Add runs to their files; with ``replace``, drop the points' earlier runs first.
 
     Raises:
-        FormatError: An existing file is broken; it is left as it is.
-        ValueError: A result broke the validity contract, so it must not be recorded.
-        OSError: A file cannot be written; it is left as it is.
+        BaselineError: A result broke the validity contract, so it must not be recorded; or a
+            file cannot be written: it is left as it is.
+        FormatError: An existing file is broken, or a result holds what cannot be read back;
+            the file is left as it is.
     """
     by_path: dict[Path, list[Result]] = {}
     for result in results:
         if not result.is_valid:
-            raise ValueError(f"{result.point.id}: an invalid measurement cannot be recorded")
+            codes = ", ".join(reason.code for reason in result.reasons)
+            raise BaselineError(
+                f"{result.point.id}: an invalid measurement ({codes}) cannot be recorded."
+            )
         path = path_for(root, result.point, result.gpu, source=result.source)
         by_path.setdefault(path, []).append(result)
     for path, group in by_path.items():
-        with storage.locked(path):
-            _record(path, group, replace=replace)
+        try:
+            with storage.locked(path):
+                _record(path, group, replace=replace)
+        except OSError as error:
+            raise BaselineError(
+                f"{path}: cannot be written: {error}; it is as before."
+            ) from None
     return tuple(by_path)
 
 
@@ -119,7 +154,13 @@ def _record(path: Path, results: Sequence[Result], *, replace: bool) -> None:
     for point in {result.point for result in results}:
         kept = () if replace else runs.get(point, ())
         runs[point] = (*kept, *(result for result in results if result.point == point))
-    storage.write_atomically(path, dump(results[0].gpu, runs))
+    storage.write_atomically(path, _readable(dump(results[0].gpu, runs), name=str(path)))
+
+
+def _readable(text: str, *, name: str) -> str:
+    """Refuse a text that could not be read back, before it replaces one that can."""
+    parse(storage.parse(text, name=name), name=name)
+    return text
 
 
 def dump(gpu: str, runs: Mapping[Point, Sequence[Result]]) -> str:
@@ -143,7 +184,7 @@ def _block(point: Point, runs: Sequence[Result]) -> str:
 
 
 def _line(values: Any) -> str:
-    return json.dumps(values, sort_keys=True, allow_nan=False)
+    return json.dumps(values, sort_keys=True)
 
 
 def _reviewable(value: Any) -> Any:
@@ -161,19 +202,21 @@ def _packed(run: Result) -> dict[str, Any]:
         del values[name]
     evidence = values["evidence"]
     if evidence is not None:
-        for name in ("series_energy_j", "series_work_units"):
+        for name in _SERIES:
             evidence[name] = _compressed(evidence[name])
     # Identity must compare equal to the machine's own values, so it is never rounded.
     return {"evidence": None, **_reviewable(values), "provenance": values["provenance"]}
 
 
 def _unpacked(run: Mapping[str, Any], point: Point, gpu: str) -> dict[str, Any]:
-    values = {**run, "point": point.as_json(), "gpu": gpu, "reasons": []}
+    if run.get("reasons"):
+        raise ValueError("a run with reasons is not valid, so it is no baseline")
+    values = {**run, "point": point.as_json(), "gpu": gpu}
     if run["evidence"] is not None:
-        evidence = dict(run["evidence"])
-        for name in ("series_energy_j", "series_work_units"):
-            evidence[name] = _decompressed(evidence[name])
-        values["evidence"] = evidence
+        series = {name: _decompressed(run["evidence"].get(name, [])) for name in _SERIES}
+        if len({len(numbers) for numbers in series.values()}) > 1:
+            raise ValueError(f"{' and '.join(_SERIES)} differ in length")
+        values["evidence"] = {**run["evidence"], **series}
     return values
 
 
@@ -182,20 +225,28 @@ def _compressed(series: Sequence[float]) -> str:
     return base64.b64encode(packed).decode()
 
 
-def _decompressed(text: str) -> list[float]:
-    unpacked = zlib.decompress(base64.b64decode(text, validate=True))
-    return [float(value) for value in np.frombuffer(unpacked, dtype="<f4")]
+def _decompressed(series: str | list[float]) -> list[float]:
+    if not isinstance(series, str):
+        return series
+    unpacked = zlib.decompress(base64.b64decode(series, validate=True))
+    numbers = np.frombuffer(unpacked, dtype="<f4")
+    if not np.isfinite(numbers).all():
+        raise ValueError("a series holds what is not a number")
+    return [float(value) for value in numbers]
 
 
 def _migrated(values: Any, *, name: str) -> dict[str, Any]:
     number = values.get("schema") if isinstance(values, dict) else None
     if isinstance(number, bool) or not isinstance(number, int):
         raise FormatError(f"{name}: schema is {number!r}; a baseline file names its format.")
-    while number in MIGRATIONS and number < SCHEMA:
-        values, number = {**MIGRATIONS[number](values), "schema": number + 1}, number + 1
-    if number != SCHEMA:
+    try:
+        while number in MIGRATIONS and number < SCHEMA:
+            values, number = {**MIGRATIONS[number](values), "schema": number + 1}, number + 1
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(
-            f"{name}: schema is {number}, this version reads up to {SCHEMA}; "
-            "upgrade pytest-joules."
-        )
+            f"{name}: schema is {number}, but it is not what that format says: {error!r}."
+        ) from None
+    if number != SCHEMA:
+        remedy = "upgrade pytest-joules" if number > SCHEMA else "record it again"
+        raise FormatError(f"{name}: schema is {number}, this version reads {SCHEMA}; {remedy}.")
     return dict(values)

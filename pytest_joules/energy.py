@@ -2,7 +2,8 @@
 
 A counter is a staircase: between two ticks it stands still. Edges are therefore placed on
 ticks of the first GPU, where its value is exact to the reading period; the other GPUs and
-the work units are interpolated linearly between their own ticks and samples there.
+the work units are interpolated linearly between their own ticks and samples there. Nothing
+is ever extrapolated: a window reaches no farther than every GPU was read.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,8 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_joules.errors import MeterError, NoSteadyState
+from pytest_joules.errors import LoadError, MeterError, NoSteadyState
 from pytest_joules.steady_state import Window
+from pytest_joules.ticks import sharp_ticks
 from pytest_joules.trace import GpuTrace, LoadTrace, Reading
 
 Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -39,38 +41,77 @@ class WindowEnergy:
 
 
 def ticks(readings: Sequence[Reading]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return times (s) and values (J) at which the counter advanced, shapes ``(n,)``.
+    """Return times (s) and values (J) of the counter's sharp ticks, shapes ``(n,)``.
 
     A tick's time is that of the first reading that shows the new value: late by at most
     one reading period, the same at both edges of a window on average.
     """
-    time_s = np.array([reading.time_s for reading in readings])
-    energy_j = np.array([reading.energy_mj for reading in readings]) / 1000
-    advanced = np.flatnonzero(np.diff(energy_j) != 0) + 1
-    return time_s[advanced], energy_j[advanced]
+    found = sharp_ticks(readings)
+    return (
+        np.array([tick.time_s for tick in found]),
+        np.array([tick.energy_mj for tick in found]) / 1000,
+    )
 
 
 def energy_curve(trace: GpuTrace) -> Curve:
-    """Return a GPU's accumulated energy as a function of time.
+    """Return a GPU's accumulated energy as a function of time, between its ticks.
 
     Raises:
-        MeterError: The counter did not advance twice, so there is nothing to interpolate.
+        MeterError: The counter did not advance twice, so there is nothing to interpolate;
+            or, when called, a time is before the first or after the last tick.
     """
     times, joules = ticks(trace.readings)
     if len(times) < 2:  # noqa: PLR2004  a line needs two points
+        ended = f" ({trace.error})" if trace.error else ""
         raise MeterError(
             f"{trace.gpu.uuid}: the energy counter advanced {len(times)} times in "
-            f"{len(trace.readings)} readings; nothing can be measured with it. Run "
+            f"{len(trace.readings)} readings{ended}; nothing can be measured with it. Run "
             "`joules doctor`."
         )
-    return lambda at: np.interp(at, times, joules)
+
+    def curve(at: NDArray[np.float64]) -> NDArray[np.float64]:
+        outside = _outside(at, times)
+        if outside:
+            raise MeterError(f"{trace.gpu.uuid}: the energy counter ticked {outside}.")
+        values: NDArray[np.float64] = np.interp(at, times, joules)
+        return values
+
+    return curve
 
 
 def work_curve(load: LoadTrace) -> Curve:
-    """Return the server's generated tokens as a function of time."""
+    """Return the server's generated tokens as a function of time, between its samples.
+
+    Raises:
+        LoadError: There are fewer than two samples, or they are not in order of time; or,
+            when called, a time is before the first or after the last sample.
+    """
     times = np.array([sample.time_s for sample in load.server])
     tokens = np.array([sample.output_tokens for sample in load.server])
-    return lambda at: np.interp(at, times, tokens)
+    if len(times) < 2 or (np.diff(times) < 0).any():  # noqa: PLR2004  a line needs two points
+        raise LoadError(
+            f"the server's counters were read {len(times)} times, which must be twice or more "
+            "and in order of time; without them no token is counted. See the server's log."
+        )
+
+    def curve(at: NDArray[np.float64]) -> NDArray[np.float64]:
+        outside = _outside(at, times)
+        if outside:
+            raise LoadError(f"the server's counters were read {outside}. See its log.")
+        values: NDArray[np.float64] = np.interp(at, times, tokens)
+        return values
+
+    return curve
+
+
+def _outside(at: NDArray[np.float64], known_s: NDArray[np.float64]) -> str:
+    """Say which times are not covered; empty where all are: ``np.interp`` would guess."""
+    if at.min() >= known_s[0] and at.max() <= known_s[-1]:
+        return ""
+    return (
+        f"from {known_s[0]:.3f} s to {known_s[-1]:.3f} s only, which does not cover "
+        f"{at.min():.3f} s to {at.max():.3f} s"
+    )
 
 
 def window_energy(
@@ -85,15 +126,23 @@ def window_energy(
         sub_window_s: Aimed length of the series' sub-windows.
 
     Raises:
-        MeterError: A counter does not advance.
+        MeterError: A counter does not advance, or there is none.
+        LoadError: The work is not known in the whole window.
         NoSteadyState: No two ticks fall into the window, or no work was done.
     """
+    if not gpus:
+        raise MeterError("no GPU was read: there is no energy to measure.")
     curves = [energy_curve(gpu) for gpu in gpus]
-    edges = _edges(ticks(gpus[0].readings)[0], window, sub_window_s)
+    edges = _edges(_shared_ticks(gpus), window, sub_window_s)
     joules = np.diff(np.array([curve(edges) for curve in curves]), axis=1)
     units = np.diff(work(edges))
-    if units.sum() <= 0:
+    if not units.sum() > 0:  # NaN, too
         raise NoSteadyState("no work unit was finished in the window; see the engine's log.")
+    if joules.sum() <= 0:
+        raise MeterError(
+            f"the energy counters fell by {-joules.sum():.3f} J in the window; they must only "
+            "rise. Keep the driver loaded (`sudo nvidia-smi -pm 1`) and measure again."
+        )
     return WindowEnergy(
         window=Window(start_s=float(edges[0]), end_s=float(edges[-1])),
         gpu_energy_j=tuple(float(value) for value in joules.sum(axis=1)),
@@ -101,6 +150,14 @@ def window_energy(
         series_energy_j=tuple(float(value) for value in joules.sum(axis=0)),
         series_work_units=tuple(float(value) for value in units),
     )
+
+
+def _shared_ticks(gpus: Sequence[GpuTrace]) -> NDArray[np.float64]:
+    """Return the first GPU's tick times that lie between the ticks of all others."""
+    tick_s = [ticks(gpu.readings)[0] for gpu in gpus]
+    first_s, last_s = max(each[0] for each in tick_s), min(each[-1] for each in tick_s)
+    shared: NDArray[np.float64] = tick_s[0][(tick_s[0] >= first_s) & (tick_s[0] <= last_s)]
+    return shared
 
 
 def _edges(

@@ -184,8 +184,19 @@ def _record(job: _Job, point: Point) -> Measured:
 
 
 def identity_of(gpus: Sequence[GpuIdentity]) -> Identity:
-    """Return what must be equal before a result on these GPUs is compared."""
+    """Return what must be equal before a result on these GPUs is compared.
+
+    Raises:
+        MeterError: The GPUs differ, so that no one identity describes them.
+    """
     first = gpus[0]
+    for name in ("name", "memory_bytes", "power_limit_w", "mig"):
+        seen = {gpu.uuid: getattr(gpu, name) for gpu in gpus}
+        if len(set(seen.values())) > 1:
+            raise MeterError(
+                f"the GPUs differ in {name}: {seen}. Set them alike (`nvidia-smi -pl WATTS`, "
+                "`-mig`), or choose equal ones (CUDA_VISIBLE_DEVICES)."
+            )
     return Identity(
         gpu_model=first.name,
         num_gpus=len(gpus),

@@ -75,7 +75,15 @@ class Evidence:
     """Drawn with the engine loaded and no request; reported, never subtracted."""
 
     cpu_energy_j: float | None = None
+    """Of the CPU packages over the whole recording, ramp-up and drain included: RAPL is read
+    at its ends only. Divide by ``recording_s``, not by the window's work."""
+
     dram_energy_j: float | None = None
+    """Of the memory modules, likewise."""
+
+    recording_s: float | None = None
+    """From the first reading to the last."""
+
     mean_temperature_c: float | None = None
     mean_sm_clock_hz: float | None = None
     clock_event_reasons: int | None = None

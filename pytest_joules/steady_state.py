@@ -15,7 +15,7 @@ Source: the opening event is the one of the ML.ENERGY Benchmark; it alone is nec
 not steady, since all requests begin at context = prompt (DESIGN, section 7).
 """
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ class Work:
 
 
 def finish_times(load: LoadTrace) -> tuple[float, ...]:
-    """Return when the requests finished, ascending."""
+    """Return when the requests ended, ascending; a failed one gives back its slot, too."""
     return tuple(sorted(request.finish_s for request in load.requests))
 
 
@@ -71,6 +71,7 @@ def first_full_batch_s(load: LoadTrace) -> float:
     for sample in load.server:
         if sample.first_tokens - before >= load.max_concurrency:
             return sample.time_s
+    mean_request_s(load)  # raises where no request was answered, which explains it
     raise NoSteadyState(
         f"the server never had {load.max_concurrency} requests decoding: it counted "
         f"{_counted(load.server)} first tokens. Its batch is smaller than asked (KV cache, "
@@ -99,8 +100,19 @@ def last_full_batch_s(load: LoadTrace) -> float:
 
 
 def mean_request_s(load: LoadTrace) -> float:
-    """Return the mean time from sending a request to its end."""
-    return sum(r.finish_s - r.sent_s for r in load.requests) / len(load.requests)
+    """Return the mean time from sending a request to its answer.
+
+    Raises:
+        NoSteadyState: None was answered.
+    """
+    answered = [r.finish_s - r.sent_s for r in load.requests if r.error is None]
+    if not answered:
+        first = load.requests[0].error if load.requests else "none was offered"
+        raise NoSteadyState(
+            f"none of {len(load.requests)} requests was answered; the first: {first}. See the "
+            "server's log."
+        )
+    return sum(answered) / len(answered)
 
 
 def mser5(series: Sequence[float]) -> int:
@@ -152,7 +164,9 @@ def steady_work(load: LoadTrace, *, settled_s: float) -> Work:
     start_s = max(full.start_s + mean_request_s(load), settled_s)
     finished = finish_times(load)
     start_index = bisect_left(finished, start_s) + 1
-    end_index = bisect_right(finished, full.end_s)
+    # Not by time: where requests N - B and N - B + 1 end together, the later one must not
+    # count, for in the next run it ends after the window.
+    end_index = len(finished) - load.max_concurrency
     if start_index >= end_index:
         raise NoSteadyState(
             f"after the ramp-up only {max(0, end_index - start_index)} requests finished with "
@@ -170,6 +184,12 @@ def work_window(load: LoadTrace, work: Work) -> Window:
     """
     finished = finish_times(load)
     full = full_batch_window(load)
+    if not 1 <= work.start_index < work.end_index:
+        raise NoSteadyState(
+            f"requests {work.start_index} to {work.end_index} are no window: it opens and "
+            "closes with a request, and closes later; record the baseline again "
+            "(--joules-record)."
+        )
     if work.end_index > len(finished):
         raise NoSteadyState(
             f"the window closes at request {work.end_index}, but only {len(finished)} finished."

@@ -1,6 +1,7 @@
 """JSON files: strict reading against a schema, atomic and locked writing."""
 
 import json
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -27,7 +28,12 @@ def parse(text: str, *, name: str) -> Any:
         FormatError: Names the file and the place.
     """
     try:
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_no_duplicates)
+        return json.loads(
+            text,
+            parse_constant=_no_constant,
+            parse_float=_finite,
+            object_pairs_hook=_no_duplicates,
+        )
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{name}: not the JSON it should be: {error}.") from None
 
@@ -54,7 +60,7 @@ def require_schema(values: Any, schema: str, *, name: str) -> None:
     try:
         _validator(schema)(values)
     except fastjsonschema.JsonSchemaException as error:
-        raise FormatError(f"{name}: {str(error).removeprefix('data').lstrip('.')}.") from None
+        raise FormatError(f"{name}: {str(error).removeprefix('data').lstrip('. ')}.") from None
 
 
 @cache
@@ -112,6 +118,13 @@ def locked(path: Path) -> Iterator[None]:
 
 def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text} is too large for a number")
+    return value
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

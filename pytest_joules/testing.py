@@ -81,6 +81,9 @@ class FakeMachine:
     foreign_pids: tuple[int, ...] = ()
     """Other processes on every GPU."""
 
+    held_memory_bytes: int = 0
+    """Memory in use on every GPU, as if another process held it."""
+
     now_s: float = 1000.0
     launches: list[Launch] = field(default_factory=list)
     """Every launch made, for tests to look at."""
@@ -179,7 +182,7 @@ class FakeRecording:
             sm_clock_hz=1.98e9,
             memory_clock_hz=2.6e9,
             clock_event_reasons=0,
-            memory_used_bytes=0,
+            memory_used_bytes=self.machine.held_memory_bytes,
             process_ids=(_ENGINE_PID, *self.machine.foreign_pids),
         )
 

@@ -42,6 +42,17 @@ def ticks(readings: Sequence[Reading]) -> tuple[Tick, ...]:
     )
 
 
+def sharp_ticks(readings: Sequence[Reading]) -> tuple[Tick, ...]:
+    """Find the ticks that were seen within three usual reading periods.
+
+    After a gap in the readings a new value may be as old as the gap, so that its time does
+    not fit its energy.
+    """
+    periods = [after.time_s - before.time_s for before, after in pairwise(readings)]
+    latest_s = _SHARP * median(periods) if periods else 0.0
+    return tuple(tick for tick in ticks(readings) if tick.uncertainty_s <= latest_s)
+
+
 def counter_tick_s(readings: Sequence[Reading]) -> float:
     """Estimate the counter's tick: the median time between two changes.
 
@@ -75,10 +86,8 @@ def energy_at_ticks(
     Raises:
         MeterError: Fewer than two ticks are inside, or the counter fell between them.
     """
-    periods = [after.time_s - before.time_s for before, after in pairwise(readings)]
-    latest_s = _SHARP * median(periods) if periods else 0.0
     inside = [tick for tick in ticks(readings) if start_s <= tick.time_s <= end_s]
-    sharp = [tick for tick in inside if tick.uncertainty_s <= latest_s]
+    sharp = [tick for tick in sharp_ticks(readings) if start_s <= tick.time_s <= end_s]
     if len(sharp) < 2:  # noqa: PLR2004  a window has two edges
         raise MeterError(
             f"The energy counter ticked {len(sharp)} times in {end_s - start_s:.3g} s; a "

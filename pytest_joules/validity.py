@@ -5,7 +5,7 @@ in ``counter``; this module adds those on load, window and engine, and lists all
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from statistics import fmean
+from itertools import pairwise
 
 from pytest_joules.counter import COUNTER_RULES
 from pytest_joules.energy import WindowEnergy
@@ -24,31 +24,41 @@ LOAD_RULES: Mapping[str, str] = {
     "client-lagged": "the load generator's event loop was held up",
     "client-busy": "the load generator used more than one core",
     "scrape-slow": "the server's counters answered too slowly at a window's edge",
-    "memory-not-drained": "GPU memory was in use before the launch",
 }
 
 LOAD_NOTES: Mapping[str, str] = {
     "window-user-short": "window shorter than 30 s because the user asked for it",
-    "window-drift": "energy per work unit drifted by more than 2 % between quarters",
+    "window-drift": "first and last quarter differ by more than 2 % in energy per work unit",
     "preempted": "the engine preempted requests: the KV cache is too small for this batch",
+}
+
+COUNTER_NOTES: Mapping[str, str] = {
+    "counter-unchecked": "the counter was not compared with the sampled power",
+    "processes-unseen": "NVML did not show the engine's own processes",
+    "clocks-unseen": "NVML did not tell why clocks were held down",
+    "power-capped": "the power limit held the clocks down",
+    "temperature-drift": "the GPU's temperature drifted within the window",
+    "clock-drift": "the SM clock drifted within the window",
 }
 
 RULES: Mapping[str, str] = {**COUNTER_RULES, **LOAD_RULES}
 """Every rule that makes a measurement invalid, by reason code."""
 
+NOTES: Mapping[str, str] = {**COUNTER_NOTES, **LOAD_NOTES}
+"""Everything that is noted though it invalidates nothing, by code."""
+
 
 def load_reasons(
-    load: LoadTrace, measured: WindowEnergy, procedure: Procedure, *, num_ticks: int
+    load: LoadTrace, window: Window, procedure: Procedure, *, num_ticks: int
 ) -> tuple[Reason, ...]:
     """Return every rule on load and window that the measurement broke.
 
     Args:
         load: What client and server recorded.
-        measured: The window with its edges on ticks.
+        window: The steady state.
         procedure: Thresholds.
         num_ticks: Ticks of the energy counter in the window.
     """
-    window = measured.window
     return (
         *_window_reasons(load, window, procedure, num_ticks=num_ticks),
         *_batch_reasons(load, window, procedure),
@@ -70,9 +80,19 @@ def load_notes(
 
 
 def mean_batch_size(samples: Sequence[ServerSample], window: Window) -> float | None:
-    """Return the mean of running requests in the window; ``None`` without a sample there."""
-    inside = [sample.running for sample in samples if window.holds(sample.time_s)]
-    return fmean(inside) if inside else None
+    """Return the time-weighted mean of running requests in the window.
+
+    ``None`` with fewer than two samples there. Weighted, because a busy server answers late,
+    so that samples are fewest when it is fullest.
+    """
+    inside = [s for s in samples if window.holds(s.time_s)]
+    if len(inside) < 2 or inside[0].time_s == inside[-1].time_s:  # noqa: PLR2004  a span
+        return None
+    area = sum(
+        (after.time_s - before.time_s) * (before.running + after.running) / 2
+        for before, after in pairwise(inside)
+    )
+    return area / (inside[-1].time_s - inside[0].time_s)
 
 
 def _window_reasons(
@@ -134,7 +154,8 @@ def _client_reasons(load: LoadTrace, procedure: Procedure) -> Iterator[Reason]:
             text=f"the load generator stood still for {load.client_lag_s:.2f} s, at most "
             f"{procedure.largest_client_lag_s:g} s is trusted. Free a CPU core for it.",
         )
-    cores = load.client_cpu_s / (load.ended_s - load.started_s)
+    lasted_s = load.ended_s - load.started_s
+    cores = load.client_cpu_s / lasted_s if lasted_s > 0 else float("inf")
     if cores > procedure.largest_client_cores:
         yield Reason(
             code="client-busy",
@@ -168,15 +189,17 @@ def _short_note(procedure: Procedure) -> Iterator[Reason]:
 def _drift_note(measured: WindowEnergy, procedure: Procedure) -> Iterator[Reason]:
     joules, units = measured.series_energy_j, measured.series_work_units
     size = len(joules) // 4
-    if size == 0 or min(sum(units[:size]), sum(units[-size:])) <= 0:
+    if size == 0:
         return
-    first = sum(joules[:size]) / sum(units[:size])
-    last = sum(joules[-size:]) / sum(units[-size:])
-    if abs(last / first - 1) > procedure.largest_drift:
+    # The change as a ratio of products, for a quarter may have done no work at all.
+    later = sum(joules[-size:]) * sum(units[:size])
+    sooner = sum(joules[:size]) * sum(units[-size:])
+    if abs(later - sooner) > procedure.largest_drift * abs(sooner):
+        change = percent(later / sooner - 1) if sooner else "without bound"
         yield Reason(
             code="window-drift",
-            text=f"energy per work unit changed by {percent(last / first - 1)} from the "
-            "window's first quarter to its last; it may not have been steady.",
+            text=f"energy per work unit changed by {change} from the window's first quarter "
+            "to its last; it may not have been steady.",
         )
 
 

@@ -52,7 +52,7 @@ def row(result: Result, comparison: Comparison | None) -> dict[str, Any]:
     return {
         "point": point.id,
         "source": result.source,
-        "gpu": result.gpu,
+        "gpu": _inert(result.gpu),
         "model": _inert(point.model),
         "task": point.task,
         "precision": point.precision,

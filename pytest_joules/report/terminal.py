@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from pytest_joules.point import Point
 from pytest_joules.report.text import table
@@ -14,35 +15,55 @@ _HEAD = ("point", "source", "energy", "power", "throughput", "batch", "n", "chan
 
 
 def summary(ledger: Ledger) -> list[str]:
-    """Return the section's lines: one row a point, then what the session cost."""
-    by_point: dict[Point, list[Result]] = {}
+    """Return the section's lines: one row a point and stack, then what the session cost."""
+    groups: dict[tuple[Point, str], list[Result]] = {}
     for result in ledger.results:
-        by_point.setdefault(result.point, []).append(result)
-    if not by_point:
-        return []
-    rows = [_row(point, results, ledger.comparisons) for point, results in by_point.items()]
-    notes = [f"note: {point.id}: {text}" for point, text in _notes(ledger.results)]
+        stack = result.provenance.context.stack
+        groups.setdefault((result.point, stack), []).append(result)
+    if not groups:
+        return _cost(ledger)
+    shows_stacks = len({stack for _, stack in groups}) > 1
+    rows = [
+        _row(f"{point.id} ({stack})" if shows_stacks else point.id, results, comparison)
+        for (point, stack), results in groups.items()
+        for comparison in [_comparison(ledger.comparisons, point, stack)]
+    ]
+    notes = [f"note: {point.id}: {text}" for (point, _), text in _notes(ledger).items()]
     return [*table([_HEAD, *rows]), *notes, *_cost(ledger)]
 
 
-def _row(
-    point: Point, results: Sequence[Result], comparisons: Mapping[Point, Comparison]
-) -> tuple[str, ...]:
-    last, unit = results[-1], point.work_unit
+def _comparison(
+    comparisons: Mapping[Point, Comparison], point: Point, stack: str
+) -> Comparison | None:
+    """Return the point's comparison, but not for the stack that was compared with."""
     comparison = comparisons.get(point)
-    batch = "-" if last.mean_batch_size is None else f"{last.mean_batch_size:.1f}"
-    verdict = comparison.verdict if comparison else "" if last.is_valid else "invalid"
+    return None if comparison is None or comparison.reference == stack else comparison
+
+
+def _row(
+    name: str, results: Sequence[Result], comparison: Comparison | None
+) -> tuple[str, ...]:
+    judged = [result for result in results if result.is_valid] or results
+    unit = results[0].point.work_unit
+    batches = [r.mean_batch_size for r in judged if r.mean_batch_size is not None]
+    is_valid = judged is not results
+    verdict = comparison.verdict if comparison else "" if is_valid else "invalid"
     return (
-        point.id,
-        last.source,
-        si(last.energy_per_work_unit_j, f"J/{unit}"),
-        si(last.power_w, "W"),
-        si(last.throughput_work_units_per_s, f"{unit}/s"),
-        batch,
-        str(len(results)),
+        name,
+        results[0].source,
+        si(fmean(r.energy_per_work_unit_j for r in judged), f"J/{unit}"),
+        si(fmean(r.power_w for r in judged), "W"),
+        f"{_rate(fmean(r.throughput_work_units_per_s for r in judged))} {unit}/s",
+        f"{fmean(batches):.1f}" if batches else "-",
+        str(len(judged)),
         _change(comparison),
         str(verdict),
     )
+
+
+def _rate(per_s: float) -> str:
+    """Write a count without a prefix: nobody thinks in milli-images."""
+    return f"{per_s:.0f}" if per_s >= 100 else f"{per_s:.3g}"  # noqa: PLR2004  three digits
 
 
 def _change(comparison: Comparison | None) -> str:
@@ -51,8 +72,9 @@ def _change(comparison: Comparison | None) -> str:
     return percent(comparison.change)
 
 
-def _notes(results: Sequence[Result]) -> dict[tuple[Point, str], None]:
-    return {(result.point, note.text): None for result in results for note in result.notes}
+def _notes(ledger: Ledger) -> dict[tuple[Point, str], str]:
+    """Return each note of a point once, though every launch words it with other numbers."""
+    return {(r.point, note.code): note.text for r in ledger.results for note in r.notes}
 
 
 def _cost(ledger: Ledger) -> list[str]:

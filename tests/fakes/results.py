@@ -18,7 +18,7 @@ def make_result(energy_per_work_unit_j: float = 1.0, **changes: Any) -> Result:
     achieved batch is the asked one unless ``mean_batch_size`` says otherwise.
 
     >>> make_result(0.5, batch_size=8, median_itl_s=0.02, source="recorded").power_w
-    50.0
+    50.0 W (qwen3-8b-text-conversation-bf16-1gpu-b8 on b200, recorded)
     """
     point = Point(**{"model": "Qwen/Qwen3-8B", **_taken(changes, _POINT)})
     latency = Latency(**_taken(changes, _LATENCY))

@@ -1,0 +1,135 @@
+import multiprocessing
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pytest_joules import storage
+from pytest_joules.errors import FormatError
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("{", "f: not the JSON", id="cut"),
+        pytest.param("", "f: not the JSON", id="empty"),
+        pytest.param('{"a": NaN}', "NaN is not a JSON number", id="nan"),
+        pytest.param('{"a": -Infinity}', "-Infinity is not a JSON number", id="infinity"),
+        pytest.param('{"a": 1e999}', "1e999 is too large", id="overflow"),
+        pytest.param('{"a": 1, "b": {"c": 1, "c": 2}}', "'c' stands twice", id="duplicate"),
+        pytest.param("[" * 100_000, "f: not the JSON", id="too-deep"),
+        pytest.param("1" * 5000, "f: not the JSON", id="too-long-a-number"),
+        pytest.param("\ufeff{}", "f: not the JSON", id="byte-order-mark"),
+    ],
+)
+def test_what_is_no_strict_json_is_refused(text: str, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        storage.parse(text, name="f")
+
+
+def test_strict_json_is_read() -> None:
+    assert storage.parse('{"a": [1, 2.5, null, true]}', name="f") == {"a": [1, 2.5, None, True]}
+
+
+def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
+    latin = tmp_path / "latin.json"
+    latin.write_bytes(b'"\xe4"')
+
+    for path in (tmp_path / "missing.json", tmp_path, latin):
+        with pytest.raises(FormatError, match=f"{path}: cannot be read"):
+            storage.read(path)
+
+
+def test_a_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": 1}')
+
+    assert storage.read(tmp_path / "a.json") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], "f: must be object"),
+        ({}, "f: must contain"),
+        ({"gpu": "x", "points": [], "schema": 2}, "f: schema must be same"),
+        ({"gpu": "", "points": [], "schema": 1}, "f: gpu must be longer"),
+        ({"gpu": "x", "points": [{"point": {}}], "schema": 1}, r"f: points\[0\] must contain"),
+        ({"gpu": "x", "points": [], "schema": 1, "more": 1}, "more"),
+    ],
+)
+def test_the_schema_names_the_field(values: Any, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        storage.require_schema(values, "baseline", name="f")
+
+
+def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b.json"
+
+    storage.write_atomically(path, "ä")
+
+    assert path.read_text(encoding="utf-8") == "ä"
+    assert list(path.parent.iterdir()) == [path]
+    assert path.stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize("broken", ["fsync", "replace", "chmod"])
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("old")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(*((os, "fsync") if broken == "fsync" else (Path, broken)), fail)
+    with pytest.raises(OSError, match="No space left"):
+        storage.write_atomically(path, "new")
+
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_ctrl_c_in_the_middle_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("old")
+
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        storage.write_atomically(path, "new")
+
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def hold(path: Path, held: Any, release: Any) -> None:
+    with storage.locked(path):
+        held.set()
+        release.wait(60)
+
+
+def test_a_lock_that_another_process_holds_is_waited_for_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = multiprocessing.get_context("spawn")
+    held, release = context.Event(), context.Event()
+    path = tmp_path / "new" / "a.json"
+    other = context.Process(target=hold, args=(path, held, release))
+    other.start()
+    try:
+        assert held.wait(60)
+        monkeypatch.setattr(storage, "_LOCK_WAIT_S", 0.01)
+        with pytest.raises(FormatError, match="another process has held"), storage.locked(path):
+            pytest.fail("two writers at once")
+    finally:
+        release.set()
+        other.join(60)
+
+    with storage.locked(path):
+        assert other.exitcode == 0

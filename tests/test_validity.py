@@ -1,0 +1,296 @@
+import ast
+import inspect
+import re
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from pytest_joules import circumstances, counter, validity
+from pytest_joules.energy import WindowEnergy
+from pytest_joules.procedure import Procedure
+from pytest_joules.steady_state import Window, full_batch_window
+from pytest_joules.trace import LoadTrace
+from pytest_joules.validity import (
+    COUNTER_NOTES,
+    LOAD_NOTES,
+    LOAD_RULES,
+    NOTES,
+    RULES,
+    load_notes,
+    load_reasons,
+    mean_batch_size,
+)
+from tests.fakes.traces import closed_loop
+
+# Four slots, 40 requests of 8 s, staggered by 2 s: 4,000 tokens; full from 0.5 s to 72 s.
+GOOD = closed_loop([2, 4, 6, *[8] * 37], slots=4)
+WINDOW = Window(start_s=20.0, end_s=60.0)
+PROCEDURE = Procedure()
+
+
+def codes(
+    load: LoadTrace = GOOD,
+    window: Window = WINDOW,
+    procedure: Procedure = PROCEDURE,
+    *,
+    num_ticks: int = 400,
+) -> list[str]:
+    reasons = load_reasons(load, window, procedure, num_ticks=num_ticks)
+    assert all(reason.text for reason in reasons)
+    return [reason.code for reason in reasons]
+
+
+def with_samples(**changes: Any) -> LoadTrace:
+    """Change the samples: a number replaces the counter, a function maps it."""
+    return replace(
+        GOOD,
+        server=tuple(
+            replace(
+                sample,
+                **{
+                    name: change(getattr(sample, name)) if callable(change) else change
+                    for name, change in changes.items()
+                },
+            )
+            for sample in GOOD.server
+        ),
+    )
+
+
+def with_failures(number: int) -> LoadTrace:
+    broken = [replace(r, error="HTTP 500: out of memory") for r in GOOD.requests[:number]]
+    return replace(GOOD, requests=(*broken, *GOOD.requests[number:]))
+
+
+def test_a_good_load_breaks_no_rule() -> None:
+    full = full_batch_window(GOOD)
+    assert (full.start_s, full.end_s) == (0.5, 72.0)
+    assert codes() == []
+
+
+LONG = Window(start_s=20.0, end_s=50.0)
+HALF = 0.5 + 71.5 / 2
+BOUNDARIES = [
+    ("window-short", {"window": LONG}, {"window": replace(LONG, end_s=49.99)}),
+    ("window-short", {"num_ticks": 300}, {"num_ticks": 299}),
+    (
+        "window-late",
+        {"window": Window(start_s=HALF - 0.01, end_s=72.0)},
+        {"window": Window(start_s=HALF, end_s=72.0)},
+    ),
+    (
+        "batch-starved",
+        {"load": with_samples(running=3.401)},
+        {"load": with_samples(running=3.399)},
+    ),
+    ("request-failed", {"load": with_failures(0)}, {"load": with_failures(1)}),
+    (
+        "tokens-disagree",
+        {"load": with_samples(output_tokens=lambda n: n * 1.005)},
+        {"load": with_samples(output_tokens=lambda n: n * 1.006)},
+    ),
+    (
+        "tokens-disagree",
+        {"load": with_samples(output_tokens=lambda n: n * 0.995)},
+        {"load": with_samples(output_tokens=lambda n: n * 0.994)},
+    ),
+    (
+        "client-lagged",
+        {"load": replace(GOOD, client_lag_s=0.5)},
+        {"load": replace(GOOD, client_lag_s=0.51)},
+    ),
+    (
+        "client-busy",
+        {"load": replace(GOOD, client_cpu_s=80.0)},
+        {"load": replace(GOOD, client_cpu_s=80.1)},
+    ),
+    ("client-busy", {}, {"load": replace(GOOD, ended_s=GOOD.started_s)}),
+    ("scrape-slow", {"load": with_samples(took_s=1.0)}, {"load": with_samples(took_s=1.01)}),
+]
+
+
+@pytest.mark.parametrize(
+    ("code", "inside", "outside"),
+    [pytest.param(*row, id=f"{row[0]}-{number}") for number, row in enumerate(BOUNDARIES)],
+)
+def test_a_rule_holds_up_to_its_threshold(
+    code: str, inside: dict[str, Any], outside: dict[str, Any]
+) -> None:
+    if code == "client-busy":
+        assert GOOD.ended_s == 80.0
+    assert code not in codes(**inside)
+    assert code in codes(**outside)
+
+
+def test_every_rule_has_a_boundary() -> None:
+    assert {code for code, _, _ in BOUNDARIES} == set(LOAD_RULES)
+
+
+@pytest.mark.parametrize(("edge", "num_reasons"), [("start_s", 1), ("end_s", 1)])
+def test_a_window_edge_without_a_sample_near_is_a_reason(edge: str, num_reasons: int) -> None:
+    at_s = getattr(WINDOW, edge)
+    sparse = replace(GOOD, server=tuple(s for s in GOOD.server if abs(s.time_s - at_s) > 1.05))
+
+    assert codes(sparse).count("scrape-slow") == num_reasons
+
+
+def test_a_shorter_window_is_accepted_where_the_user_asks_for_one() -> None:
+    short = Window(start_s=20, end_s=30)
+
+    assert codes(window=short, num_ticks=100) == ["window-short"]
+    assert codes(window=short, procedure=Procedure(min_window_s=10), num_ticks=100) == []
+    assert codes(window=short, procedure=Procedure(min_window_s=10.1), num_ticks=101) == [
+        "window-short"
+    ]
+    assert codes(window=short, procedure=Procedure(min_window_s=10), num_ticks=99) == [
+        "window-short"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("min_window_s", "least_s", "least_ticks"),
+    [(60, 30, 300), (30, 30, 300), (15, 15, 150), (0.1, 0.1, 2)],
+)
+def test_least_window(min_window_s: float, least_s: float, least_ticks: int) -> None:
+    procedure = Procedure(min_window_s=min_window_s)
+
+    assert procedure.least_window_s == least_s
+    assert procedure.least_ticks == least_ticks
+
+
+def test_the_first_failure_is_told() -> None:
+    reasons = load_reasons(with_failures(2), WINDOW, PROCEDURE, num_ticks=400)
+
+    assert reasons[0].text.startswith("2 of 40 requests failed; the first, number 0: HTTP 500")
+
+
+def test_the_batch_is_weighted_by_time() -> None:
+    # 4 running at 0 s and 10 s, 2 at 11 s and 12 s; an unweighted mean would be 3.
+    samples = [
+        replace(GOOD.server[0], time_s=time_s, running=running)
+        for time_s, running in [(0, 4), (10, 4), (11, 2), (12, 2)]
+    ]
+
+    # (10 x 4 + 1 x 3 + 1 x 2) / 12
+    assert mean_batch_size(samples, Window(start_s=0, end_s=20)) == pytest.approx(45 / 12)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_window_without_two_samples_has_no_batch(number: int) -> None:
+    few = replace(GOOD, server=tuple(s for s in GOOD.server if not WINDOW.holds(s.time_s)))
+    inside = replace(GOOD.server[0], time_s=30.0)
+
+    assert mean_batch_size((*few.server, *[inside] * number), WINDOW) is None
+    assert mean_batch_size((inside, inside), WINDOW) is None
+    reasons = load_reasons(few, WINDOW, PROCEDURE, num_ticks=400)
+    assert "nothing was sampled" in next(r.text for r in reasons if r.code == "batch-starved")
+
+
+def measured(joules: list[float], units: list[float]) -> WindowEnergy:
+    return WindowEnergy(
+        window=WINDOW,
+        gpu_energy_j=(sum(joules),),
+        work_units=sum(units),
+        series_energy_j=tuple(joules),
+        series_work_units=tuple(units),
+    )
+
+
+STEADY = measured([100.0] * 40, [50.0] * 40)
+
+
+def quarters(*joules: float) -> WindowEnergy:
+    return measured([each for each in joules for _ in range(10)], [50.0] * 40)
+
+
+def notes(
+    energy: WindowEnergy = STEADY, load: LoadTrace = GOOD, procedure: Procedure = PROCEDURE
+) -> list[str]:
+    return [note.code for note in load_notes(load, energy, procedure)]
+
+
+NOTE_BOUNDARIES = [
+    (
+        "window-user-short",
+        {"procedure": Procedure(min_window_s=30)},
+        {"procedure": Procedure(min_window_s=29.9)},
+    ),
+    (
+        "window-drift",
+        {"energy": quarters(100, 150, 50, 102)},
+        {"energy": quarters(100, 1, 1, 103)},
+    ),
+    ("window-drift", {"energy": quarters(100, 1, 1, 98)}, {"energy": quarters(100, 1, 1, 97)}),
+    ("window-drift", {}, {"energy": measured([100.0] * 8, [50.0] * 6 + [0.0] * 2)}),
+    ("window-drift", {}, {"energy": measured([100.0] * 8, [0.0] * 2 + [50.0] * 6)}),
+    (
+        "window-drift",
+        {"energy": measured([1, 2, 3], [1, 1, 1])},
+        {"energy": quarters(1, 2, 3, 4)},
+    ),
+    (
+        "preempted",
+        {"load": with_samples(preemptions=7)},
+        {"load": with_samples(preemptions=3, time_s=lambda t: t)},
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("code", "inside", "outside"),
+    [
+        pytest.param(*row, id=f"{row[0]}-{number}")
+        for number, row in enumerate(NOTE_BOUNDARIES)
+        if row[0] != "preempted"
+    ],
+)
+def test_a_note_is_made_above_its_threshold(
+    code: str, inside: dict[str, Any], outside: dict[str, Any]
+) -> None:
+    assert code not in notes(**inside)
+    assert code in notes(**outside)
+
+
+def test_preemptions_count_in_the_window_only() -> None:
+    def rising_at(moment_s: float) -> LoadTrace:
+        return replace(
+            GOOD,
+            server=tuple(
+                replace(s, preemptions=3 * (s.time_s >= moment_s)) for s in GOOD.server
+            ),
+        )
+
+    assert notes(load=rising_at(10)) == notes(load=rising_at(70)) == []
+    assert notes(load=rising_at(30)) == ["preempted"]
+    assert notes(load=with_samples(preemptions=None)) == []
+
+
+def test_notes_of_a_quiet_window_are_none() -> None:
+    assert notes() == []
+    assert {code for code, _, _ in NOTE_BOUNDARIES} == set(LOAD_NOTES)
+
+
+def emitted_codes(module: Any) -> set[str]:
+    """Collect what looks like a code in a module's functions: words with dashes."""
+    functions = [
+        node
+        for node in ast.parse(inspect.getsource(module)).body
+        if isinstance(node, ast.FunctionDef)
+    ]
+    return {
+        node.value
+        for function in functions
+        for node in ast.walk(function)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and (re.fullmatch(r"[a-z]+(-[a-z]+)+", node.value) or node.value == "preempted")
+    }
+
+
+def test_the_tables_list_exactly_the_codes_that_are_emitted() -> None:
+    assert emitted_codes(validity) == {*LOAD_RULES, *LOAD_NOTES}
+    emitted = emitted_codes(counter) | emitted_codes(circumstances)
+    assert emitted | emitted_codes(validity) == {*RULES, *NOTES}
+    assert not set(RULES) & set(NOTES)
+    assert COUNTER_NOTES
