@@ -48,8 +48,10 @@ class Procedure:
 
     @property
     def least_window_s(self) -> float:
-        """Shortest window accepted: the ramp-up may take up to half of what was asked."""
-        return min(self.min_window_s / 2, SHORTEST_TRUSTED_WINDOW_S)
+        """Shortest window accepted; half of what a user asked for below 30 s."""
+        if self.min_window_s >= SHORTEST_TRUSTED_WINDOW_S:
+            return SHORTEST_TRUSTED_WINDOW_S
+        return self.min_window_s / 2
 
     @property
     def least_ticks(self) -> int:

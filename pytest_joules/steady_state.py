@@ -23,6 +23,8 @@ from pytest_joules.errors import NoSteadyState
 from pytest_joules.trace import LoadTrace, ServerSample
 
 _MSER_BATCH = 5
+_LONGER = 1.25
+"""How much longer than the ramp-up an open-ended load keeps the engine full after it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,36 @@ class Work:
 
     start_index: int
     end_index: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far an open-ended load has come."""
+
+    batch_size: int
+    num_sent: int
+    num_finished: int
+    elapsed_s: float
+    """Since the first request was sent."""
+
+    full_after_s: float
+    """When request ``B`` finished, since the first was sent; 0 before."""
+
+    mean_request_s: float
+    """Mean time of the finished requests; 0 before the first."""
+
+    def is_enough(self, min_window_s: float) -> bool:
+        """Tell whether the load holds a window of ``min_window_s`` after its ramp-up.
+
+        The ramp-up may not be longer than the window, or it could not be told from it; and
+        both edges move inwards to the next finished request.
+        """
+        if self.num_finished < self.batch_size or self.num_sent < 3 * self.batch_size:
+            return False
+        ramp_up_s = max(self.full_after_s, self.mean_request_s)
+        edges_s = 2 * self.mean_request_s / self.batch_size
+        wanted_s = max(min_window_s, _LONGER * ramp_up_s)
+        return self.elapsed_s - ramp_up_s - edges_s >= wanted_s
 
 
 def finish_times(load: LoadTrace) -> tuple[float, ...]:

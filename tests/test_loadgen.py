@@ -243,7 +243,7 @@ def finish(loop: ClosedLoop, clock: _Clock, index: int) -> None:
     loop.take(
         RequestTrace(
             index=index,
-            sent_s=0.0,
+            sent_s=100.0,
             finish_s=clock.now_s,
             prompt_tokens=1,
             output_tokens=1,
@@ -258,7 +258,7 @@ def drawn(loop: ClosedLoop, most: int) -> int:
 def test_without_a_count_the_queue_lasts_until_the_window_has_passed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """B = 4: full at the 4th finish, t = 110; the window of 30 s ends at 140."""
+    """B = 4: full at the 4th finish, 10 s; edges 2 x 7.6 / 4 = 3.8 s; window 30 s: 143.8."""
     clock = _Clock()
     monkeypatch.setattr(loadgen, "monotonic", clock)
     loop = ClosedLoop(job(SHORT.but(num_requests=None), min_window_s=30.0), io.StringIO())
@@ -267,9 +267,9 @@ def test_without_a_count_the_queue_lasts_until_the_window_has_passed(
     for index, now_s in enumerate((101.0, 102.0, 105.0, 110.0, 120.0)):
         clock.now_s = now_s
         finish(loop, clock, index)
-    clock.now_s = 139.9
+    clock.now_s = 143.7
     assert drawn(loop, 1) == 1
-    clock.now_s = 140.0
+    clock.now_s = 143.9
     assert drawn(loop, 1) == 0
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pytest_joules.errors import NoSteadyState
 from pytest_joules.steady_state import (
+    Progress,
     Window,
     Work,
     finish_times,
@@ -227,3 +228,32 @@ def test_mser5_minimises_the_squared_standard_error_of_the_rest(series: list[flo
 
 def test_the_first_token_counts_not_the_sending() -> None:
     assert first_full_batch_s(HAND) == PREFILL_S
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "full_after_s", "mean_request_s", "enough_s"),
+    [
+        # ramp-up 10 s, edges 2 x 8 / 4 = 4 s, window 30 s
+        pytest.param(4, 10.0, 8.0, 44.0, id="the-window-asked-for"),
+        # ramp-up 100 s, edges 2 x 80 / 4 = 40 s, window 1.25 x 100 s
+        pytest.param(4, 100.0, 80.0, 265.0, id="longer-than-the-ramp-up"),
+        # the first request was short: ramp-up 12 s, edges 24 s, window 30 s
+        pytest.param(1, 2.0, 12.0, 66.0, id="one-slot"),
+    ],
+)
+def test_an_open_load_ends_when_it_holds_its_window(
+    batch_size: int, full_after_s: float, mean_request_s: float, enough_s: float
+) -> None:
+    progress = Progress(
+        batch_size=batch_size,
+        num_sent=3 * batch_size,
+        num_finished=2 * batch_size,
+        elapsed_s=enough_s,
+        full_after_s=full_after_s,
+        mean_request_s=mean_request_s,
+    )
+
+    assert progress.is_enough(30.0)
+    assert not replace(progress, elapsed_s=enough_s - 0.1).is_enough(30.0)
+    assert not replace(progress, num_sent=3 * batch_size - 1).is_enough(30.0)
+    assert not replace(progress, num_finished=batch_size - 1).is_enough(30.0)

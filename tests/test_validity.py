@@ -139,18 +139,18 @@ def test_a_shorter_window_is_accepted_where_the_user_asks_for_one() -> None:
     short = Window(start_s=20, end_s=30)
 
     assert codes(window=short, num_ticks=100) == ["window-short"]
-    assert codes(window=short, procedure=Procedure(min_window_s=10), num_ticks=100) == []
-    assert codes(window=short, procedure=Procedure(min_window_s=10.1), num_ticks=101) == [
+    assert codes(window=short, procedure=Procedure(min_window_s=20), num_ticks=100) == []
+    assert codes(window=short, procedure=Procedure(min_window_s=20.2), num_ticks=101) == [
         "window-short"
     ]
-    assert codes(window=short, procedure=Procedure(min_window_s=10), num_ticks=99) == [
+    assert codes(window=short, procedure=Procedure(min_window_s=20), num_ticks=99) == [
         "window-short"
     ]
 
 
 @pytest.mark.parametrize(
     ("min_window_s", "least_s", "least_ticks"),
-    [(60, 30, 300), (30, 30, 300), (15, 15, 150), (0.1, 0.1, 2)],
+    [(60, 30, 300), (30, 30, 300), (29, 14.5, 145), (15, 7.5, 75), (0.1, 0.05, 2)],
 )
 def test_least_window(min_window_s: float, least_s: float, least_ticks: int) -> None:
     procedure = Procedure(min_window_s=min_window_s)

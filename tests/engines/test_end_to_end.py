@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
@@ -51,7 +52,7 @@ TESTS = """
 class Project:
     """A user's repository, run by a pytest of its own."""
 
-    def __init__(self, path: Path, model: Path, stack: Stack, mock: MockNvml) -> None:
+    def __init__(self, path: Path, model: Path, *, stack: Stack, mock: MockNvml) -> None:
         self.path, self._env = path, {**os.environ, **mock.env()}
         env = ", ".join(f'{key} = "{value}"' for key, value in stack.env.items())
         (path / "pyproject.toml").write_text(
@@ -94,13 +95,16 @@ def follower(mock: MockNvml, tiny_model: Path) -> Iterator[Follower]:
 
 @pytest.fixture(scope="module")
 def project(
-    tmp_path_factory: pytest.TempPathFactory, tiny_model: Path, stack: Stack, mock: MockNvml
-) -> Project:
-    return Project(tmp_path_factory.mktemp("project"), tiny_model, stack, mock)
+    tiny_model: Path, stack: Stack, mock: MockNvml, follower: Follower
+) -> Iterator[Project]:
+    """The power follows the engine as long as the project is used."""
+    del follower
+    with tempfile.TemporaryDirectory() as folder:
+        yield Project(Path(folder), tiny_model, stack=stack, mock=mock)
 
 
 @pytest.fixture(scope="module")
-def baseline(project: Project, follower: Follower) -> Path:
+def baseline(project: Project) -> Path:
     run = project.run("--joules-record", "-k", "no_regression")
     assert run.returncode == 0, run.stdout + run.stderr
     (path,) = (project.path / "baselines" / "h200" / "vllm").rglob("*.json")
@@ -159,7 +163,6 @@ def test_an_engine_killed_while_measured_is_invalid_with_its_log(
     assert _until(lambda: follower.port() is None)
 
 
-@pytest.mark.usefixtures("follower")
 def test_a_starved_batch_is_invalid(project: Project) -> None:
     run = project.run("-k", "starved")
 

@@ -14,7 +14,7 @@ def test_a_failed_bound_names_point_unit_and_distance(joules):
     run.assert_outcomes(failed=1)
     run.stdout.fnmatch_lines(
         [
-            "E*assert 500 mJ/token (b-text-conversation-bf16-1gpu-b16-?????? on h200, fake) < 0.25",
+            "E*assert 500 mJ/token (b-text-*-bf16-1gpu-b16-?????? on h200, fake) < 0.25",
             "E*differs from the right one by +100.0 %",
         ]
     )

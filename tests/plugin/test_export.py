@@ -4,6 +4,8 @@ import json
 
 import pandas as pd
 
+from pytest_joules import Result
+
 
 def test_csv_holds_one_row_for_each_measurement(joules):
     joules.run("--joules-record")
@@ -19,8 +21,6 @@ def test_csv_holds_one_row_for_each_measurement(joules):
 
 
 def test_json_can_be_read_back_as_results(joules):
-    from pytest_joules import Result
-
     joules.run("--joules-record", "--joules-export=out.json")
 
     stored = json.loads((joules.path / "out.json").read_text())

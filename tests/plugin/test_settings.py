@@ -2,6 +2,8 @@
 
 import pytest
 
+from pytest_joules.options import DECLARED
+
 
 @pytest.mark.parametrize(
     ("args", "message"),
@@ -91,8 +93,6 @@ def test_an_unknown_marker_keyword_is_a_collection_error(joules):
 
 
 def test_every_option_is_in_the_help_and_in_the_ini(joules):
-    from pytest_joules.options import DECLARED
-
     text = " ".join(joules.run("--help").stdout.str().split())
     for option in DECLARED:
         assert option.flag or f"--joules-{option.name}" in text
