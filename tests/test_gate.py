@@ -122,6 +122,7 @@ def test_a_first_launch_decides_by_the_t_quantile():
     assert above.next_stack == "B"
 
 
+assert DESIGN.max_launches == 24, "the cases below spend exactly this budget"
 SURE = values(0.10, 0.101)
 DEFINED = [
     pytest.param({"baseline": STEADY, "new": values(0.0)}, Verdict.UNCHANGED, None, id="same"),
@@ -145,7 +146,7 @@ DEFINED = [
         id="baseline-of-one-launch",
     ),
     pytest.param(
-        {"baseline": values(0.0), "new": values(*[0.012, 0.018] * 10)},
+        {"baseline": values(0.0), "new": values(*[0.012, 0.018] * 12)},
         Verdict.INCONCLUSIVE,
         None,
         id="baseline-of-one-launch-and-no-old-stack",
@@ -217,7 +218,7 @@ DEFINED = [
         id="disturbed-again-and-again",
     ),
     pytest.param(
-        {"baseline": spread_out(8, 0.05), "new": spread_out(20, 0.05, 0.015)},
+        {"baseline": spread_out(8, 0.05), "new": spread_out(24, 0.05, 0.015)},
         Verdict.INCONCLUSIVE,
         None,
         id="budget-spent",

@@ -114,6 +114,8 @@ def scenario_section(name, setting, trials):
 LEVERS = {
     "no history, baseline of 8, window of 60 s": {"num_history_points": 0},
     "history of 11 points (the tables above)": {},
+    "no old stack to launch: only new launches": {"has_old": False},
+    "no old stack, baseline of 24": {"has_old": False, "num_baseline": 24},
     "window of 90 s (210 GPU s a launch)": {"window_s": 90},
     "baseline of 16": {"num_baseline": 16},
     "baseline of 24": {"num_baseline": 24},

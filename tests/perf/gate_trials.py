@@ -60,6 +60,9 @@ class Setting:
     history_spread: float = 0.0
     """How far the other points' noise differs from this one's, in ln of its sd."""
 
+    has_old: bool = True
+    """Whether the old stack can be launched beside the new one."""
+
     window_s: int = MEASURED_S
     trials: int = 4_000
     seed: int = 1
@@ -166,9 +169,9 @@ def gate(
     plan = planned_noise(setting, design)
     prior_sd, prior_df = _priors(design, draws, max_df)
     verdict = np.full(setting.trials, VERDICTS.index("inconclusive"))
-    launches = np.full(setting.trials, len(order(plan, k, has_old=True)))
+    launches = np.full(setting.trials, len(order(plan, k, has_old=setting.has_old)))
     live = np.arange(setting.trials)
-    for look in looks(plan, k, has_old=True):
+    for look in looks(plan, k, has_old=setting.has_old):
         prior = _Prior(design, prior_sd[live], prior_df)
         claims = decide(estimate(_sums(draws, live, look, k=k), prior), look, prior)
         now = np.select(
