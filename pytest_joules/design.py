@@ -45,7 +45,7 @@ class Design:
     """Bound on the chance of ``regression`` when nothing changed, and as much for
     ``improvement``. About half of it is used up, because ``unchanged`` stops most runs."""
 
-    beta: float = 0.036
+    beta: float = 0.038
     """Bound on the chance of ``unchanged`` when energy rose by the tolerance."""
 
     prior_sd: float = 0.015
