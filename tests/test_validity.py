@@ -139,18 +139,15 @@ def test_a_shorter_window_is_accepted_where_the_user_asks_for_one() -> None:
     short = Window(start_s=20, end_s=30)
 
     assert codes(window=short, num_ticks=100) == ["window-short"]
-    assert codes(window=short, procedure=Procedure(min_window_s=10), num_ticks=100) == []
-    assert codes(window=short, procedure=Procedure(min_window_s=10.1), num_ticks=101) == [
-        "window-short"
-    ]
-    assert codes(window=short, procedure=Procedure(min_window_s=10), num_ticks=99) == [
-        "window-short"
-    ]
+    assert codes(window=short, procedure=Procedure(min_window_s=20), num_ticks=100) == []
+    for asked_s, num_ticks in ((20.2, 101), (20, 99)):
+        procedure = Procedure(min_window_s=asked_s)
+        assert codes(window=short, procedure=procedure, num_ticks=num_ticks) == ["window-short"]
 
 
 @pytest.mark.parametrize(
     ("min_window_s", "least_s", "least_ticks"),
-    [(60, 30, 300), (30, 30, 300), (15, 15, 150), (0.1, 0.1, 2)],
+    [(100, 30, 300), (60, 30, 300), (30, 15, 150), (0.1, 0.05, 2)],
 )
 def test_least_window(min_window_s: float, least_s: float, least_ticks: int) -> None:
     procedure = Procedure(min_window_s=min_window_s)
@@ -213,8 +210,8 @@ def notes(
 NOTE_BOUNDARIES = [
     (
         "window-user-short",
-        {"procedure": Procedure(min_window_s=30)},
-        {"procedure": Procedure(min_window_s=29.9)},
+        {"energy": replace(STEADY, window=LONG)},
+        {"energy": replace(STEADY, window=replace(LONG, end_s=49.99))},
     ),
     (
         "window-drift",
