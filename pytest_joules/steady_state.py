@@ -16,11 +16,12 @@ not steady, since all requests begin at context = prompt (DESIGN, section 7).
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from pytest_joules.errors import NoSteadyState
-from pytest_joules.trace import LoadTrace, ServerSample
+from pytest_joules.trace import LoadTrace, RequestTrace, ServerSample
 
 _MSER_BATCH = 5
 
@@ -113,6 +114,21 @@ def mean_request_s(load: LoadTrace) -> float:
             "server's log."
         )
     return sum(answered) / len(answered)
+
+
+def expected_opening_s(answered: Iterable[RequestTrace]) -> float:
+    """Return when the window would open by what was answered so far; infinite while unknown.
+
+    For whoever offers load until the window is long enough: it opens with a request's end,
+    one mean request after the first was sent. Counting from the ``B``-th end instead leaves
+    nothing where one request is much longer than the others.
+    """
+    requests = sorted(answered, key=lambda request: request.finish_s)
+    if not requests:
+        return inf
+    mean_s = sum(r.finish_s - r.sent_s for r in requests) / len(requests)
+    earliest_s = min(r.sent_s for r in requests) + mean_s
+    return next((r.finish_s for r in requests if r.finish_s >= earliest_s), inf)
 
 
 def mser5(series: Sequence[float]) -> int:

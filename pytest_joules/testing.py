@@ -24,6 +24,7 @@ from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import ENGINES, Point, Request
 from pytest_joules.procedure import Procedure
 from pytest_joules.sources.live import LiveSource
+from pytest_joules.steady_state import expected_opening_s
 from pytest_joules.trace import (
     GpuIdentity,
     GpuTrace,
@@ -230,15 +231,14 @@ class FakeServer:
         slots = min(point.batch_size, self.machine.largest_batch or point.batch_size)
         free = [self.machine.now_s] * slots
         served: list[RequestTrace] = []
-        settled_s = float("inf")
         for request in point.requests():
             begin_s = heapq.heappop(free)
-            if self._is_enough(point, len(served)) and begin_s - settled_s >= min_window_s:
-                break
+            if self._is_enough(point, len(served)):
+                known = [r for r in served if r.finish_s <= begin_s]
+                if begin_s - expected_opening_s(known) >= min_window_s:
+                    break
             served.append(self._answer(request, begin_s))
             heapq.heappush(free, served[-1].finish_s)
-            if len(served) == 2 * slots:
-                settled_s = sorted(r.finish_s for r in served)[slots - 1]
         return served
 
     def _is_enough(self, point: Point, served: int) -> bool:

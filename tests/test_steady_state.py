@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ from pytest_joules.errors import NoSteadyState
 from pytest_joules.steady_state import (
     Window,
     Work,
+    expected_opening_s,
     finish_times,
     first_full_batch_s,
     full_batch_window,
@@ -227,3 +229,21 @@ def test_mser5_minimises_the_squared_standard_error_of_the_rest(series: list[flo
 
 def test_the_first_token_counts_not_the_sending() -> None:
     assert first_full_batch_s(HAND) == PREFILL_S
+
+
+@pytest.mark.parametrize(
+    ("answered", "expected"),
+    [
+        pytest.param([], math.inf, id="nothing-yet"),
+        # Ends 2, 3: a mean of 2.5 s after 0 is passed at 3.
+        pytest.param([0, 1], 3.0, id="both-of-the-first-batch"),
+        # All eight: 2.125 s after 0; the next end is at 3.
+        pytest.param(range(8), 3.0, id="all"),
+        # Sent at 3 and 4, ended at 5 and 6: 2 s after 3 is the first end.
+        pytest.param([3, 4], 5.0, id="sent-later"),
+    ],
+)
+def test_the_opening_can_be_told_while_requests_are_still_answered(
+    answered: list[int], expected: float
+) -> None:
+    assert expected_opening_s(HAND.requests[i] for i in answered) == expected
