@@ -26,6 +26,7 @@ from scipy.special import ndtr, ndtri
 
 _NODES = 401
 _FAR = 9.0
+_LINEAR = 1e-9
 
 
 def spent_hwang_shih_decani(information: float, total: float, gamma: float) -> float:
@@ -36,7 +37,7 @@ def spent_hwang_shih_decani(information: float, total: float, gamma: float) -> f
     Source:
         Hwang, Shih & DeCani 1990, equation 2.
     """
-    if gamma == 0:
+    if abs(gamma) < _LINEAR:
         return total * information
     return total * math.expm1(-gamma * information) / math.expm1(-gamma)
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 from pytest_joules.design import FOUND, Design
 from pytest_joules.gate import Decision, judge
-from pytest_joules.launch_value import LaunchValue, PooledNoise, launch_value
+from pytest_joules.launch_value import LaunchValue, PooledNoise, launch_value, pooled_noise
 from pytest_joules.launches import Launches
 from pytest_joules.point import Point
 from pytest_joules.result import Result
@@ -33,6 +33,11 @@ def launches(
 
 def _values(results: Iterable[Result]) -> tuple[LaunchValue, ...]:
     return tuple(launch_value(result) for result in results)
+
+
+def noise_between(groups: Iterable[Iterable[Result]]) -> PooledNoise:
+    """Pool the noise between launches; a group holds the launches of one point and stack."""
+    return pooled_noise(_values(group) for group in groups)
 
 
 def compare(

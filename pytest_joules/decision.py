@@ -42,7 +42,7 @@ class Sums:
     squares_elsewhere: Number = 0.0
     """Sum of squares of this session's launches of other points, about each one's mean."""
 
-    df_elsewhere: float = 0.0
+    df_elsewhere: Number = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ def estimate(sums: Sums, design: Design) -> Estimate:
     own = sums.squares_old + sums.squares_new
     pooled = (design.prior_df * design.prior_sd**2 + sums.squares_baseline + own) / df
     pooled = pooled * np.where(sums.spread_ratio > GROWN, sums.spread_ratio, 1.0) ** 2
-    seen = (own + sums.squares_elsewhere) / max(own_df + sums.df_elsewhere, 1.0)
+    seen = (own + sums.squares_elsewhere) / np.maximum(own_df + sums.df_elsewhere, 1.0)
     cautious = np.where(seen > GROWN * pooled, seen, pooled)
     return Estimate(
         change=sums.mean_new - _reference(sums, design, pooled),

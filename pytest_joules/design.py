@@ -45,7 +45,7 @@ class Design:
     """Bound on the chance of ``regression`` when nothing changed, and as much for
     ``improvement``. About half of it is used up, because ``unchanged`` stops most runs."""
 
-    beta: float = 0.04
+    beta: float = 0.038
     """Bound on the chance of ``unchanged`` when energy rose by the tolerance."""
 
     prior_sd: float = 0.015
@@ -60,7 +60,7 @@ class Design:
     min_launches_red: int = 2
     """New launches before a change is called: the first finding is confirmed afresh."""
 
-    max_launches: int = 20
+    max_launches: int = 24
     """Launches of one comparison with a baseline, both stacks together."""
 
     max_pairs: int = 12
@@ -69,8 +69,9 @@ class Design:
     max_repeats: int = 4
     """Launches set aside as disturbed before the comparison is given up."""
 
-    gamma: float = -1.0
-    """Hwang-Shih-DeCani parameter of ``alpha``'s spending."""
+    gamma: float = 1.0
+    """Hwang-Shih-DeCani parameter of ``alpha``'s spending: 1 spends early, -1 late. Early
+    finds a rise with fewer launches; the second launch keeps one alone from being red."""
 
     def __post_init__(self) -> None:
         for name in ("tolerance", "alpha", "beta", "prior_sd", "prior_df", "session_sd"):

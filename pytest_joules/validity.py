@@ -73,7 +73,7 @@ def load_notes(
 ) -> tuple[Reason, ...]:
     """Return what a reader should know though it invalidates nothing."""
     return (
-        *_short_note(procedure),
+        *_short_note(measured.window),
         *_drift_note(measured, procedure),
         *_preemption_note(load, measured.window),
     )
@@ -177,12 +177,13 @@ def _scrape_reasons(load: LoadTrace, window: Window, procedure: Procedure) -> It
             )
 
 
-def _short_note(procedure: Procedure) -> Iterator[Reason]:
-    if procedure.min_window_s < SHORTEST_TRUSTED_WINDOW_S:
+def _short_note(window: Window) -> Iterator[Reason]:
+    if window.duration_s < SHORTEST_TRUSTED_WINDOW_S:
         yield Reason(
             code="window-user-short",
-            text=f"--joules-window={procedure.min_window_s:g} is below "
-            f"{SHORTEST_TRUSTED_WINDOW_S:g} s: the noise of short windows is not known.",
+            text=f"steady state of {window.duration_s:.1f} s, shorter than "
+            f"{SHORTEST_TRUSTED_WINDOW_S:g} s: the noise of short windows is not known. "
+            "Measure for longer (--joules-window).",
         )
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_joules.boundaries import (
@@ -12,6 +12,7 @@ from pytest_joules.boundaries import (
     spent_pocock,
 )
 
+unhurried = settings(deadline=None)  # the first integration of each size is slow
 FIVE_LOOKS = (0.2, 0.4, 0.6, 0.8, 1.0)
 
 
@@ -53,6 +54,7 @@ def test_the_stated_error_is_the_error_of_simulated_paths():
     assert crossed == pytest.approx(spent, abs=0.002)
 
 
+@unhurried
 @given(st.floats(0.001, 0.2), st.floats(-4.0, 4.0), st.lists(st.floats(0.01, 1), min_size=1))
 def test_more_error_asks_for_less_evidence(total, gamma, steps):
     information = (np.cumsum(steps) / np.sum(steps)).tolist()

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_joules.compare import compare, explanation, launches
+from pytest_joules.compare import compare, explanation, launches, noise_between
 from pytest_joules.design import Design
 from pytest_joules.gate import judge
 from pytest_joules.launch_value import launch_value
@@ -91,7 +91,8 @@ def test_an_undecided_comparison_is_not_green():
 def test_a_spent_budget_advises():
     wide = [measured(0.5 * (1 + 0.06 * (i % 2)), i) for i in range(8)]
     seen = launches(
-        baseline=wide, new=[measured(0.5 * (1 + 0.09 * (i % 2))) for i in range(20)]
+        baseline=wide,
+        new=[measured(0.5 * (1 + 0.09 * (i % 2))) for i in range(DESIGN.max_launches)],
     )
 
     answer = compare(POINT, seen, DESIGN)
@@ -151,3 +152,13 @@ def test_the_sentence_needs_no_results():
 
     assert explanation(decision, DESIGN) == verdict_of([measured(0.5)]).explanation
     assert launch_value(measured(0.5)).launch_id == "launch-0"
+
+
+def test_noise_is_pooled_over_the_points_of_a_session():
+    """ln 0.5 and ln 0.6 lie 0.18232 apart: half its square, on one df each, twice."""
+    pair = [measured(0.5), measured(0.6)]
+
+    noise = noise_between([pair, pair, [measured(0.7)]])
+
+    assert noise.df == 2
+    assert noise.sum_squares == pytest.approx(2 * math.log(1.2) ** 2 / 2, rel=1e-6)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
@@ -18,6 +18,8 @@ from pytest_joules.verdict import Verdict
 
 HERE, THERE = ("GPU-here",), ("GPU-there",)
 DESIGN = Design()
+
+unhurried = settings(deadline=None)  # the first look at a design integrates its boundaries
 
 
 def values(*logs, board=HERE, **more):
@@ -122,6 +124,7 @@ def test_a_first_launch_decides_by_the_t_quantile():
     assert above.next_stack == "B"
 
 
+assert DESIGN.max_launches == 24, "the cases below spend exactly this budget"
 SURE = values(0.10, 0.101)
 DEFINED = [
     pytest.param({"baseline": STEADY, "new": values(0.0)}, Verdict.UNCHANGED, None, id="same"),
@@ -145,7 +148,7 @@ DEFINED = [
         id="baseline-of-one-launch",
     ),
     pytest.param(
-        {"baseline": values(0.0), "new": values(*[0.012, 0.018] * 10)},
+        {"baseline": values(0.0), "new": values(*[0.012, 0.018] * 12)},
         Verdict.INCONCLUSIVE,
         None,
         id="baseline-of-one-launch-and-no-old-stack",
@@ -217,7 +220,7 @@ DEFINED = [
         id="disturbed-again-and-again",
     ),
     pytest.param(
-        {"baseline": spread_out(8, 0.05), "new": spread_out(20, 0.05, 0.015)},
+        {"baseline": spread_out(8, 0.05), "new": spread_out(24, 0.05, 0.015)},
         Verdict.INCONCLUSIVE,
         None,
         id="budget-spent",
@@ -255,6 +258,15 @@ def test_what_a_reader_must_know_is_noted(given_launches, code):
     assert code in [note.code for note in judge(Launches(**given_launches), DESIGN).notes]
 
 
+def test_a_rise_must_overcome_the_noise_of_the_whole_session():
+    """+5 % is red, unless the session's other points vary by 5 % from launch to launch."""
+    seen = Launches(baseline=STEADY, new=values(0.05, 0.051), has_old=True)
+    loud = PooledNoise(sum_squares=10 * 0.05**2, df=10.0)
+
+    assert judge(seen, DESIGN).verdict is Verdict.REGRESSION
+    assert judge(replace(seen, elsewhere=loud), DESIGN).verdict is None
+
+
 def test_drift_cancels_in_pairs():
     """A launch 0.2 % dearer than the one before, in the order ABBA: no change at all."""
     y = [0.002 * i for i in range(8)]
@@ -289,6 +301,7 @@ logs = st.floats(-0.2, 0.2)
 groups = st.lists(logs, min_size=0, max_size=10)
 
 
+@unhurried
 @given(st.tuples(groups, groups, st.lists(logs, min_size=1, max_size=12)), st.floats(-3.0, 3.0))
 def test_scaling_every_launch_leaves_the_change(drawn, shift):
     baseline, old, new = drawn
@@ -310,6 +323,7 @@ def test_scaling_every_launch_leaves_the_change(drawn, shift):
     assert (there.num_old, there.num_new) == (here.num_old, here.num_new)
 
 
+@unhurried
 @given(
     st.integers(1, 12).flatmap(
         lambda n: st.tuples(*[st.lists(logs, min_size=n, max_size=n)] * 2)
@@ -339,6 +353,7 @@ _RANK = {Verdict.IMPROVEMENT: 0, Verdict.UNCHANGED: 1, Verdict.REGRESSION: 2}
 calm = st.floats(-0.01, 0.01)
 
 
+@unhurried
 @given(
     st.tuples(
         st.lists(calm, min_size=3, max_size=10),
@@ -364,6 +379,7 @@ def test_more_energy_never_makes_the_verdict_better(drawn, changes):
         assert _RANK[after] >= _RANK[before]
 
 
+@unhurried
 @given(groups, groups, st.lists(logs, min_size=1, max_size=12))
 def test_the_verdict_is_a_function_of_what_is_stored(baseline, old, new):
     def once():
@@ -374,6 +390,7 @@ def test_the_verdict_is_a_function_of_what_is_stored(baseline, old, new):
     assert repr(once()) == repr(once())
 
 
+@unhurried
 @given(groups, st.lists(logs, min_size=1, max_size=12))
 def test_the_interval_agrees_with_the_verdict(baseline, new):
     decision = judge(Launches(baseline=values(*baseline), new=values(*new)), DESIGN)

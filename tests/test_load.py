@@ -1,6 +1,7 @@
 """Generator and sampler as the real processes that they are, against a fake server."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,11 @@ SHORT = Point(
 class Watch:
     """A server's story, told in advance."""
 
-    def __init__(self, *, runs: bool = True, healthy: bool = True) -> None:
-        self._runs, self._healthy = runs, healthy
+    def __init__(self, *, dies_when: Callable[[], object] = bool, healthy: bool = True) -> None:
+        self._dies_when, self._healthy = dies_when, healthy
 
     def require_running(self) -> None:
-        if not self._runs:
+        if self._dies_when():
             raise ServerDied("it ended")
 
     def require_healthy(self) -> None:
@@ -93,12 +94,28 @@ def test_failed_requests_of_a_dying_server_are_its_death(tmp_path: Path) -> None
         offered(server, tmp_path, Watch(healthy=False))
 
 
+def test_a_load_that_was_given_up_because_the_server_died_is_its_death(tmp_path: Path) -> None:
+    with (
+        running(fault=lambda *_: "500") as server,
+        pytest.raises(ServerDied, match="does not answer"),
+    ):
+        offered(server, tmp_path, Watch(healthy=False))
+
+
+def test_a_load_that_was_given_up_though_the_server_lives_says_why(tmp_path: Path) -> None:
+    with (
+        running(fault=lambda *_: "500") as server,
+        pytest.raises(LoadError, match=r"failed one after the other.*EngineDeadError"),
+    ):
+        offered(server, tmp_path)
+
+
 def test_the_death_of_the_server_is_noticed_under_load(tmp_path: Path) -> None:
     with (
         running(fault=at(9, "hang")) as server,
         pytest.raises(ServerDied, match="it ended"),
     ):
-        offered(server, tmp_path, Watch(runs=False))
+        offered(server, tmp_path, Watch(dies_when=lambda: len(server.bodies) > 9))
 
 
 def test_a_deadline_that_passes_is_an_error_and_closes_the_sockets(tmp_path: Path) -> None:

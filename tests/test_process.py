@@ -218,7 +218,9 @@ HOLDER = """
 @contextmanager
 def holder(log: Path, then: str) -> "Iterator[subprocess.Popen[bytes]]":
     code = HOLDER.format(argv=python(TREE), log=str(log), then=then)
-    with subprocess.Popen([sys.executable, "-c", dedent(code)], cwd=ROOT) as parent:
+    with subprocess.Popen(
+        [sys.executable, "-c", dedent(code)], cwd=ROOT, start_new_session=True
+    ) as parent:
         try:
             yield parent
         finally:
@@ -237,6 +239,21 @@ def test_nothing_survives_when_the_holder_is_ended_by(
         parent.wait(PATIENCE_S)
 
     until(lambda: not live(log))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_nothing_survives_when_the_holders_whole_group_gets(
+    number: signal.Signals, tmp_path: Path
+) -> None:
+    """As Ctrl-C in a terminal and a CI runner's last word do."""
+    log = tmp_path / "log"
+    with holder(log, "import signal; signal.pause()") as parent:
+        until(lambda: len(logged_pids(log)) == 4)
+
+        os.killpg(parent.pid, number)
+        parent.wait(PATIENCE_S)
+
+        until(lambda: not live(log))
 
 
 def test_nothing_survives_when_a_fork_of_the_holder_keeps_the_pipe(tmp_path: Path) -> None:

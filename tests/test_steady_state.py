@@ -242,7 +242,7 @@ def test_the_first_token_counts_not_the_sending() -> None:
     ],
 )
 def test_an_open_load_ends_when_it_holds_its_window(
-    batch_size: int, full_after_s: float, mean_request_s: float, enough_s: float
+    *, batch_size: int, full_after_s: float, mean_request_s: float, enough_s: float
 ) -> None:
     progress = Progress(
         batch_size=batch_size,

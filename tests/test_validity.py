@@ -140,12 +140,9 @@ def test_a_shorter_window_is_accepted_where_the_user_asks_for_one() -> None:
 
     assert codes(window=short, num_ticks=100) == ["window-short"]
     assert codes(window=short, procedure=Procedure(min_window_s=20), num_ticks=100) == []
-    assert codes(window=short, procedure=Procedure(min_window_s=20.2), num_ticks=101) == [
-        "window-short"
-    ]
-    assert codes(window=short, procedure=Procedure(min_window_s=20), num_ticks=99) == [
-        "window-short"
-    ]
+    for asked_s, num_ticks in ((20.2, 101), (20, 99)):
+        procedure = Procedure(min_window_s=asked_s)
+        assert codes(window=short, procedure=procedure, num_ticks=num_ticks) == ["window-short"]
 
 
 @pytest.mark.parametrize(
@@ -213,8 +210,8 @@ def notes(
 NOTE_BOUNDARIES = [
     (
         "window-user-short",
-        {"procedure": Procedure(min_window_s=30)},
-        {"procedure": Procedure(min_window_s=29.9)},
+        {"energy": replace(STEADY, window=LONG)},
+        {"energy": replace(STEADY, window=replace(LONG, end_s=49.99))},
     ),
     (
         "window-drift",

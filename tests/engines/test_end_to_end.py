@@ -95,7 +95,7 @@ def follower(mock: MockNvml, tiny_model: Path) -> Iterator[Follower]:
 
 @pytest.fixture(scope="module")
 def project(
-    tiny_model: Path, stack: Stack, mock: MockNvml, follower: Follower
+    *, tiny_model: Path, stack: Stack, mock: MockNvml, follower: Follower
 ) -> Iterator[Project]:
     """The power follows the engine as long as the project is used."""
     del follower

@@ -1,7 +1,7 @@
 """Simulated comparisons, many at once: draws of launches and the gate's way through them."""
 
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -57,6 +57,12 @@ class Setting:
     num_history_points: int = 11
     """Other points whose baselines tell the noise; 0 leaves the design's own prior."""
 
+    history_spread: float = 0.0
+    """How far the other points' noise differs from this one's, in ln of its sd."""
+
+    has_old: bool = True
+    """Whether the old stack can be launched beside the new one."""
+
     window_s: int = MEASURED_S
     trials: int = 4_000
     seed: int = 1
@@ -81,6 +87,7 @@ class Draws:
     repeats: float
 
 
+@lru_cache(maxsize=2)
 def draw(setting: Setting, num_old: int = 12, num_new: int = 24) -> Draws:
     rng = np.random.default_rng(setting.seed)
     now = setting.noise_now or setting.noise
@@ -120,7 +127,7 @@ def _launches(setting, rng, *, noise, shape, sessions=None):
 def _history(setting, rng):
     """Draw the sums of squares that the other points' baselines give, as chi-squares.
 
-    Every point has the scenario's noise; its baseline spans the same number of sessions.
+    Every baseline spans the same number of sessions.
     """
     df = setting.num_history_points * max(setting.num_baseline - 1, 0)
     if df == 0:
@@ -128,7 +135,8 @@ def _history(setting, rng):
     some, _ = _launches(setting, rng, noise=setting.noise, shape=(20_000, setting.num_baseline))
     squares = some.var(axis=1) * setting.num_baseline
     picked = rng.integers(0, len(squares), (setting.trials, setting.num_history_points))
-    return squares[picked].sum(axis=1), float(df)
+    factors = np.exp(2 * rng.normal(0.0, setting.history_spread, picked.shape))
+    return (squares[picked] * factors).sum(axis=1), float(df)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,36 +150,49 @@ class Outcome:
         return float((self.verdict == VERDICTS.index(verdict)).mean())
 
 
-def gate(setting: Setting, design: Design, *, same_board: bool = True, max_df=60.0) -> Outcome:
+def planned_noise(setting: Setting, design: Design | None = None) -> Design:
+    """Return the design with the noise that its history shows on average."""
+    design = design or Design()
+    draws = draw(setting)
+    if not draws.history_df:
+        return design
+    launch_sd = float(np.sqrt((_priors(design, draws, np.inf)[0] ** 2).mean()))
+    return replace(design, prior_sd=round(launch_sd, 4))
+
+
+def gate(
+    setting: Setting, design: Design, *, same_board: bool = True, max_df: float = 60.0
+) -> Outcome:
     """Run the package's rule over every trial at once."""
     draws = draw(setting)
     k = setting.num_baseline if same_board else 0
-    plan = design
-    prior = _priors(design, draws, max_df)
+    plan = planned_noise(setting, design)
+    prior_sd, prior_df = _priors(design, draws, max_df)
     verdict = np.full(setting.trials, VERDICTS.index("inconclusive"))
-    launches = np.full(setting.trials, len(order(plan, k, has_old=True)))
+    launches = np.full(setting.trials, len(order(plan, k, has_old=setting.has_old)))
     live = np.arange(setting.trials)
-    for look in looks(plan, k, has_old=True):
-        if not live.size:
-            break
-        sums = _sums(draws, live, look, k=k)
-        claims = decide(estimate(sums, _Prior(design, prior, live)), look, design)
+    for look in looks(plan, k, has_old=setting.has_old):
+        prior = _Prior(design, prior_sd[live], prior_df)
+        claims = decide(estimate(_sums(draws, live, look, k=k), prior), look, prior)
         now = np.select(
             [claims.regression, claims.improvement, claims.unchanged], [0, 1, 2], default=3
         )
-        ended = now < 3
+        ended = now < VERDICTS.index("inconclusive")
         verdict[live[ended]] = now[ended]
         launches[live[ended]] = look.num_old + look.num_new
         live = live[~ended]
+        if not live.size:
+            break
     return Outcome(verdict=verdict, gpu_s=launches * setting.launch_s * draws.repeats)
 
 
 class _Prior:
     """A design whose prior differs from trial to trial."""
 
-    def __init__(self, design, prior, live):
-        self.prior_sd, self.prior_df = prior[0][live], prior[1]
+    def __init__(self, design, prior_sd, prior_df):
+        self.prior_sd, self.prior_df = prior_sd, prior_df
         self.session_sd, self.delta = design.session_sd, design.delta
+        self.min_launches_red = design.min_launches_red
 
 
 def _priors(design, draws, max_df):

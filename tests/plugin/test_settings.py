@@ -110,4 +110,4 @@ def test_a_short_window_is_marked(joules):
     run = joules.run("--joules-window=20")
 
     run.assert_outcomes(passed=1)
-    run.stdout.fnmatch_lines(["note: *--joules-window=20 is below 30 s*"])
+    run.stdout.fnmatch_lines(["note: *steady state of * s, shorter than 30 s*"])
