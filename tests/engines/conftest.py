@@ -17,6 +17,13 @@ VARIABLE = "JOULES_ENGINE_PYTHON"
 PATIENCE_S = 60
 
 
+def title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
 def gone(pids: frozenset[int]) -> bool:
     """Wait until no process is left; tell whether that came true."""
     deadline = monotonic() + PATIENCE_S
@@ -76,9 +83,9 @@ def launch(point: Point, stack: Stack) -> Launch:
     return Launch(points=(point, point.but(batch_size=4)), stack=stack, gpu="cpu")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def server(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
-    """One server for the whole session; that its end leaves nothing is asserted here."""
+    """One server for a module, so that two never share the memory; that its end leaves nothing is asserted here."""
     engine = VllmEngine(folder=tmp_path_factory.mktemp("launches"))
     with engine.started(launch) as running:
         yield running
