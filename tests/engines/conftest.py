@@ -85,7 +85,10 @@ def launch(point: Point, stack: Stack) -> Launch:
 
 @pytest.fixture(scope="module")
 def server(launch: Launch, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VllmServer]:
-    """One server for a module, so that two never share the memory; that its end leaves nothing is asserted here."""
+    """One server for a module, so that two never share the memory.
+
+    That its end leaves nothing is asserted here.
+    """
     engine = VllmEngine(folder=tmp_path_factory.mktemp("launches"))
     with engine.started(launch) as running:
         yield running
