@@ -101,9 +101,10 @@ class JoulesSession:
             JoulesError: The point could not be measured.
         """
         self.note(point, Wish.MEASURE)
-        if not self._of(point, self.stack) and point not in self.ledger.failures:
+        # Again where a launch ended with another point before it came to this one.
+        while not self._of(point, self.stack):
+            self._raise_failure(point)
             self._launch(self._open_points(point, self.stack), self.stack)
-        self._raise_failure(point)
         return self._of(point, self.stack)[0]
 
     def check(self, point: Point, tolerance: float | None = None) -> Comparison:
