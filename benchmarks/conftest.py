@@ -19,6 +19,7 @@ _MARKERS = (
     "paper_claim: recomputes a claim of the paper on recorded data",
     "live_form(models, task, ...): measures a claim's scale-free form",
 )
+_REGRESSION = {"models": ["Qwen/Qwen3-8B"], "task": "text-conversation"}
 _NO_MODEL = "no-model"
 _checker_key = pytest.StashKey[Any]()
 _left_out_key = pytest.StashKey[dict[str, int]]()
@@ -32,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "model" in metafunc.fixturenames:
         marker = metafunc.definition.get_closest_marker("live_form")
-        form = marker.kwargs if marker else {"models": [], "task": "text-conversation"}
+        form = marker.kwargs if marker else _REGRESSION
         models = _models(metafunc.config, form) or [_NO_MODEL]
         metafunc.parametrize("model", models, ids=lambda name: name.rsplit("/", 1)[-1])
 

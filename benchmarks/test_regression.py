@@ -1,6 +1,7 @@
 """The regression gate: energy per token against baselines or against an old stack.
 
-Models come from ``--joules-models``; batch sizes are those of a typical sweep.
+Models come from ``--joules-models``, Qwen 3 8B without it; batch sizes are those of a typical
+sweep.
 """
 
 import pytest

@@ -1,18 +1,24 @@
 """The ``joules`` command; each command is as thin as a hook."""
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
+from pytest_joules.errors import JoulesError
+
 app = typer.Typer(
     help="Energy per token, image and video of generative-AI inference.",
     no_args_is_help=True,
     add_completion=False,
 )
+imports = typer.Typer(help="Read measurements of other tools into this one's format.")
+app.add_typer(imports, name="import")
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
@@ -45,3 +51,36 @@ def doctor(
         Console().print(table)
     if any(finding.status == "problem" for finding in findings):
         raise typer.Exit(1)
+
+
+@imports.command()
+def mlenergy(
+    origin: Annotated[
+        str,
+        typer.Argument(
+            help="The leaderboard's folder of JSON files, a folder of the ML.ENERGY "
+            "benchmark's raw results, or 'hf' for the Hugging Face data set."
+        ),
+    ],
+    target: Annotated[Path, typer.Argument(help="Folder to make; it must not exist yet.")],
+    precision: Annotated[
+        str, typer.Option(help="Weight precision, for raw results of unknown models.")
+    ] = "",
+) -> None:
+    """Import ML.ENERGY measurements; TARGET appears whole or not at all.
+
+    Example: joules import mlenergy leaderboard/public/data recorded/
+    """
+    from pytest_joules.sources.importers import import_mlenergy  # noqa: PLC0415  pandas
+
+    _told(lambda: import_mlenergy(origin, target, precision=precision))
+    typer.echo(f"{target}: use it with --joules-source=recorded --joules-data={target}")
+
+
+def _told(job: Callable[[], object]) -> None:
+    """Run a job; a JoulesError is told in one line and ends with code 1."""
+    try:
+        job()
+    except JoulesError as error:
+        typer.echo(f"joules: {error}", err=True)
+        raise typer.Exit(1) from None

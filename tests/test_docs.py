@@ -1,0 +1,18 @@
+"""The documents say what the code does."""
+
+from pathlib import Path
+
+from pytest_joules import validity
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def rows(table):
+    return [f"| `{code}` | {text} |" for code, text in sorted(table.items())]
+
+
+def test_every_validity_rule_and_note_is_documented_as_it_is():
+    lines = (DOCS / "validity.md").read_text().splitlines()
+    listed = [line for line in lines if line.startswith("| `")]
+
+    assert listed == rows(validity.RULES) + rows(validity.NOTES)
