@@ -9,21 +9,17 @@ from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from pytest_joules import baseline
-from pytest_joules.compare import comparison, launches
-from pytest_joules.design import OLD, Design
 from pytest_joules.errors import (
-    BaselineMissing,
     Inconclusive,
     InvalidMeasurement,
     JoulesError,
     is_expected,
 )
-from pytest_joules.gate import judge
 from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.options import Options
 from pytest_joules.plan import Launch, Plan, Stack, plan, require_runs_on, server_key
 from pytest_joules.point import Point
-from pytest_joules.provenance import require_comparable
+from pytest_joules.referee import Referee
 from pytest_joules.result import Result
 from pytest_joules.sources import Source
 from pytest_joules.steady_state import Work
@@ -44,7 +40,6 @@ class Ledger:
     """Everything a session knows; the only state that changes."""
 
     wishes: dict[Point, set[Wish]] = field(default_factory=dict)
-    tolerances: dict[Point, float] = field(default_factory=dict)
     results: list[Result] = field(default_factory=list)
     """Every result in order, valid or not."""
 
@@ -76,7 +71,9 @@ class JoulesSession:
         self.stack = options.stack_named(options.stack)
         self.old_stack = options.stack_named(options.against) if options.against else None
         self._finished = finished
-        self._baselines: dict[Point, tuple[Result, ...]] = {}
+        self.referee = Referee(
+            options=options, source=source, stack=self.stack, old_stack=self.old_stack
+        )
 
     def note(self, point: Point, wish: Wish, tolerance: float | None = None) -> None:
         """Remember that a test will ask for a point.
@@ -87,7 +84,7 @@ class JoulesSession:
         require_runs_on(point, self.options.gpu)
         self.ledger.wishes.setdefault(point, set()).add(wish)
         if wish is Wish.CHECK:
-            self.ledger.tolerances[point] = tolerance or self.options.tolerance
+            self.referee.tolerances[point] = tolerance or self.options.tolerance
 
     def plan(self) -> Plan:
         """Return the launches of all noted points, each made once."""
@@ -141,47 +138,11 @@ class JoulesSession:
         return self.ledger.recorded[point]
 
     def _decide(self, point: Point) -> Stack | None:
-        """Ask the gate; return the stack to launch next, or ``None`` once decided."""
-        design = self._design(point)
-        seen = launches(
-            baseline=self._baseline(point),
-            old=self._of(point, self.old_stack) if self.old_stack else (),
-            new=self._of(point, self.stack),
-            has_old=self.old_stack is not None,
-        )
-        decision = judge(seen, design)
-        if decision.verdict is not None:
-            reference = self.options.against or "baseline"
-            self.ledger.comparisons[point] = comparison(
-                point, decision, design, reference=reference
-            )
-            return None
-        return self.old_stack if decision.next_stack == OLD else self.stack
-
-    def _design(self, point: Point) -> Design:
-        """Share the chance of a false alarm among all comparisons of the session."""
-        checks = sum(Wish.CHECK in wishes for wishes in self.ledger.wishes.values())
-        return Design(tolerance=self.ledger.tolerances[point]).divided(checks)
-
-    def _baseline(self, point: Point) -> tuple[Result, ...]:
-        if point not in self._baselines:
-            self._baselines[point] = self._loaded(point)
-        return self._baselines[point]
-
-    def _loaded(self, point: Point) -> tuple[Result, ...]:
-        options = self.options
-        try:
-            runs = baseline.runs_for(
-                options.baselines, point, options.gpu, source=self.source.name
-            )
-        except BaselineMissing:
-            if self.old_stack is None:
-                raise
-            return ()
-        ours = self.source.identity(self._launch_of([point], self.stack))
-        for run in runs:
-            require_comparable(ours, run.provenance.identity, point.id)
-        return runs
+        """Ask the referee; return the stack to launch next, or ``None`` once decided."""
+        ruling = self.referee.rule(point, self.ledger.of_stack)
+        if ruling.comparison is not None:
+            self.ledger.comparisons[point] = ruling.comparison
+        return ruling.next_stack
 
     def _open_points(self, first: Point, stack: Stack) -> list[Point]:
         """Return the points that the launch for ``first`` can serve and that need it."""
@@ -251,7 +212,8 @@ class JoulesSession:
         """Return the run whose work all later ones of the point repeat."""
         stacks = [self.stack, self.old_stack] if self.old_stack else [self.stack]
         here = [run for stack in stacks for run in self._of(point, stack)]
-        return next(iter([*self._baselines.get(point, ()), *here]), None)
+        stored = () if self.options.record else self.referee.known_runs(point)
+        return next(iter([*stored, *here]), None)
 
     def _keep(self, outcome: Outcome, stack: Stack) -> None:
         if isinstance(outcome, Failure):

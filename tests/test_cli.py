@@ -33,7 +33,8 @@ def test_doctor_without_a_driver_is_red_and_says_what_to_do(mock_nvml):
     assert all(finding["remedy"] for finding in problems)
 
 
-def test_doctor_prints_a_table(mock_nvml):
+@pytest.mark.usefixtures("mock_nvml")
+def test_doctor_prints_a_table():
     run = RUNNER.invoke(app, ["doctor"])
 
     assert "what" in run.stdout

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+import pytest_joules
+
 PACKAGE = Path(__file__).parents[1] / "pytest_joules"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_MODULE_LINES = 400
@@ -78,8 +80,6 @@ def test_collecting_energy_tests_imports_no_engine_and_no_meter(tmp_path):
 
 
 def test_the_public_names_are_listed_in_order_and_exist():
-    import pytest_joules
-
     assert pytest_joules.__all__ == sorted(pytest_joules.__all__)
     for name in pytest_joules.__all__:
         assert getattr(pytest_joules, name) is not None
