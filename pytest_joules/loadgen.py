@@ -24,7 +24,7 @@ from pytest_joules.completions import Ask, Client
 from pytest_joules.errors import LoadError
 from pytest_joules.load import KEY_VARIABLE, Job
 from pytest_joules.point import Point, Request
-from pytest_joules.steady_state import Progress
+from pytest_joules.steady_state import is_long_enough
 from pytest_joules.trace import RequestTrace
 
 FIRST_ID: Final = 1_000
@@ -104,9 +104,8 @@ class ClosedLoop:
         self._issued = 0
         self._finished = 0
         self._failed_in_a_row = 0
-        self._started_s = monotonic()
-        self._full_after_s = 0.0
-        self._answering_s = 0.0
+        self._answered: list[RequestTrace] = []
+        self._is_long = False
         self.given_up = ""
 
     def record(self, event: str, **values: Any) -> None:
@@ -124,25 +123,23 @@ class ClosedLoop:
         return following
 
     def _is_enough(self) -> bool:
-        if self._job.point.num_requests is not None:
-            return False
-        progress = Progress(
-            batch_size=self._job.point.batch_size,
-            num_sent=self._issued,
-            num_finished=self._finished,
-            elapsed_s=monotonic() - self._started_s,
-            full_after_s=self._full_after_s,
-            mean_request_s=self._answering_s / max(self._finished, 1),
+        point = self._job.point
+        return (
+            point.num_requests is None
+            and self._issued >= 3 * point.batch_size
+            and self._is_long
         )
-        return progress.is_enough(self._job.min_window_s)
 
     def take(self, answered: RequestTrace) -> None:
         """Remember how a request ended."""
         self.record("done", **asdict(answered))
         self._finished += 1
-        self._answering_s += answered.finish_s - answered.sent_s
-        if self._finished == self._job.point.batch_size:
-            self._full_after_s = answered.finish_s - self._started_s
+        self._answered.append(answered)
+        # It takes as long as there are answers: often enough is 16 times a batch.
+        if self._finished % max(1, self._job.point.batch_size // 16) == 0:
+            self._is_long = self._is_long or is_long_enough(
+                self._answered, min_window_s=self._job.min_window_s
+            )
         self._failed_in_a_row = self._failed_in_a_row + 1 if answered.error else 0
         limit = max(8, self._job.point.batch_size)
         if self._failed_in_a_row >= limit and not self.given_up:

@@ -4,7 +4,7 @@ The window opens at the latest of three moments and closes at one:
 
 1. the paper's rule: ``B`` requests have emitted their first token (section 2);
 2. one mean request time later, when the initial burst, whose contexts all grew together,
-   has been replaced by requests of mixed age;
+   has been replaced by requests of mixed age (mean of those answered before it closes);
 3. the truncation point of MSER-5 on the energy per work unit (White, 1997).
 
 It closes when request ``N - B`` finishes: that completion admits the last queued request,
@@ -16,15 +16,14 @@ not steady, since all requests begin at context = prompt (DESIGN, section 7).
 """
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from math import inf
 
 from pytest_joules.errors import NoSteadyState
-from pytest_joules.trace import LoadTrace, ServerSample
+from pytest_joules.trace import LoadTrace, RequestTrace, ServerSample
 
 _MSER_BATCH = 5
-_LONGER = 1.25
-"""How much longer than the ramp-up an open-ended load keeps the engine full after it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,36 +57,6 @@ class Work:
     end_index: int
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """How far an open-ended load has come."""
-
-    batch_size: int
-    num_sent: int
-    num_finished: int
-    elapsed_s: float
-    """Since the first request was sent."""
-
-    full_after_s: float
-    """When request ``B`` finished, since the first was sent; 0 before."""
-
-    mean_request_s: float
-    """Mean time of the finished requests; 0 before the first."""
-
-    def is_enough(self, min_window_s: float) -> bool:
-        """Tell whether the load holds a window of ``min_window_s`` after its ramp-up.
-
-        The ramp-up may not be longer than the window, or it could not be told from it; and
-        both edges move inwards to the next finished request.
-        """
-        if self.num_finished < self.batch_size or self.num_sent < 3 * self.batch_size:
-            return False
-        ramp_up_s = max(self.full_after_s, self.mean_request_s)
-        edges_s = 2 * self.mean_request_s / self.batch_size
-        wanted_s = max(min_window_s, _LONGER * ramp_up_s)
-        return self.elapsed_s - ramp_up_s - edges_s >= wanted_s
-
-
 def finish_times(load: LoadTrace) -> tuple[float, ...]:
     """Return when the requests ended, ascending; a failed one gives back its slot, too."""
     return tuple(sorted(request.finish_s for request in load.requests))
@@ -103,7 +72,7 @@ def first_full_batch_s(load: LoadTrace) -> float:
     for sample in load.server:
         if sample.first_tokens - before >= load.max_concurrency:
             return sample.time_s
-    mean_request_s(load)  # raises where no request was answered, which explains it
+    _require_answers(load)  # which would explain it
     raise NoSteadyState(
         f"the server never had {load.max_concurrency} requests decoding: it counted "
         f"{_counted(load.server)} first tokens. Its batch is smaller than asked (KV cache, "
@@ -132,19 +101,52 @@ def last_full_batch_s(load: LoadTrace) -> float:
 
 
 def mean_request_s(load: LoadTrace) -> float:
-    """Return the mean time from sending a request to its answer.
+    """Return the mean time from sending a request to its answer, while all slots were busy.
+
+    The last ``B`` requests do not count: they are the longest of those in flight, and whoever
+    offers the load cannot know them when deciding that it was long enough.
 
     Raises:
-        NoSteadyState: None was answered.
+        NoSteadyState: None was answered, or no more were offered than fit at once.
     """
-    answered = [r.finish_s - r.sent_s for r in load.requests if r.error is None]
+    _require_answers(load)
+    end_s = last_full_batch_s(load)
+    answered = [
+        r.finish_s - r.sent_s for r in load.requests if r.error is None and r.finish_s <= end_s
+    ]
     if not answered:
-        first = load.requests[0].error if load.requests else "none was offered"
         raise NoSteadyState(
-            f"none of {len(load.requests)} requests was answered; the first: {first}. See the "
-            "server's log."
+            f"no request was answered while all {load.max_concurrency} slots were busy; offer "
+            "more requests (num_requests)."
         )
     return sum(answered) / len(answered)
+
+
+def _require_answers(load: LoadTrace) -> None:
+    if any(request.error is None for request in load.requests):
+        return
+    first = load.requests[0].error if load.requests else "none was offered"
+    raise NoSteadyState(
+        f"none of {len(load.requests)} requests was answered; the first: {first}. See the "
+        "server's log."
+    )
+
+
+def is_long_enough(answered: Collection[RequestTrace], *, min_window_s: float) -> bool:
+    """Tell, when a slot becomes free, whether the window is long if nothing more is sent.
+
+    ``B - 1`` requests are then in flight, so request ``N - B`` was the last but one to end.
+    The window opens with a request's end, one mean request after the first was sent; it must
+    be as long as asked, and longer than the ramp-up. Counting from the ``B``-th end instead
+    leaves nothing where one request is much longer than the others.
+    """
+    inside = sorted(answered, key=lambda request: request.finish_s)[:-1]
+    if not inside:
+        return False
+    began_s = min(r.sent_s for r in inside)
+    mean_s = sum(r.finish_s - r.sent_s for r in inside) / len(inside)
+    opened_s = next((r.finish_s for r in inside if r.finish_s >= began_s + mean_s), inf)
+    return inside[-1].finish_s - opened_s >= max(min_window_s, opened_s - began_s)
 
 
 def mser5(series: Sequence[float]) -> int:

@@ -24,7 +24,7 @@ from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import ENGINES, Point, Request
 from pytest_joules.procedure import Procedure
 from pytest_joules.sources.live import LiveSource
-from pytest_joules.steady_state import Progress
+from pytest_joules.steady_state import is_long_enough
 from pytest_joules.trace import (
     GpuIdentity,
     GpuTrace,
@@ -233,35 +233,19 @@ class FakeServer:
         served: list[RequestTrace] = []
         for request in point.requests():
             begin_s = heapq.heappop(free)
-            self._require_alive(point, len(served))
-            if point.num_requests is None and self._is_enough(
-                point, served, begin_s, min_window_s=min_window_s
-            ):
-                break
+            if self._is_enough(point, len(served)):
+                known = [r for r in served if r.finish_s <= begin_s]
+                if is_long_enough(known, min_window_s=min_window_s):
+                    break
             served.append(self._answer(request, begin_s))
             heapq.heappush(free, served[-1].finish_s)
         return served
 
-    def _require_alive(self, point: Point, served: int) -> None:
+    def _is_enough(self, point: Point, served: int) -> bool:
         limit = self.machine.dies_after_requests
         if limit is not None and served >= limit:
             raise ServerDied(f"{point.id}: the fake engine ended after {served} requests")
-
-    def _is_enough(
-        self, point: Point, served: list[RequestTrace], now_s: float, *, min_window_s: float
-    ) -> bool:
-        finished = sorted(r.finish_s for r in served if r.finish_s <= now_s)
-        taken_s = sum(r.finish_s - r.sent_s for r in served if r.finish_s <= now_s)
-        full = finished[point.batch_size - 1 : point.batch_size]
-        progress = Progress(
-            batch_size=point.batch_size,
-            num_sent=len(served),
-            num_finished=len(finished),
-            elapsed_s=now_s - self.machine.now_s,
-            full_after_s=full[0] - self.machine.now_s if full else 0.0,
-            mean_request_s=taken_s / max(len(finished), 1),
-        )
-        return progress.is_enough(min_window_s)
+        return point.num_requests is None and served >= 3 * point.batch_size
 
     def _answer(self, request: Request, begin_s: float) -> RequestTrace:
         step_s = self.machine.step_s

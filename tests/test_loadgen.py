@@ -243,7 +243,7 @@ def finish(loop: ClosedLoop, clock: _Clock, index: int) -> None:
     loop.take(
         RequestTrace(
             index=index,
-            sent_s=100.0,
+            sent_s=clock.now_s - 8,
             finish_s=clock.now_s,
             prompt_tokens=1,
             output_tokens=1,
@@ -255,21 +255,25 @@ def drawn(loop: ClosedLoop, most: int) -> int:
     return sum(loop.next() is not None for _ in range(most))
 
 
-def test_without_a_count_the_queue_lasts_until_the_window_has_passed(
+def test_without_a_count_the_queue_lasts_until_the_window_is_long_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """B = 4: full at the 4th finish, 10 s; edges 2 x 7.6 / 4 = 3.8 s; window 30 s: 143.8."""
+    """Requests of 8 s end every 2 s: the window opens with the first end at 102 s.
+
+    When that of 132 s is the last but one, it is 30 s long.
+    """
     clock = _Clock()
     monkeypatch.setattr(loadgen, "monotonic", clock)
     loop = ClosedLoop(job(SHORT.but(num_requests=None), min_window_s=30.0), io.StringIO())
 
     assert drawn(loop, 16) == 16
-    for index, now_s in enumerate((101.0, 102.0, 105.0, 110.0, 120.0)):
-        clock.now_s = now_s
+    for index in range(16):
+        clock.now_s = 102.0 + 2 * index
         finish(loop, clock, index)
-    clock.now_s = 143.7
+    assert clock.now_s == 132.0
     assert drawn(loop, 1) == 1
-    clock.now_s = 143.9
+    clock.now_s = 134.0
+    finish(loop, clock, 16)
     assert drawn(loop, 1) == 0
 
 
@@ -281,9 +285,9 @@ def test_without_a_count_at_least_three_batches_are_offered(
     loop = ClosedLoop(job(SHORT.but(num_requests=None), min_window_s=0.0), io.StringIO())
 
     assert drawn(loop, 4) == 4
-    for index in range(4):
+    for index in range(10):
+        clock.now_s = 102.0 + 2 * index
         finish(loop, clock, index)
-    clock.now_s = 1e6
     assert drawn(loop, 100) == 8
 
 

@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 
 from pytest_joules.errors import NoSteadyState
 from pytest_joules.steady_state import (
-    Progress,
     Window,
     Work,
     finish_times,
     first_full_batch_s,
     full_batch_window,
+    is_long_enough,
     last_full_batch_s,
     mean_request_s,
     mser5,
@@ -25,14 +25,14 @@ from tests.fakes.traces import PREFILL_S, closed_loop
 # Two slots, eight requests, the first one of 3 s and the others of 2 s:
 #   slot A  |0   3|3 5|5 7|7 9|        first tokens of 0 and 1 at 0.5
 #   slot B  |1  2|2 4|4 6|6 8|         ends at 2, 3, 4, 5, 6, 7, 8, 9
-# Full from 0.5 to the sixth end at 7; a mean request takes (3 + 7 x 2) / 8 = 2.125 s.
+# Full from 0.5 to the sixth end at 7; until then a request takes (3 + 5 x 2) / 6 s on average.
 HAND = closed_loop([3, 2, 2, 2, 2, 2, 2, 2], slots=2)
 
 
 def test_the_full_batch_lasts_from_the_second_first_token_to_the_sixth_end() -> None:
     assert finish_times(HAND) == (2, 3, 4, 5, 6, 7, 8, 9)
     assert full_batch_window(HAND) == Window(start_s=0.5, end_s=7.0)
-    assert mean_request_s(HAND) == 2.125
+    assert mean_request_s(HAND) == 13 / 6
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,8 @@ def test_every_slot_is_busy_throughout_the_window(data: st.DataObject, slots: in
         assert sum(r.sent_s <= t < r.finish_s for r in load.requests) == slots
     # All three rules, by counting: B first tokens, one mean request, and no later than that.
     firsts = sorted(r.first_token_s for r in load.requests)
-    mean_s = float(np.mean(durations_s))
+    in_time = [r for r in load.requests if r.finish_s <= finish_times(load)[-slots - 1]]
+    mean_s = float(np.mean([r.finish_s - r.sent_s for r in in_time]))
     assert window.start_s >= firsts[slots - 1] + mean_s
     assert sum(r.finish_s <= window.start_s for r in load.requests) >= work.start_index
     before = [t for t in finish_times(load) if t < window.start_s]
@@ -231,29 +232,28 @@ def test_the_first_token_counts_not_the_sending() -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "full_after_s", "mean_request_s", "enough_s"),
+    ("answered", "min_window_s", "expected"),
     [
-        # ramp-up 10 s, edges 2 x 8 / 4 = 4 s, window 30 s
-        pytest.param(4, 10.0, 8.0, 44.0, id="the-window-asked-for"),
-        # ramp-up 100 s, edges 2 x 80 / 4 = 40 s, window 1.25 x 100 s
-        pytest.param(4, 100.0, 80.0, 265.0, id="longer-than-the-ramp-up"),
-        # the first request was short: ramp-up 12 s, edges 24 s, window 30 s
-        pytest.param(1, 2.0, 12.0, 66.0, id="one-slot"),
+        pytest.param([], 0.0, False, id="nothing-yet"),
+        pytest.param([0], 0.0, False, id="one"),
+        # Ends at 2, 3, ... 9; with eight answered the window would close with the end at 8.
+        # A mean request of the seven takes 15 / 7 s, so that it opens at 3.
+        pytest.param(range(8), 5.0, True, id="as-long-as-asked"),
+        pytest.param(range(8), 5.1, False, id="shorter-than-asked"),
+        # Closing at 6 it is as long as the 3 s of ramp-up, closing at 5 it is not.
+        pytest.param(range(6), 1.0, True, id="as-long-as-the-ramp-up"),
+        pytest.param(range(5), 1.0, False, id="shorter-than-the-ramp-up"),
     ],
 )
-def test_an_open_load_ends_when_it_holds_its_window(
-    *, batch_size: int, full_after_s: float, mean_request_s: float, enough_s: float
+def test_whether_it_lasts_long_enough_is_told_while_it_lasts(
+    answered: list[int], min_window_s: float, *, expected: bool
 ) -> None:
-    progress = Progress(
-        batch_size=batch_size,
-        num_sent=3 * batch_size,
-        num_finished=2 * batch_size,
-        elapsed_s=enough_s,
-        full_after_s=full_after_s,
-        mean_request_s=mean_request_s,
-    )
+    known = [HAND.requests[i] for i in answered]
 
-    assert progress.is_enough(30.0)
-    assert not replace(progress, elapsed_s=enough_s - 0.1).is_enough(30.0)
-    assert not replace(progress, num_sent=3 * batch_size - 1).is_enough(30.0)
-    assert not replace(progress, num_finished=batch_size - 1).is_enough(30.0)
+    assert is_long_enough(known, min_window_s=min_window_s) is expected
+
+
+def test_requests_that_all_ended_in_the_drain_are_no_steady_state() -> None:
+    # One is left to end in time, and it failed.
+    with pytest.raises(NoSteadyState, match="no request was answered while all 2 slots"):
+        mean_request_s(failed(HAND, 0, 1, 2, 3, 4, 5))

@@ -31,8 +31,8 @@ class Server(Protocol):
 
         Args:
             point: What to offer; ``batch_size`` requests are kept in flight.
-            min_window_s: Where ``point.num_requests`` is ``None``: go on until this many
-                seconds have passed since ``batch_size`` requests had finished.
+            min_window_s: Where ``point.num_requests`` is ``None``: go on until the window
+                is that long (``steady_state.is_long_enough``).
             deadline_s: Seconds after which the load is given up.
 
         Raises:
