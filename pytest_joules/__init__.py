@@ -7,6 +7,8 @@ that a repository which merely has the plugin installed imports nothing heavy.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from pytest_joules.version import __version__
+
 if TYPE_CHECKING:  # for type checkers and editors; at run time ``__getattr__`` answers
     from pytest_joules import expect, strategies
     from pytest_joules.expect import best
@@ -15,8 +17,16 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time ``__getattr__`` 
     from pytest_joules.tasks import Lengths
     from pytest_joules.verdict import Verdict
 
-__version__ = "0.1.0"
-__all__ = ["Lengths", "Point", "Result", "Verdict", "best", "expect", "strategies"]
+__all__ = [
+    "Lengths",
+    "Point",
+    "Result",
+    "Verdict",
+    "__version__",
+    "best",
+    "expect",
+    "strategies",
+]
 
 _HOMES = {
     "Lengths": "tasks",

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pytest_joules import catalog, nvml, rapl
+from pytest_joules import catalog
+from pytest_joules.counter.ticks import counter_tick_s, ticks
 from pytest_joules.errors import MeterError
-from pytest_joules.meter import Recording, ZeusMeter
-from pytest_joules.ticks import counter_tick_s, ticks
+from pytest_joules.meter import Recording, ZeusMeter, nvml, rapl
 from pytest_joules.trace import GpuTrace
 from pytest_joules.units import si
 

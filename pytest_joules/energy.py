@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from pytest_joules.counter.ticks import sharp_ticks
 from pytest_joules.errors import LoadError, MeterError, NoSteadyState
 from pytest_joules.steady_state import Window
-from pytest_joules.ticks import sharp_ticks
 from pytest_joules.trace import GpuTrace, LoadTrace, Reading
 
 Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from pytest_joules import __version__
 from pytest_joules.assess import Measured, assess
 from pytest_joules.catalog import gpu_slug
 from pytest_joules.engines import Engine, Server
@@ -20,6 +19,7 @@ from pytest_joules.provenance import Context, Identity, Provenance
 from pytest_joules.result import Result, SourceName
 from pytest_joules.steady_state import Work
 from pytest_joules.trace import GpuIdentity, MeterTrace
+from pytest_joules.version import __version__
 
 __tracebackhide__ = is_expected
 

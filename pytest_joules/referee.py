@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pytest_joules import baseline
-from pytest_joules.compare import comparison, launches, noise_between
-from pytest_joules.design import OLD, Design, known_noise, require_tolerance
 from pytest_joules.errors import BaselineError, BaselineMissing, is_expected
 from pytest_joules.gate import judge
+from pytest_joules.gate.compare import comparison, launches, noise_between
+from pytest_joules.gate.design import OLD, Design, known_noise, require_tolerance
 from pytest_joules.options import Options
 from pytest_joules.plan import Stack, plan
 from pytest_joules.point import Point

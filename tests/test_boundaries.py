@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_joules.boundaries import (
+from pytest_joules.gate.boundaries import (
     critical_values,
     spent_hwang_shih_decani,
     spent_obrien_fleming,

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from pytest_joules.compare import compare, explanation, launches, noise_between
-from pytest_joules.design import Design
 from pytest_joules.gate import judge
-from pytest_joules.launch_value import launch_value
+from pytest_joules.gate.compare import compare, explanation, launches, noise_between
+from pytest_joules.gate.design import Design
+from pytest_joules.gate.launch_value import launch_value
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity, Provenance
 from pytest_joules.result import Evidence, Result

@@ -8,7 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import pytest_joules
-from pytest_joules.circumstances import BRAKES, GPU_CHANGED, POWER_CAP
 from pytest_joules.counter import (
     COUNTER_RULES,
     CounterLimits,
@@ -18,6 +17,7 @@ from pytest_joules.counter import (
     energy_at_ticks,
     meter_reasons,
 )
+from pytest_joules.counter.circumstances import BRAKES, GPU_CHANGED, POWER_CAP
 from pytest_joules.errors import MeterError
 from pytest_joules.trace import GpuIdentity, GpuTrace, MeterTrace, Reading
 
@@ -469,7 +469,8 @@ def test_a_reason_gives_value_expectation_and_remedy():
 
 def test_every_rule_is_listed():
     source = "".join(
-        (PACKAGE / name).read_text() for name in ("counter.py", "circumstances.py")
+        (PACKAGE / name).read_text()
+        for name in ("counter/__init__.py", "counter/circumstances.py")
     )
     notes_of_ours = {"counter-unchecked", "power-capped", "clocks-unseen", "processes-unseen"}
 

@@ -5,7 +5,8 @@ import math
 import pytest
 from scipy.stats import norm
 
-from pytest_joules.design import (
+from pytest_joules.errors import ConfigurationError
+from pytest_joules.gate.design import (
     Design,
     detectable_change,
     known_noise,
@@ -14,8 +15,7 @@ from pytest_joules.design import (
     require_tolerance,
     variance,
 )
-from pytest_joules.errors import ConfigurationError
-from pytest_joules.launch_value import PooledNoise
+from pytest_joules.gate.launch_value import PooledNoise
 
 
 @pytest.mark.parametrize(

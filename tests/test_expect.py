@@ -15,9 +15,9 @@ from pytest_joules.errors import (
     NotMeasured,
     OrderingFailed,
 )
+from pytest_joules.expect.terms import Given, Terms
 from pytest_joules.provenance import Context, Identity, Provenance
 from pytest_joules.result import Reason, Result
-from pytest_joules.terms import Given, Terms
 from tests.fakes.results import make_evidence, make_result
 
 BATCHES = (8, 16, 32, 64, 128)

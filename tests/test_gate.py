@@ -9,11 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t as student
 
-from pytest_joules.decision import Sums, decide, estimate
-from pytest_joules.design import Design, looks
 from pytest_joules.gate import Decision, judge, next_launch
-from pytest_joules.launch_value import LaunchValue, PooledNoise
-from pytest_joules.launches import Launches
+from pytest_joules.gate.decision import Sums, decide, estimate
+from pytest_joules.gate.design import Design, looks
+from pytest_joules.gate.launch_value import LaunchValue, PooledNoise
+from pytest_joules.gate.launches import Launches
 from pytest_joules.verdict import Verdict
 
 HERE, THERE = ("GPU-here",), ("GPU-there",)

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pytest_joules.design import Design, known_noise
 from pytest_joules.gate import judge
-from pytest_joules.launch_value import LaunchValue, PooledNoise
-from pytest_joules.launches import Launches
-from pytest_joules.noise import TYPICAL
+from pytest_joules.gate.design import Design, known_noise
+from pytest_joules.gate.launch_value import LaunchValue, PooledNoise
+from pytest_joules.gate.launches import Launches
+from pytest_joules.gate.noise import TYPICAL
 
 DESIGN = Design(prior_sd=0.0143)
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_joules.launch_value import (
+from pytest_joules.gate.launch_value import (
     LaunchValue,
     clip,
     launch_value,

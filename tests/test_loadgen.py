@@ -14,11 +14,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_joules import loadgen
-from pytest_joules.completions import Answer
 from pytest_joules.errors import LoadError
 from pytest_joules.load import Job
-from pytest_joules.loadgen import ClosedLoop, ask, is_streamed, prompt_ids, run
+from pytest_joules.load import generator as loadgen
+from pytest_joules.load.completions import Answer
+from pytest_joules.load.generator import ClosedLoop, ask, is_streamed, prompt_ids, run
 from pytest_joules.point import Point, Request
 from pytest_joules.tasks import Lengths
 from pytest_joules.trace import RequestTrace

@@ -14,8 +14,8 @@ import pytest_joules
 from pytest_joules.counter import GPU_CHANGED, energy_at_ticks
 from pytest_joules.errors import FormatError, MeterError
 from pytest_joules.meter import PERIOD_S, ZeusMeter, read_trace
-from pytest_joules.rapl import Total, domains
-from pytest_joules.visible import visible_indices
+from pytest_joules.meter.rapl import Total, domains
+from pytest_joules.meter.visible import visible_indices
 from tests.fakes.mock_nvml import NOT_SUPPORTED, MockNvml
 from tests.fakes.waiting import wait_until
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pytest_joules.noise import (
+from pytest_joules.gate.noise import (
     INCIDENT,
     MEASURED_S,
     QUIET,

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_joules.errors import LoadError
-from pytest_joules.scrape import fetch, server_sample
+from pytest_joules.load.scrape import fetch, server_sample
 from tests.fakes.openai_server import running
 
 # Two engines of one server, as vLLM writes them; most lines are not needed.

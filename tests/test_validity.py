@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pytest_joules import circumstances, counter, validity
+from pytest_joules import counter, validity
+from pytest_joules.counter import circumstances
 from pytest_joules.energy import WindowEnergy
 from pytest_joules.procedure import Procedure
 from pytest_joules.steady_state import Window, full_batch_window

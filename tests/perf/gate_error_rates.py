@@ -17,8 +17,8 @@ from gate_rivals import RIVALS
 from gate_sessions import Session, run_sessions
 from gate_trials import Outcome, Setting, gate, windows
 
-from pytest_joules.design import Design
-from pytest_joules.noise import INCIDENT, NOISY, OTHER_GPU, QUIET, TYPICAL
+from pytest_joules.gate.design import Design
+from pytest_joules.gate.noise import INCIDENT, NOISY, OTHER_GPU, QUIET, TYPICAL
 
 CHANGES = (0.0, 0.03, 0.05, 0.10)
 DESIGN = Design()

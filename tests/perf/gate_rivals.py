@@ -11,14 +11,14 @@ from gate_trials import VERDICTS, Outcome, Setting, draw, planned_noise
 from scipy.special import ndtr, ndtri, stdtrit
 from scipy.stats import mannwhitneyu
 
-from pytest_joules.boundaries import (
+from pytest_joules.gate.boundaries import (
     critical_values,
     spent_hwang_shih_decani,
     spent_pocock,
 )
-from pytest_joules.decision import Sums, estimate
-from pytest_joules.design import Design, order, variance
-from pytest_joules.noise import (
+from pytest_joules.gate.decision import Sums, estimate
+from pytest_joules.gate.design import Design, order, variance
+from pytest_joules.gate.noise import (
     gpu_effects,
     launch_effects,
     log_series,

@@ -5,9 +5,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from gate_trials import RAMP_UP_S, START_S, VERDICTS, windows
 
-from pytest_joules.decision import Sums, decide, estimate
-from pytest_joules.design import Design, looks
-from pytest_joules.noise import MEASURED_S, Noise, launch_effects, session_effects
+from pytest_joules.gate.decision import Sums, decide, estimate
+from pytest_joules.gate.design import Design, looks
+from pytest_joules.gate.noise import MEASURED_S, Noise, launch_effects, session_effects
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,10 +5,10 @@ from functools import cache, lru_cache
 
 import numpy as np
 
-from pytest_joules.design import Design, looks, order
 from pytest_joules.gate import Sums, decide, estimate
-from pytest_joules.launch_value import MAX_CLIPPED_SHARE, clip
-from pytest_joules.noise import (
+from pytest_joules.gate.design import Design, looks, order
+from pytest_joules.gate.launch_value import MAX_CLIPPED_SHARE, clip
+from pytest_joules.gate.noise import (
     MEASURED_S,
     Noise,
     gpu_effects,

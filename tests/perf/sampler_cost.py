@@ -16,9 +16,9 @@ import psutil
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
+from pytest_joules.counter.ticks import counter_tick_s, energy_at_ticks  # noqa: E402
 from pytest_joules.errors import MeterError  # noqa: E402  the path comes first
 from pytest_joules.meter import ZeusMeter  # noqa: E402
-from pytest_joules.ticks import counter_tick_s, energy_at_ticks  # noqa: E402
 from tests.fakes.mock_nvml import MockNvml, compile_library  # noqa: E402
 
 

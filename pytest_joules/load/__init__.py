@@ -135,7 +135,7 @@ def _run(target: Target, limits: Limits, *, folder: Path, server: Watched) -> No
     ) as sampler:
         _await_first_sample(sampler, samples, server)
         files = [str(folder / "job.json"), str(events)]
-        with _own_process("loadgen", files, target=target, folder=folder) as generator:
+        with _own_process("generator", files, target=target, folder=folder) as generator:
             while generator.wait(_LOOK_S) is None:
                 server.require_running()
                 _require_sampling(sampler, samples)
@@ -239,7 +239,7 @@ def _own_process(
         KEY_VARIABLE: target.api_key,
         "PYTHONPATH": os.pathsep.join(paths),
     }
-    argv = [sys.executable, "-m", f"pytest_joules.{module}", *arguments]
+    argv = [sys.executable, "-m", f"pytest_joules.load.{module}", *arguments]
     return supervised(argv, env=env, log_path=folder / f"{module}.log")
 
 

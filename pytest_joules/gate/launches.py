@@ -4,9 +4,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
-from pytest_joules.decision import GROWN
-from pytest_joules.design import SMALL_BASELINE
-from pytest_joules.launch_value import LaunchValue, PooledNoise
+from pytest_joules.gate.decision import GROWN
+from pytest_joules.gate.design import SMALL_BASELINE
+from pytest_joules.gate.launch_value import LaunchValue, PooledNoise
 from pytest_joules.result import Reason
 
 

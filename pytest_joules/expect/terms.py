@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, TypedDict
 
 from pytest_joules.errors import Incomparable
-from pytest_joules.pairing import Names, Pair
-from pytest_joules.quantity import ENERGY
+from pytest_joules.expect.pairing import Names, Pair
+from pytest_joules.expect.quantity import ENERGY
 
 
 class Given(TypedDict, total=False):

@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from pytest_joules.errors import Incomparable, Inconclusive, OrderingFailed
-from pytest_joules.launch_noise import Noise, Sample, center, noise_of
-from pytest_joules.ordering import Ordering, Outcome, Trial
-from pytest_joules.pairing import Pair, labels
-from pytest_joules.quantity import number
-from pytest_joules.terms import Terms, names_of
+from pytest_joules.expect.launch_noise import Noise, Sample, center, noise_of
+from pytest_joules.expect.ordering import Ordering, Outcome, Trial
+from pytest_joules.expect.pairing import Pair, labels
+from pytest_joules.expect.quantity import number
+from pytest_joules.expect.terms import Terms, names_of
 
 Judge = Callable[[float, float], Outcome]
 """Decides from the logarithm of a over b and from how far it may be off."""

@@ -1,6 +1,6 @@
 """Keep exactly B requests in flight; a process of its own.
 
-``python -m pytest_joules.loadgen JOB EVENTS`` reads a ``load.Job`` and writes one JSON
+``python -m pytest_joules.load.generator JOB EVENTS`` reads a ``load.Job`` and writes one JSON
 line an event, as it happens. SIGTERM closes all sockets and ends it.
 """
 
@@ -20,9 +20,9 @@ from typing import Any, Final, TextIO
 
 import aiohttp
 
-from pytest_joules.completions import Ask, Client
 from pytest_joules.errors import LoadError
 from pytest_joules.load import KEY_VARIABLE, Job
+from pytest_joules.load.completions import Ask, Client
 from pytest_joules.point import Point, Request
 from pytest_joules.steady_state import is_long_enough
 from pytest_joules.trace import RequestTrace
@@ -108,6 +108,11 @@ class ClosedLoop:
         self._is_long = False
         self.given_up = ""
 
+    @property
+    def has_answers(self) -> bool:
+        """Whether any request has ended."""
+        return self._finished > 0
+
     def record(self, event: str, **values: Any) -> None:
         """Write one event."""
         self._out.write(json.dumps({"event": event, **values}) + "\n")
@@ -150,16 +155,21 @@ class ClosedLoop:
 
 
 class _Heart:
-    """Measures how late the event loop is."""
+    """Measures how late the event loop is, from the first answer on.
 
-    def __init__(self) -> None:
+    The burst of first requests belongs to the ramp-up, which no window holds.
+    """
+
+    def __init__(self, loop: ClosedLoop) -> None:
+        self._loop = loop
         self.lag_s = 0.0
 
     async def beat(self) -> None:
         while True:
-            slept_from = monotonic()
+            counts, slept_from = self._loop.has_answers, monotonic()
             await asyncio.sleep(_BEAT_S)
-            self.lag_s = max(self.lag_s, monotonic() - slept_from - _BEAT_S)
+            if counts:
+                self.lag_s = max(self.lag_s, monotonic() - slept_from - _BEAT_S)
 
 
 async def _slot(loop: ClosedLoop, client: Client) -> None:
@@ -194,7 +204,8 @@ def _session(api_key: str) -> aiohttp.ClientSession:
 
 async def run(job: Job, api_key: str, out: TextIO) -> ClosedLoop:
     """Offer the whole load; all sockets are closed when this returns."""
-    loop, heart = ClosedLoop(job, out), _Heart()
+    loop = ClosedLoop(job, out)
+    heart = _Heart(loop)
     async with _session(api_key) as session:
         beating = asyncio.create_task(heart.beat())
         cpu_s = process_time()

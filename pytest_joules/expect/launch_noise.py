@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from statistics import NormalDist, fmean, variance
 
 from pytest_joules.errors import InvalidMeasurement
-from pytest_joules.quantity import number
+from pytest_joules.expect.quantity import number
 from pytest_joules.result import Evidence, Result
 
 LAUNCH_NOISE = 0.015

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy.special import stdtrit
 
-from pytest_joules.design import Design, Look, variance
+from pytest_joules.gate.design import Design, Look, variance
 
 Number = Any
 """A float, or an array of them in experiments."""

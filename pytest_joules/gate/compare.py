@@ -3,10 +3,10 @@
 import math
 from collections.abc import Iterable
 
-from pytest_joules.design import FOUND, Design
 from pytest_joules.gate import Decision, judge
-from pytest_joules.launch_value import LaunchValue, PooledNoise, launch_value, pooled_noise
-from pytest_joules.launches import Launches
+from pytest_joules.gate.design import FOUND, Design
+from pytest_joules.gate.launch_value import LaunchValue, PooledNoise, launch_value, pooled_noise
+from pytest_joules.gate.launches import Launches
 from pytest_joules.point import Point
 from pytest_joules.result import Result
 from pytest_joules.units import percent

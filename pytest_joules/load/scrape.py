@@ -1,6 +1,6 @@
 """Sample a server's own counters until told to end; a process of its own.
 
-``python -m pytest_joules.scrape HOST PORT FILE`` writes one JSON line a sample. SIGTERM
+``python -m pytest_joules.load.scrape HOST PORT FILE`` writes one JSON line a sample. SIGTERM
 means: sample until no request is left, then end.
 """
 

@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 from pytest_joules.counter import GPU_CHANGED
 from pytest_joules.errors import FormatError, MeterError
-from pytest_joules.rapl import POWERCAP
+from pytest_joules.meter.rapl import POWERCAP
 from pytest_joules.trace import GpuIdentity, GpuTrace, MeterTrace, Reading
 
 PERIOD_S = 0.025
@@ -74,7 +74,7 @@ class ZeusMeter:
         Raises:
             MeterError: There is none, or they cannot be told apart or asked.
         """
-        from pytest_joules import nvml  # noqa: PLC0415  loads pynvml, so not at import
+        from pytest_joules.meter import nvml  # noqa: PLC0415  loads pynvml, so not at import
 
         with nvml.session():
             return tuple(nvml.identity(handle) for _, handle in nvml.visible())
@@ -155,7 +155,7 @@ class SamplerRecording:
         text = json.dumps({**spec, "path": str(self._readings_path)})
         with self._log_path.open("wb") as log:
             return subprocess.Popen(  # noqa: S603  this very interpreter, and our own text
-                [sys.executable, "-m", "pytest_joules.sampler", text],
+                [sys.executable, "-m", "pytest_joules.meter.sampler", text],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

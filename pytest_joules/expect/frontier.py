@@ -6,13 +6,13 @@ from dataclasses import replace
 from typing import Unpack
 
 from pytest_joules.errors import Incomparable
-from pytest_joules.launch_noise import Noise, Sample
-from pytest_joules.ordering import Ordering, Outcome, Trial
-from pytest_joules.pairing import Pair, Side, members, require_comparable, samples
-from pytest_joules.quantity import ENERGY
+from pytest_joules.expect.launch_noise import Noise, Sample
+from pytest_joules.expect.ordering import Ordering, Outcome, Trial
+from pytest_joules.expect.pairing import Pair, Side, members, require_comparable, samples
+from pytest_joules.expect.quantity import ENERGY
+from pytest_joules.expect.terms import Given, Terms
+from pytest_joules.expect.trials import Rule, below, middle, settled, shared_noise, trial
 from pytest_joules.result import Result
-from pytest_joules.terms import Given, Terms
-from pytest_joules.trials import Rule, below, middle, settled, shared_noise, trial
 
 
 def pareto_dominates(

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+from pytest_joules.counter.ticks import counter_tick_s, energy_at_ticks, ticks
 from pytest_joules.errors import MeterError
 from pytest_joules.result import Reason
-from pytest_joules.ticks import counter_tick_s, energy_at_ticks, ticks
 from pytest_joules.trace import GpuTrace, Reading
 
 

@@ -9,10 +9,14 @@ from collections.abc import Collection, Sequence
 from itertools import groupby, pairwise
 from statistics import fmean, stdev
 
-from pytest_joules.circumstances import GPU_CHANGED, circumstance_notes, circumstance_reasons
-from pytest_joules.gpu_window import CounterLimits, GpuWindow
+from pytest_joules.counter.circumstances import (
+    GPU_CHANGED,
+    circumstance_notes,
+    circumstance_reasons,
+)
+from pytest_joules.counter.gpu_window import CounterLimits, GpuWindow
+from pytest_joules.counter.ticks import Tick, counter_tick_s, energy_at_ticks, ticks
 from pytest_joules.result import Reason
-from pytest_joules.ticks import Tick, counter_tick_s, energy_at_ticks, ticks
 from pytest_joules.trace import GpuTrace, MeterTrace
 from pytest_joules.units import percent, si
 

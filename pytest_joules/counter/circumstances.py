@@ -5,7 +5,7 @@ from functools import reduce
 from operator import or_
 from statistics import fmean
 
-from pytest_joules.gpu_window import GpuWindow
+from pytest_joules.counter.gpu_window import GpuWindow
 from pytest_joules.result import Reason
 from pytest_joules.units import percent, si
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from itertools import islice
 
-from pytest_joules.quantity import written
+from pytest_joules.expect.quantity import written
 from pytest_joules.units import percent
 
 _MOST_ROWS = 12

@@ -11,13 +11,13 @@ from typing import Any
 
 from scipy.special import ndtr, stdtrit
 
-from pytest_joules.boundaries import (
+from pytest_joules.errors import ConfigurationError
+from pytest_joules.gate.boundaries import (
     critical_values,
     spent_hwang_shih_decani,
     spent_pocock,
 )
-from pytest_joules.errors import ConfigurationError
-from pytest_joules.launch_value import PooledNoise
+from pytest_joules.gate.launch_value import PooledNoise
 
 OLD, NEW = "A", "B"
 SMALL_BASELINE = 2

@@ -17,9 +17,9 @@ from itertools import pairwise
 from typing import Literal, Unpack
 
 from pytest_joules.errors import Incomparable
-from pytest_joules.frontier import pareto_dominates, unlocks
-from pytest_joules.ordering import Ordering
-from pytest_joules.pairing import (
+from pytest_joules.expect.frontier import pareto_dominates, unlocks
+from pytest_joules.expect.ordering import Ordering
+from pytest_joules.expect.pairing import (
     Names,
     Pair,
     Side,
@@ -29,10 +29,19 @@ from pytest_joules.pairing import (
     require_comparable,
     samples,
 )
+from pytest_joules.expect.selection import best, common
+from pytest_joules.expect.terms import Given, Terms
+from pytest_joules.expect.trials import (
+    Judge,
+    Rule,
+    above,
+    below,
+    settled,
+    shared_noise,
+    trial,
+    within,
+)
 from pytest_joules.result import Result
-from pytest_joules.selection import best, common
-from pytest_joules.terms import Given, Terms
-from pytest_joules.trials import Judge, Rule, above, below, settled, shared_noise, trial, within
 
 __all__ = [
     "best",

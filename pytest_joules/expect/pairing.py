@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from pytest_joules.errors import Incomparable, InvalidMeasurement
-from pytest_joules.launch_noise import Sample
-from pytest_joules.quantity import value
+from pytest_joules.expect.launch_noise import Sample
+from pytest_joules.expect.quantity import value
 from pytest_joules.result import Result
 
 LEAST_ACHIEVED = 0.85

@@ -1,4 +1,4 @@
-"""The process that reads the counters: ``python -m pytest_joules.sampler SPEC``.
+"""The process that reads the counters: ``python -m pytest_joules.meter.sampler SPEC``.
 
 A process of its own, because a thread would compete with the load generator's event loop
 and be late exactly when the machine is busy. It appends one JSON line a reading to a file,
@@ -21,8 +21,8 @@ import pynvml
 from zeus.device import get_gpus
 from zeus.device.gpu.common import ZeusBaseGPUError
 
-from pytest_joules import nvml, rapl
 from pytest_joules.errors import MeterError
+from pytest_joules.meter import nvml, rapl
 
 POWER_EVERY_S = 0.1
 STATE_EVERY_S = 0.5

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 
 from pytest_joules.errors import Incomparable, NoneQualifies
-from pytest_joules.pairing import Names, names, require_one_kind, samples
-from pytest_joules.quantity import ENERGY, number, value, written
+from pytest_joules.expect.pairing import Names, names, require_one_kind, samples
+from pytest_joules.expect.quantity import ENERGY, number, value, written
 from pytest_joules.result import Result
 
 

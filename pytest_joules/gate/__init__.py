@@ -8,8 +8,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from pytest_joules.decision import Estimate, Sums, decide, estimate, half_width
-from pytest_joules.design import (
+from pytest_joules.gate.decision import Estimate, Sums, decide, estimate, half_width
+from pytest_joules.gate.design import (
     NEW,
     OLD,
     Design,
@@ -18,8 +18,8 @@ from pytest_joules.design import (
     looks,
     order,
 )
-from pytest_joules.launch_value import mean, sum_squares
-from pytest_joules.launches import (
+from pytest_joules.gate.launch_value import mean, sum_squares
+from pytest_joules.gate.launches import (
     Launches,
     broken,
     counted_launches,

@@ -13,8 +13,8 @@ from typing import Any
 import pynvml
 
 from pytest_joules.errors import MeterError
+from pytest_joules.meter.visible import visible_indices
 from pytest_joules.trace import GpuIdentity
-from pytest_joules.visible import visible_indices
 
 Handle = Any
 """NVML's pointer to a device."""
