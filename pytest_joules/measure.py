@@ -1,6 +1,5 @@
 """The story of one live measurement: launch, load, read, assess."""
 
-import socket
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -214,7 +213,6 @@ def _provenance(job: _Job) -> Provenance:
             packages=job.server.packages,
             driver=job.gpus[0].driver,
             gpu_uuids=tuple(gpu.uuid for gpu in job.gpus),
-            host=socket.gethostname(),
             session=job.rig.session,
             recorded_at=datetime.now(UTC).isoformat(timespec="seconds"),
             plugin=__version__,

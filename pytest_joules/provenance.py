@@ -33,7 +33,6 @@ class Context:
     driver: str = ""
     model_revision: str = ""
     gpu_uuids: tuple[str, ...] = ()
-    host: str = ""
     session: str = ""
     """Identifies the pytest run."""
 

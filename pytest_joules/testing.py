@@ -330,6 +330,7 @@ def source_of(machine: FakeMachine, *, window_s: float = 60.0) -> LiveSource:
         meter=machine,
         procedure=Procedure(min_window_s=window_s),
         source="fake",
+        session="fake",
         clock=machine.clock,
     )
     return LiveSource(rigs=dict.fromkeys(ENGINES, rig), name="fake")

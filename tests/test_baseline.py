@@ -50,7 +50,7 @@ GOLDEN = """\
 }
 """
 PROVENANCE = (
-    '{"context": {"driver": "", "gpu_uuids": [], "host": "", "model_revision": "", '
+    '{"context": {"driver": "", "gpu_uuids": [], "model_revision": "", '
     '"packages": {}, "plugin": "", "recorded_at": "", "session": "", "stack": ""}, '
     '"identity": {"gpu_model": "NVIDIA B200", "memory_bytes": null, "mig": null, '
     '"num_gpus": 1, "power_limit_w": null}}'

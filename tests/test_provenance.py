@@ -78,7 +78,6 @@ contexts = st.builds(
     packages=st.dictionaries(texts, texts, max_size=3),
     driver=texts,
     gpu_uuids=st.lists(texts, max_size=3).map(tuple),
-    host=texts,
 )
 identities = st.builds(
     Identity,
