@@ -5,11 +5,11 @@ JoulesError
   InvalidPoint           a declaration contradicts itself or the GPU
   MissingDependency      a package or program that this job needs is not installed
   LaunchError            the engine did not become ready
-  ServerDied             the engine ended while it was being measured
-  LoadError              requests could not be offered or were answered wrongly
-  NoSteadyState          the load never kept the engine full long enough
   MeterError             the GPUs or their counters cannot be read or trusted
   InvalidMeasurement     a measurement broke the validity contract
+    ServerDied           the engine ended while it was being measured
+    LoadError            requests could not be offered or were answered wrongly
+    NoSteadyState        the load never kept the engine full long enough
   Inconclusive           measured, but not enough to tell
   Incomparable           results cannot be put side by side: unmatched, mixed or none
   NoneQualifies          no result keeps the limits that were asked
@@ -48,24 +48,24 @@ class LaunchError(JoulesError):
     """The engine did not become ready."""
 
 
-class ServerDied(JoulesError):
-    """The engine ended while it was being measured."""
-
-
-class LoadError(JoulesError):
-    """Requests could not be offered or were answered wrongly."""
-
-
-class NoSteadyState(JoulesError):
-    """The load never kept the engine full long enough."""
-
-
 class MeterError(JoulesError):
     """The GPUs or their counters cannot be read or trusted."""
 
 
 class InvalidMeasurement(JoulesError):
     """A measurement broke the validity contract; it can be neither passed nor recorded."""
+
+
+class ServerDied(InvalidMeasurement):
+    """The engine ended while it was being measured."""
+
+
+class LoadError(InvalidMeasurement):
+    """Requests could not be offered or were answered wrongly."""
+
+
+class NoSteadyState(InvalidMeasurement):
+    """The load never kept the engine full long enough."""
 
 
 class Inconclusive(JoulesError):

@@ -79,6 +79,16 @@ def significant(value: float, digits: int) -> float:
     return float(f"{value:.{digits - 1}e}")
 
 
+def counted(number: int, noun: str) -> str:
+    """Write how many there are.
+
+    >>> counted(1, "launch"), counted(2, "launch"), counted(0, "point")
+    ('1 launch', '2 launches', '0 points')
+    """
+    ending = "" if number == 1 else "es" if noun.endswith(("ch", "sh", "s")) else "s"
+    return f"{number} {noun}{ending}"
+
+
 def percent(ratio: float, digits: int = 1) -> str:
     """Write a relative change with its sign.
 

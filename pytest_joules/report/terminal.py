@@ -8,7 +8,7 @@ from pytest_joules.point import Point
 from pytest_joules.report.text import table
 from pytest_joules.result import Result
 from pytest_joules.session import Ledger
-from pytest_joules.units import percent, si
+from pytest_joules.units import counted, percent, si
 from pytest_joules.verdict import Comparison
 
 _HEAD = ("point", "source", "energy", "power", "throughput", "batch", "n", "change", "verdict")
@@ -80,4 +80,5 @@ def _notes(ledger: Ledger) -> dict[tuple[Point, str], str]:
 def _cost(ledger: Ledger) -> list[str]:
     if not ledger.num_launches:
         return []
-    return [f"{ledger.num_launches} launches, {ledger.spent_gpu_s / 60:.1f} GPU minutes"]
+    launches = counted(ledger.num_launches, "launch")
+    return [f"{launches}, {ledger.spent_gpu_s / 60:.1f} GPU minutes"]

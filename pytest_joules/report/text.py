@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pytest_joules.plan import Launch, Plan
 from pytest_joules.provenance import differences
 from pytest_joules.result import Result
-from pytest_joules.units import percent, si
+from pytest_joules.units import counted, percent, si
 from pytest_joules.verdict import Comparison, Verdict
 
 _HINTS = {
@@ -58,8 +58,8 @@ def describe_plan(made: Plan) -> list[str]:
     minutes = made.total_gpu_minutes
     points = sum(len(launch.points) for launch in made.launches)
     lines.append(
-        f"{points} points, {len(made.launches)} launches, about {minutes:.1f} GPU minutes for "
-        "one launch each"
+        f"{counted(points, 'point')}, {counted(len(made.launches), 'launch')}, about "
+        f"{minutes:.1f} GPU minutes for one launch each"
     )
     return lines
 

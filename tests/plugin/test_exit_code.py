@@ -38,3 +38,10 @@ def test_a_spent_budget_is_inconclusive(joules):
     run.assert_outcomes(failed=2)
     assert run.ret == 6
     run.stdout.fnmatch_lines(["*Inconclusive*3 GPU minutes*--joules-budget*"])
+
+
+def test_an_engine_that_dies_is_invalid(joules):
+    joules.machine("dies_after_requests=40")
+    joules.tests(INVALID)
+
+    assert joules.run().ret == 6

@@ -10,7 +10,7 @@ def test_the_plan_is_printed_and_nothing_is_launched(joules):
             "*energy plan: nothing is launched*",
             "vllm Qwen/Qwen3-8B bf16 on 1 x h200, stack default: about 4.5 GPU minutes",
             "*batch sizes 64, 16",
-            "2 points, 1 launches, about 4.5 GPU minutes*",
+            "2 points, 1 launch, about 4.5 GPU minutes*",
             "*launches made: none",
         ]
     )

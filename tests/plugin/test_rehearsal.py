@@ -17,7 +17,7 @@ def test_a_sweep_of_24_points_costs_one_launch(joules):
 
     run.assert_outcomes(passed=24)
     run.stdout.fnmatch_lines(["*launches made: 128,128,128,64,*,1,1,1"])
-    run.stdout.fnmatch_lines(["1 launches,*"])
+    run.stdout.fnmatch_lines(["1 launch,*"])
 
 
 def test_a_body_is_stopped_at_the_first_measured_value(joules):
@@ -72,8 +72,8 @@ def test_tests_of_one_server_run_next_to_each_other(joules):
         import pytest
         from pytest_joules import Point
 
-        @pytest.mark.parametrize("batch_size", [8, 16])
         @pytest.mark.parametrize("precision", ["bf16", "fp8"])
+        @pytest.mark.parametrize("batch_size", [8, 16])
         def test_point(energy_bench, precision, batch_size):
             energy_bench(model="a/b", batch_size=batch_size, precision=precision)
 
@@ -84,6 +84,13 @@ def test_tests_of_one_server_run_next_to_each_other(joules):
     run = joules.run("-v")
 
     run.assert_outcomes(passed=5)
+    run.stdout.fnmatch_lines_random(["*8-bf16*", "*16-bf16*", "*8-fp8*", "*16-fp8*"])
+    order = [
+        line.split("[")[1].split("]")[0]
+        for line in run.outlines
+        if "PASSED" in line and "[" in line.split("PASSED")[0]
+    ]
+    assert order == ["8-bf16", "16-bf16", "8-fp8", "16-fp8"]
     run.stdout.fnmatch_lines(["*launches made: 16,8 | 16,8"])
 
 
