@@ -1,21 +1,18 @@
 """Lets a mock GPU draw power for the work that a real vLLM does."""
 
+import re
 import threading
 import time
 import urllib.request
-from collections import deque
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Self
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from tests.fakes.mock_nvml import MockNvml
 
-IDLE_W = 20.0
-PERIOD_S = 0.1
-SMOOTHED = 6
-"""Polls over which the token rate is taken: tokens come in bursts on a busy CPU."""
+IDLE_W = 10.0
+PERIOD_S = 0.05
+POWER_LIMIT_W = 5000.0
+"""Tokens come in bursts on a busy CPU, and power with them."""
 
 
 class Follower:
@@ -26,13 +23,15 @@ class Follower:
     """
 
     def __init__(self, mock: MockNvml, model: Path) -> None:
-        self.joules_per_token = 0.5
+        self.joules_per_token = 0.8
         self.running = 0.0
         self._mock, self._model = mock, str(model)
+        self._port: str | None = None
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> Self:
+        self._mock.set(0, power_limit_w=POWER_LIMIT_W)
         self._thread.start()
         return self
 
@@ -41,17 +40,17 @@ class Follower:
         self._thread.join()
 
     def _follow(self) -> None:
-        recent: deque[tuple[float, float]] = deque(maxlen=SMOOTHED)
+        seen: tuple[float, float] | None = None
         while not self._stop.wait(PERIOD_S):
             now = self._tokens()
-            if now is None or (recent and now[1] < recent[-1][1]):
-                recent.clear()
-            if now is not None:
-                recent.append(now)
-            self._mock.set_power(0, IDLE_W + self.joules_per_token * _rate(recent))
+            rate = 0.0
+            if now and seen and now[1] >= seen[1]:
+                rate = (now[1] - seen[1]) / (now[0] - seen[0])
+            seen = now
+            self._mock.set_power(0, IDLE_W + self.joules_per_token * rate)
 
     def _tokens(self) -> tuple[float, float] | None:
-        port = self.port()
+        port = self._port = self._port or self.port()
         if port is None:
             return None
         try:
@@ -59,15 +58,10 @@ class Follower:
             with urllib.request.urlopen(url, timeout=1) as answer:
                 text = answer.read().decode()
         except OSError:
+            self._port = None
             return None
-        values = {
-            sample.name: sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name in ("vllm:generation_tokens_total", "vllm:num_requests_running")
-        }
-        self.running = values.get("vllm:num_requests_running", 0.0)
-        return time.monotonic(), values.get("vllm:generation_tokens_total", 0.0)
+        self.running = _value(text, "vllm:num_requests_running")
+        return time.monotonic(), _value(text, "vllm:generation_tokens_total")
 
     def port(self) -> str | None:
         for path in Path("/proc").glob("[0-9]*/cmdline"):
@@ -80,7 +74,6 @@ class Follower:
         return None
 
 
-def _rate(seen: Sequence[tuple[float, float]]) -> float:
-    if len(seen) < 2:
-        return 0.0
-    return (seen[-1][1] - seen[0][1]) / (seen[-1][0] - seen[0][0])
+def _value(text: str, name: str) -> float:
+    found = re.search(rf"^{name}\{{.*\}} (\S+)$", text, re.MULTILINE)
+    return float(found.group(1)) if found else 0.0
