@@ -97,7 +97,8 @@ DECLARED = (
         name="data",
         metavar="PATH",
         parse=Path,
-        help="folder of stored measurements for --joules-source=recorded",
+        help="folder of stored measurements: what --joules-source=recorded looks up, and a "
+        "reference that is shown beside results of other sources",
     ),
     Option(
         name="baselines",

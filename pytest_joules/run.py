@@ -6,6 +6,7 @@ With ``plugin`` and ``options`` this is all that knows pytest.
 import itertools
 import uuid
 from collections.abc import Generator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -32,6 +33,9 @@ from pytest_joules.units import percent
 EXIT_UNDECIDED = 6
 """Nothing red, but something inconclusive or invalid."""
 
+if TYPE_CHECKING:  # reads published data; most runs have none
+    from pytest_joules.sources.recorded import RecordedSource
+
 _tolerance_key = pytest.StashKey[float | None]()
 
 
@@ -42,6 +46,7 @@ class Run:
         self.options = chosen
         self.session = JoulesSession(chosen, source)
         self._config = config
+        self._published = _published(chosen)
         self._failures: list[BaseException] = []
         self._rehearsing = False
         self._asked: list[Point] = []
@@ -171,8 +176,19 @@ class Run:
         if lines:
             warning = _UNREAL.get(self.session.source.name, "")
             reporter.write_sep("=", f"energy{warning}")
-            for line in lines:
+            for line in [*lines, *self._references()]:
                 reporter.write_line(line)
+
+    def _references(self) -> list[str]:
+        """Set results beside published ones where ``--joules-data`` names some."""
+        if self._published is None:
+            return []
+        from pytest_joules.sources.reference import reference_note  # noqa: PLC0415  rarely
+
+        published = self._published
+        newest = {result.point: result for result in self.session.ledger.results}
+        notes = {p.id: reference_note(result, published) for p, result in newest.items()}
+        return [f"reference: {point}: {note}" for point, note in notes.items() if note]
 
     def finish(self, exitstatus: int) -> int:
         """Write the export; return the exit code."""
@@ -224,6 +240,15 @@ def _report_collection_error(
         result=[],
     )
     session.config.hook.pytest_collectreport(report=report)
+
+
+def _published(chosen: Options) -> "RecordedSource | None":
+    """Read the reference now: a folder that cannot be read is told before any launch."""
+    if chosen.data is None or chosen.source == "recorded":
+        return None
+    from pytest_joules.sources.recorded import RecordedSource  # noqa: PLC0415  rarely needed
+
+    return RecordedSource.from_options(chosen.data)
 
 
 def _source(chosen: Options) -> Source:
