@@ -11,8 +11,6 @@ from tests.fakes.mock_nvml import MockNvml
 
 IDLE_W = 10.0
 PERIOD_S = 0.05
-POWER_LIMIT_W = 5000.0
-"""Tokens come in bursts on a busy CPU, and power with them."""
 
 
 class Follower:
@@ -23,7 +21,7 @@ class Follower:
     """
 
     def __init__(self, mock: MockNvml, model: Path) -> None:
-        self.joules_per_token = 0.8
+        self.joules_per_token = 0.5
         self.running = 0.0
         self._mock, self._model = mock, str(model)
         self._port: str | None = None
@@ -31,7 +29,6 @@ class Follower:
         self._thread = threading.Thread(target=self._follow, daemon=True)
 
     def __enter__(self) -> Self:
-        self._mock.set(0, power_limit_w=POWER_LIMIT_W)
         self._thread.start()
         return self
 
