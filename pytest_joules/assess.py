@@ -131,6 +131,8 @@ def _settled_s(load: LoadTrace, gpus: Sequence[GpuTrace], procedure: Procedure) 
     energy = window_energy(gpus, work_curve(load), full)
     joules, units = energy.series_energy_j, energy.series_work_units
     rates = [n / e if e > 0 else 0.0 for e, n in zip(joules, units, strict=True)]
+    if len(rates) < procedure.least_series:
+        return full.start_s
     cut = mser5(rates)
     whole = sum(units) * sum(joules[cut:])
     rest = sum(units[cut:]) * sum(joules)

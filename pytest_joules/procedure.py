@@ -30,6 +30,10 @@ class Procedure:
     largest_drift: float = 0.02
     """Relative difference of the window's quarters above which a note is made."""
 
+    least_series: int = 40
+    """Sub-windows below which MSER-5 is not asked: it would choose among a handful of batches
+    and cut by chance."""
+
     least_bias: float = 0.005
     """Relative change of energy per work unit below which the ramp-up is not cut further:
     MSER-5 cuts into noise and slow drifts, too, and would throw away half of a good run."""

@@ -308,8 +308,8 @@ def reshaped(power: Callable[[float], float]) -> Measured:
     return with_gpus(replace(gpu, readings=tuple(made)))
 
 
-def start_s(measured: Measured) -> float:
-    index = work_of(judge(measured)).start_index
+def start_s(measured: Measured, procedure: Procedure | None = None) -> float:
+    index = work_of(assess(measured, procedure or PROCEDURE)).start_index
     return sorted(r.finish_s for r in measured.load.requests)[index - 1]
 
 
@@ -324,6 +324,19 @@ def test_a_ramp_up_that_matters_is_cut_and_one_that_does_not_is_kept() -> None:
     assert start_s(strong) >= until_s
     assert plain_s <= start_s(GOOD) < plain_s + 3
     assert plain_s <= start_s(weak) < plain_s + 3
+
+
+def test_a_short_series_is_not_cut_by_chance() -> None:
+    full = full_batch_window(GOOD.load)
+    plain_s = full.start_s + mean_request_s(GOOD.load)
+    strong = reshaped(lambda t: 300.0 if t < full.start_s + 20 else 400.0)
+    num_sub_windows = int(full.duration_s)
+
+    at_least = replace(PROCEDURE, least_series=num_sub_windows - 1)
+    more = replace(PROCEDURE, least_series=num_sub_windows + 1)
+
+    assert start_s(strong, at_least) >= full.start_s + 20
+    assert plain_s <= start_s(strong, more) < plain_s + 3
 
 
 def test_a_second_without_tokens_does_not_keep_a_ramp_up_from_being_cut() -> None:
