@@ -302,7 +302,9 @@ def _block(point: Point, entry: Entry) -> str:
     moves = [_line(asdict(move)) for move in entry.accepted]
     calibration = _line(_reviewable(dict(entry.calibration)))
     parts = [
-        '      "accepted": [\n        ' + ",\n        ".join(moves) + "\n      ]" if moves else "",
+        '      "accepted": [\n        ' + ",\n        ".join(moves) + "\n      ]"
+        if moves
+        else "",
         f'      "calibration": {calibration}' if entry.calibration else "",
         f'      "point": {_line(point.as_json())}',
         f'      "runs": [\n{lines}\n      ]',

@@ -60,8 +60,8 @@ class EnergyBench:
     def check(self, point: Point, *, tolerance: float | None = None) -> Comparison | None:
         """Compare a point with its baseline, or with the stack of ``--joules-against``.
 
-        With ``--joules-record`` or ``--joules-calibrate`` the point's runs are added to its baseline instead, and
-        nothing is judged or returned.
+        With ``--joules-record`` or ``--joules-calibrate`` the point's runs are added to its
+        baseline instead, and nothing is judged or returned.
 
         Raises:
             EnergyRegression: Energy per work unit rose by more than the tolerance.

@@ -33,6 +33,7 @@ __tracebackhide__ = is_expected
 CALIBRATED_DF = 7
 """Degrees of freedom from which a baseline's noise counts as known: eight launches."""
 
+
 @dataclass(frozen=True, kw_only=True)
 class Ruling:
     """A comparison, or the stack that must be launched to get one."""
@@ -110,7 +111,7 @@ class Referee:
             return
         design = known_noise(Design(tolerance=self.tolerances[point]), noise)
         require_tolerance(
-            design.divided(len(self.tolerances)),
+            design,
             num_baseline=len(runs),
             has_old=self.old_stack is not None,
             launch_sd=design.prior_sd,

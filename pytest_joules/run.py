@@ -45,7 +45,9 @@ class Run:
     def __init__(self, config: pytest.Config, chosen: Options, source: Source) -> None:
         self.options = chosen
         self.session = JoulesSession(
-            chosen, source, listener=_recorder(config, chosen, source) if source.launches else None
+            chosen,
+            source,
+            listener=_recorder(config, chosen, source) if source.launches else None,
         )
         self._config = config
         self._failures: list[BaseException] = []
@@ -112,8 +114,8 @@ class Run:
                     broken[item] = stopped_by
                 asked.update({item: self._asked} if self._asked else {})
         broken.update(self._too_narrow(asked))
-        for item, error in broken.items():
-            _report_collection_error(session, item, error)
+        for item, reason in broken.items():
+            _report_collection_error(session, item, reason)
         points = {item: each[0] for item, each in asked.items()}
         items[:] = grouped([item for item in items if item not in broken], points)
 

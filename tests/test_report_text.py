@@ -33,7 +33,10 @@ def test_a_regression_is_told_with_numbers_reason_and_remedy() -> None:
         "qwen3-8b-text-conversation-bf16-1gpu-b32: regression",
         "  energy per token +10.0 %: 200.0 mJ/token -> 220.0 mJ/token",
         "  The whole interval is above the tolerance.",
-        "  If intended, move the baseline (joules baseline accept --reason=...) and commit the diff.",
+        (
+            "  If intended, move the baseline (joules baseline accept --reason=...) and commit "
+            "the diff."
+        ),
     ]
 
 

@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import combinations, islice
 from statistics import median
+from typing import Any
 
 from pytest_joules.errors import ConfigurationError, is_expected
 from pytest_joules.gate import judge
-from pytest_joules.gate.design import Design, detectable_change, known_noise, looks
+from pytest_joules.gate.design import Design, known_noise, planned_detectable
 from pytest_joules.gate.launch_value import LaunchValue, pooled_noise
 from pytest_joules.gate.launches import Launches
 from pytest_joules.verdict import Verdict
@@ -53,6 +54,9 @@ class Calibration:
     detectable_change: float
     """Rise that the whole budget finds 95 times in 100 against this baseline."""
 
+    detectable_change_beside_old: float
+    """The same where the old stack can be launched beside the new one."""
+
     @property
     def false_alarm_rate(self) -> float:
         """Share of the splits that were false alarms."""
@@ -63,10 +67,9 @@ class Calibration:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, values: Mapping[str, float | None]) -> "Calibration":
+    def from_json(cls, values: Mapping[str, Any]) -> "Calibration":
         """Rebuild it; unknown or missing keys raise ``TypeError``."""
-        known = {"window_sd": None, **values}
-        return cls(**known)  # type: ignore[arg-type]  the schema has looked at the types
+        return cls(**{"window_sd": None, **values})
 
 
 def calibrate(launches: Sequence[LaunchValue], design: Design) -> Calibration:
@@ -96,13 +99,18 @@ def calibrate(launches: Sequence[LaunchValue], design: Design) -> Calibration:
             verdict in (Verdict.REGRESSION, Verdict.IMPROVEMENT) for verdict in verdicts
         ),
         num_undecided=verdicts.count(None),
-        detectable_change=detectable_change(
-            known,
-            looks(known, len(counted), has_old=False)[-1],
-            num_baseline=len(counted),
-            launch_sd=known.prior_sd,
-            df=known.prior_df,
-        ),
+        detectable_change=_detectable(known, len(counted), has_old=False),
+        detectable_change_beside_old=_detectable(known, len(counted), has_old=True),
+    )
+
+
+def _detectable(known: Design, number: int, *, has_old: bool) -> float:
+    return planned_detectable(
+        known,
+        num_baseline=number,
+        has_old=has_old,
+        launch_sd=known.prior_sd,
+        df=known.prior_df,
     )
 
 

@@ -21,6 +21,7 @@ _CALIBRATED = (
     "undecided",
     "tolerance",
     "detectable",
+    "beside old",
 )
 _HEAD = ("point", "source", "energy", "power", "throughput", "batch", "n", "change", "verdict")
 
@@ -80,6 +81,7 @@ def _calibration(point: Point, made: Calibration) -> tuple[str, ...]:
         f"{made.num_undecided} of {made.num_splits}",
         _share(made.tolerance),
         _share(made.detectable_change),
+        _share(made.detectable_change_beside_old),
     )
 
 
