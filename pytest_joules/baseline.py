@@ -9,8 +9,11 @@ import base64
 import hashlib
 import json
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -42,6 +45,30 @@ MIGRATIONS: dict[int, Migration] = {}
 """For each older schema number, the function that makes the next one of it."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Acceptance:
+    """Why a baseline was moved to newly measured runs."""
+
+    reason: str
+    at: str
+    """UTC, ISO 8601."""
+
+    change: float
+    """Mean energy per work unit of the new runs over that of the old ones, minus one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """Everything that a file holds of one point."""
+
+    runs: tuple[Result, ...] = ()
+    accepted: tuple[Acceptance, ...] = ()
+    """Every move of the baseline, oldest first; the runs before are in the repository."""
+
+    calibration: Mapping[str, float | None] = field(default_factory=dict)
+    """Noise and error rates found by ``joules calibrate``; empty before it has run."""
+
+
 def path_for(root: Path, point: Point, gpu: str, *, source: str = "live") -> Path:
     """Return the file that holds a point's baseline.
 
@@ -66,7 +93,16 @@ def load(path: Path) -> dict[Point, tuple[Result, ...]]:
     Raises:
         FormatError: The file is broken or of a newer format; names file and field.
     """
-    return parse(storage.read(path), name=str(path))
+    return {point: entry.runs for point, entry in entries(path).items()}
+
+
+def entries(path: Path) -> dict[Point, Entry]:
+    """Read one file; a file that does not exist holds nothing.
+
+    Raises:
+        FormatError: As ``load``.
+    """
+    return parse_entries(storage.read(path), name=str(path)) if path.exists() else {}
 
 
 def parse(values: Any, *, name: str) -> dict[Point, tuple[Result, ...]]:
@@ -75,21 +111,35 @@ def parse(values: Any, *, name: str) -> dict[Point, tuple[Result, ...]]:
     Raises:
         FormatError: As ``load``.
     """
+    return {point: e.runs for point, e in parse_entries(values, name=name).items()}
+
+
+def parse_entries(values: Any, *, name: str) -> dict[Point, Entry]:
+    """Build all that a file's JSON holds, by point.
+
+    Raises:
+        FormatError: As ``load``.
+    """
     migrated = _migrated(values, name=name)
     storage.require_schema(migrated, "baseline", name=name)
-    runs: dict[Point, tuple[Result, ...]] = {}
+    found: dict[Point, Entry] = {}
     for position, entry in enumerate(migrated["points"]):
         try:
             point = Point.from_json(entry["point"])
-            if point in runs:
+            if point in found:
                 raise FormatError("this point stands in the file twice; put its runs together")
-            runs[point] = tuple(
-                Result.from_json(_unpacked(run, point, migrated["gpu"]))
-                for run in entry["runs"]
-            )
+            found[point] = _entry(entry, point, migrated["gpu"])
         except (JoulesError, TypeError, ValueError, KeyError, zlib.error) as error:
             raise FormatError(f"{name}: points[{position}]: {error}") from None
-    return runs
+    return found
+
+
+def _entry(values: Mapping[str, Any], point: Point, gpu: str) -> Entry:
+    return Entry(
+        runs=tuple(Result.from_json(_unpacked(run, point, gpu)) for run in values["runs"]),
+        accepted=tuple(Acceptance(**each) for each in values.get("accepted", ())),
+        calibration=values.get("calibration", {}),
+    )
 
 
 def runs_for(root: Path, point: Point, gpu: str, *, source: str = "live") -> tuple[Result, ...]:
@@ -129,43 +179,113 @@ def record(root: Path, results: Sequence[Result], *, replace: bool = False) -> t
         FormatError: An existing file is broken, or a result holds what cannot be read back;
             the file is left as it is.
     """
+    _require_valid(results)
     by_path: dict[Path, list[Result]] = {}
+    for result in results:
+        path = path_for(root, result.point, result.gpu, source=result.source)
+        by_path.setdefault(path, []).append(result)
+    for path, group in by_path.items():
+        with _writing(path):
+            _record(path, group, drop=replace)
+    return tuple(by_path)
+
+
+def _require_valid(results: Sequence[Result]) -> None:
     for result in results:
         if not result.is_valid:
             codes = ", ".join(reason.code for reason in result.reasons)
             raise BaselineError(
                 f"{result.point.id}: an invalid measurement ({codes}) cannot be recorded."
             )
-        path = path_for(root, result.point, result.gpu, source=result.source)
-        by_path.setdefault(path, []).append(result)
-    for path, group in by_path.items():
-        try:
-            with storage.locked(path):
-                _record(path, group, replace=replace)
-        except OSError as error:
-            raise BaselineError(
-                f"{path}: cannot be written: {error}; it is as before."
-            ) from None
-    return tuple(by_path)
 
 
-def _record(path: Path, results: Sequence[Result], *, replace: bool) -> None:
-    runs = load(path) if path.exists() else {}
+def _record(path: Path, results: Sequence[Result], *, drop: bool) -> None:
+    found = entries(path)
     for point in {result.point for result in results}:
-        kept = () if replace else runs.get(point, ())
-        runs[point] = (*kept, *(result for result in results if result.point == point))
-    storage.write_atomically(path, _readable(dump(results[0].gpu, runs), name=str(path)))
+        entry = Entry() if drop else found.get(point, Entry())
+        added = (result for result in results if result.point == point)
+        found[point] = replace(entry, runs=(*entry.runs, *added))
+    _write(path, results[0].gpu, found)
+
+
+def _write(path: Path, gpu: str, found: Mapping[Point, Entry]) -> None:
+    storage.write_atomically(path, _readable(dump_entries(gpu, found), name=str(path)))
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Hold the file's lock; a failure to write is told as such.
+
+    Raises:
+        BaselineError: The file cannot be written; it is as it was.
+    """
+    try:
+        with storage.locked(path):
+            yield
+    except OSError as error:
+        raise BaselineError(f"{path}: cannot be written: {error}; it is as before.") from None
+
+
+def store_calibration(path: Path, point: Point, values: Mapping[str, float | None]) -> None:
+    """Put a calibration beside the runs that it rests on.
+
+    Raises:
+        BaselineError: The file cannot be written; it is as it was.
+        FormatError: The file is broken.
+    """
+    with _writing(path):
+        found = entries(path)
+        gpu = found[point].runs[0].gpu
+        found[point] = replace(found[point], calibration=values)
+        _write(path, gpu, found)
+
+
+def accept(root: Path, runs: Sequence[Result], *, reason: str, at: str) -> Acceptance:
+    """Replace the runs of one point by newly measured ones; keep the reason.
+
+    A calibration of the old runs is dropped with them.
+
+    Raises:
+        BaselineMissing: There is no baseline to move.
+        BaselineError: A run is not valid, or the file cannot be written: it is as it was.
+        FormatError: The file is broken.
+    """
+    _require_valid(runs)
+    first = runs[0]
+    path = path_for(root, first.point, first.gpu, source=first.source)
+    with _writing(path):
+        found = entries(path)
+        if first.point not in found:
+            raise BaselineMissing(
+                f"{first.point.id}: no baseline for {first.gpu} to move in {path}. Record one "
+                "with --joules-record."
+            )
+        old = found[first.point]
+        move = Acceptance(reason=reason, at=at, change=_change(old.runs, runs))
+        found[first.point] = Entry(runs=tuple(runs), accepted=(*old.accepted, move))
+        _write(path, first.gpu, found)
+    return move
+
+
+def _change(old: Sequence[Result], new: Sequence[Result]) -> float:
+    then, now = (fmean(run.energy_per_work_unit_j for run in runs) for runs in (old, new))
+    return significant(now / then - 1, DIGITS)
 
 
 def _readable(text: str, *, name: str) -> str:
     """Refuse a text that could not be read back, before it replaces one that can."""
-    parse(storage.parse(text, name=name), name=name)
+    parse_entries(storage.parse(text, name=name), name=name)
     return text
 
 
 def dump(gpu: str, runs: Mapping[Point, Sequence[Result]]) -> str:
     """Write runs as a file's text: one line a run, sorted keys."""
-    blocks = [_block(point, runs[point]) for point in sorted(runs, key=_order)]
+    return dump_entries(gpu, {point: Entry(runs=tuple(each)) for point, each in runs.items()})
+
+
+def dump_entries(gpu: str, found: Mapping[Point, Entry]) -> str:
+    """Write a file's text: one line a run, sorted keys."""
+    blocks = [_block(point, found[point]) for point in sorted(found, key=_order)]
     return (
         f'{{\n  "gpu": {json.dumps(gpu)},\n  "points": [\n'
         + ",\n".join(blocks)
@@ -177,10 +297,19 @@ def _order(point: Point) -> tuple[str, int, int, str]:
     return point.precision, point.num_gpus, point.batch_size, point.hash
 
 
-def _block(point: Point, runs: Sequence[Result]) -> str:
-    lines = ",\n".join(f"        {_line(_packed(run))}" for run in runs)
-    head = f'    {{\n      "point": {_line(point.as_json())},\n      "runs": [\n'
-    return f"{head}{lines}\n      ]\n    }}"
+def _block(point: Point, entry: Entry) -> str:
+    lines = ",\n".join(f"        {_line(_packed(run))}" for run in entry.runs)
+    moves = [_line(asdict(move)) for move in entry.accepted]
+    calibration = _line(_reviewable(dict(entry.calibration)))
+    parts = [
+        '      "accepted": [\n        ' + ",\n        ".join(moves) + "\n      ]"
+        if moves
+        else "",
+        f'      "calibration": {calibration}' if entry.calibration else "",
+        f'      "point": {_line(point.as_json())}',
+        f'      "runs": [\n{lines}\n      ]',
+    ]
+    return "    {\n" + ",\n".join(filter(None, parts)) + "\n    }"
 
 
 def _line(values: Any) -> str:

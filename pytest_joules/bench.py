@@ -5,12 +5,12 @@ notes the points and ends the test's body at the first use of a measured value, 
 number ever reaches a test.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from pytest_joules.errors import EnergyRegression, Inconclusive, InvalidMeasurement, is_expected
 from pytest_joules.point import Point
-from pytest_joules.report.text import explain
+from pytest_joules.report.text import explain, software_changes
 from pytest_joules.result import Result
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.verdict import Comparison, Verdict
@@ -60,22 +60,26 @@ class EnergyBench:
     def check(self, point: Point, *, tolerance: float | None = None) -> Comparison | None:
         """Compare a point with its baseline, or with the stack of ``--joules-against``.
 
-        With ``--joules-record`` the point's runs are added to its baseline instead, and
-        nothing is judged or returned.
+        With ``--joules-record`` or ``--joules-calibrate`` the point's runs are added to its
+        baseline instead, and nothing is judged or returned.
 
         Raises:
             EnergyRegression: Energy per work unit rose by more than the tolerance.
             Inconclusive: The launches allowed were not enough to tell.
             JoulesError: There is no usable baseline, or measuring failed.
         """
-        if self._session.options.record:
+        if self._session.options.records:
             self._tell("joules_recorded_runs", self._session.record(point))
             return None
         asked = tolerance if tolerance is not None else self._tolerance
         comparison = self._session.check(point, asked)
         self._tell_comparison(comparison)
-        _raise_verdict(comparison)
+        _raise_verdict(comparison, self._software_changes(point))
         return comparison
+
+    def _software_changes(self, point: Point) -> list[str]:
+        pair = self._session.pair(point)
+        return software_changes(*pair) if pair else []
 
     def _tell_result(self, result: Result) -> None:
         name = f"joules_energy_per_{result.point.work_unit}_j[{result.point.id}]"
@@ -96,14 +100,14 @@ class EnergyBench:
         )
 
 
-def _raise_verdict(comparison: Comparison) -> None:
+def _raise_verdict(comparison: Comparison, software: Sequence[str]) -> None:
     match comparison.verdict:
         case Verdict.REGRESSION:
-            raise EnergyRegression(explain(comparison))
+            raise EnergyRegression(explain(comparison, software))
         case Verdict.INCONCLUSIVE:
-            raise Inconclusive(explain(comparison))
+            raise Inconclusive(explain(comparison, software))
         case Verdict.INVALID:
-            raise InvalidMeasurement(explain(comparison))
+            raise InvalidMeasurement(explain(comparison, software))
         case Verdict.UNCHANGED | Verdict.IMPROVEMENT:
             return
 

@@ -1,10 +1,12 @@
 """The ``joules`` command; each command is as thin as a hook."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -12,6 +14,7 @@ from rich.table import Table
 
 from pytest_joules.errors import JoulesError
 
+T = TypeVar("T")
 app = typer.Typer(
     help="Energy per token, image and video of generative-AI inference.",
     no_args_is_help=True,
@@ -19,6 +22,9 @@ app = typer.Typer(
 )
 imports = typer.Typer(help="Read measurements of other tools into this one's format.")
 app.add_typer(imports, name="import")
+baselines = typer.Typer(help="Look at recorded baselines, and move them for a stated reason.")
+app.add_typer(baselines, name="baseline")
+Root = Annotated[Path, typer.Option("--baselines", help="Folder of the baselines.")]
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
@@ -77,10 +83,93 @@ def mlenergy(
     typer.echo(f"{target}: use it with --joules-source=recorded --joules-data={target}")
 
 
-def _told(job: Callable[[], object]) -> None:
+@app.command(
+    context_settings={"allow_extra_args": True, "ignore_unknown_options": True},
+)
+def calibrate(context: typer.Context) -> None:
+    """Measure every checked point's stack against itself; arguments go to pytest.
+
+    Adds the launches (8, or --joules-launches) to the baselines and stores noise, false
+    alarms and the smallest change that can be found. Example: joules calibrate benchmarks/
+    """
+    command = [sys.executable, "-m", "pytest", "--joules-calibrate", *context.args]
+    raise typer.Exit(subprocess.run(command, check=False).returncode)  # noqa: S603  no shell
+
+
+@app.command()
+def compare(
+    session: Annotated[
+        str, typer.Argument(help="Folder or name of a stored session.")
+    ] = "latest",
+) -> None:
+    """Compute the verdicts of a stored session (.joules/sessions) again.
+
+    Exits with 1 after a regression or where a verdict is not that of the run, with 6 where
+    something was undecided. Example: joules compare latest
+    """
+    from pytest_joules import commands, record  # noqa: PLC0415  loads the gate
+
+    lines, replayed = _told(lambda: commands.compared(record.find(session, Path())))
+    typer.echo("\n".join(lines))
+    verdicts = [each.comparison.verdict for each in replayed]
+    if "regression" in verdicts or not all(each.is_same for each in replayed):
+        raise typer.Exit(1)
+    if any(verdict.fails for verdict in verdicts):
+        raise typer.Exit(6)
+
+
+@baselines.command("list")
+def list_baselines(*, root: Root = Path("baselines")) -> None:
+    """List recorded points, their energy and how many runs they rest on."""
+    from pytest_joules import commands  # noqa: PLC0415  loads the gate
+
+    typer.echo("\n".join(_told(lambda: commands.listed(root))))
+
+
+@baselines.command()
+def show(
+    point: Annotated[str, typer.Argument(help="Id of a point.")],
+    *,
+    root: Root = Path("baselines"),
+) -> None:
+    """Show the runs, moves and calibration of one point."""
+    from pytest_joules import commands  # noqa: PLC0415  loads the gate
+
+    typer.echo("\n".join(_told(lambda: commands.shown(point, root))))
+
+
+@baselines.command()
+def accept(
+    what: Annotated[
+        str, typer.Argument(help="Id of a point, or a baseline file for all of its points.")
+    ],
+    *,
+    reason: Annotated[str, typer.Option(help="Why the new level is right; stored with it.")],
+    results: Annotated[
+        str, typer.Option(help="Stored session, or file of --joules-export=FILE.json.")
+    ] = "latest",
+    stack: Annotated[str, typer.Option(help="Whose results, where there are several.")] = "",
+    root: Root = Path("baselines"),
+) -> None:
+    """Move baselines to newly measured runs; nothing else ever moves one.
+
+    Example: joules baseline accept POINT_ID --reason="new default attention backend"
+    """
+    from pytest_joules import commands, record  # noqa: PLC0415  loads the gate
+
+    def job() -> list[str]:
+        is_file = results.endswith(".json")
+        path = Path(results) if is_file else record.find(results, Path())
+        runs = commands.runs_of_stack(record.results_of(path), stack)
+        return commands.accept(what, runs, root=root, reason=reason)
+
+    typer.echo("\n".join(_told(job)))
+
+
+def _told(job: Callable[[], T]) -> T:
     """Run a job; a JoulesError is told in one line and ends with code 1."""
     try:
-        job()
+        return job()
     except JoulesError as error:
         typer.echo(f"joules: {error}", err=True)
         raise typer.Exit(1) from None

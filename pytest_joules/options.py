@@ -115,7 +115,14 @@ DECLARED = (
         name="launches",
         metavar="COUNT",
         parse=_count,
-        help="server starts to measure and add with --joules-record (default: 3)",
+        help="server starts to measure and add with --joules-record (default: 3) or "
+        "--joules-calibrate (default: 8)",
+    ),
+    Option(
+        name="calibrate",
+        parse=_switch,
+        help="as --joules-record, and judge the recorded runs against each other: stores "
+        "noise, false alarms and the detectable change with the baseline",
     ),
     Option(
         name="stack",
@@ -176,7 +183,10 @@ class Options:
     data: Path | None = None
     baselines: Path = Path("baselines")
     record: bool = False
-    launches: int = 3
+    calibrate: bool = False
+    launches: int | None = None
+    """``None`` leaves it to ``num_launches``."""
+
     stack: str = ""
     against: str = ""
     tolerance: float = 0.03
@@ -186,6 +196,16 @@ class Options:
     export: Path | None = None
     models: tuple[str, ...] = ()
     stacks: Mapping[str, "Stack"] = field(default_factory=dict)
+
+    @property
+    def records(self) -> bool:
+        """Whether checked points are added to baselines instead of being judged."""
+        return self.record or self.calibrate
+
+    @property
+    def num_launches(self) -> int:
+        """Launches to add to a baseline; a calibration needs more to know the noise."""
+        return self.launches or (8 if self.calibrate else 3)
 
     @classmethod
     def from_pytest(cls, config: pytest.Config) -> "Options":

@@ -5,14 +5,21 @@ known of the noise between launches is shared as well: other points' baselines n
 prior, other points' launches show when the noise has grown.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pytest_joules import baseline
-from pytest_joules.errors import BaselineError, BaselineMissing, is_expected
-from pytest_joules.gate import judge
-from pytest_joules.gate.compare import comparison, launches, noise_between
+from pytest_joules.errors import (
+    BaselineError,
+    BaselineMissing,
+    ConfigurationError,
+    JoulesError,
+    is_expected,
+)
+from pytest_joules.gate.calibration import Calibration, calibrate
+from pytest_joules.gate.compare import noise_between
 from pytest_joules.gate.design import OLD, Design, known_noise, require_tolerance
+from pytest_joules.gate.launch_value import launch_value
+from pytest_joules.gate.ruling import Case, Launched, rule
 from pytest_joules.options import Options
 from pytest_joules.plan import Stack, plan
 from pytest_joules.point import Point
@@ -26,13 +33,13 @@ __tracebackhide__ = is_expected
 CALIBRATED_DF = 7
 """Degrees of freedom from which a baseline's noise counts as known: eight launches."""
 
-Launched = Mapping[tuple[Point, str], list[Result]]
-"""Valid results of this session by point and stack name, one for each launch."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Ruling:
     """A comparison, or the stack that must be launched to get one."""
+
+    case: Case
+    """What it rests on, to be stored with it."""
 
     comparison: Comparison | None = None
     next_stack: Stack | None = None
@@ -58,31 +65,47 @@ class Referee:
             BaselineMissing: There is nothing to compare with.
             BaselineMismatch: The baseline is of other hardware.
         """
-        design = self._design(point)
-        old = launched.get((point, self.old_stack.name), []) if self.old_stack else []
-        seen = launches(
-            baseline=self.baseline(point),
-            old=old,
-            new=launched.get((point, self.stack.name), []),
-            has_old=self.old_stack is not None,
-            elsewhere=noise_between(
-                group for (other, _), group in launched.items() if other != point
-            ),
-        )
-        decision = judge(seen, design)
+        self.baseline(point)
+        case = self.case()
+        decision = rule(point, launched, case)
         if decision.verdict is not None:
-            reference = self.options.against or "baseline"
-            return Ruling(comparison=comparison(point, decision, design, reference=reference))
-        return Ruling(next_stack=self.old_stack if decision.next_stack == OLD else self.stack)
+            return Ruling(case=case, comparison=case.compared(point, decision))
+        stack = self.old_stack if decision.next_stack == OLD else self.stack
+        return Ruling(case=case, next_stack=stack)
+
+    def case(self) -> Case:
+        """Return what verdicts rest on now: later points and their baselines add to it."""
+        known = {point: self.known_runs(point) for point in self.tolerances}
+        return Case(
+            stack=self.stack.name,
+            against=self.old_stack.name if self.old_stack else "",
+            tolerances=dict(self.tolerances),
+            baselines={point: runs for point, runs in known.items() if runs},
+        )
+
+    def set_tolerance(self, point: Point, tolerance: float) -> None:
+        """Remember the tolerance of a point; a session judges each point once.
+
+        Raises:
+            ConfigurationError: Another test asks for the same point with another one.
+        """
+        known = self.tolerances.setdefault(point, tolerance)
+        if known != tolerance:
+            raise ConfigurationError(
+                f"{point.id} is checked with tolerances {known:.1%} and {tolerance:.1%}; a "
+                "session judges each point once, so let its tests agree on one."
+            )
 
     def require_tolerance(self, point: Point) -> None:
         """Refuse a tolerance that the point's calibrated noise cannot tell from nothing.
 
         Raises:
             ConfigurationError: With the smallest rise that could be found.
-            BaselineError: As ``baseline``.
         """
-        runs = self.baseline(point)
+        try:
+            runs = self.baseline(point)
+        except JoulesError:
+            return  # the point's own test says so
         noise = noise_between([runs])
         if noise.df < CALIBRATED_DF:
             return
@@ -94,6 +117,24 @@ class Referee:
             launch_sd=design.prior_sd,
             df=design.prior_df,
         )
+
+    def calibrate(self, point: Point, boards: tuple[str, ...]) -> Calibration:
+        """Judge the point's recorded runs against each other and store what that says.
+
+        Raises:
+            ConfigurationError: There are too few of them on these boards.
+            BaselineError: They cannot be read or written.
+        """
+        root, gpu = self.options.baselines, self.options.gpu
+        runs = baseline.runs_for(root, point, gpu, source=self.source.name)
+        values = [launch_value(run) for run in runs]
+        made = calibrate(
+            [value for value in values if value.gpu_uuids == boards],
+            Design(tolerance=self.tolerances[point]),
+        )
+        path = baseline.path_for(root, point, gpu, source=self.source.name)
+        baseline.store_calibration(path, point, made.as_json())
+        return made
 
     def baseline(self, point: Point) -> tuple[Result, ...]:
         """Return the point's recorded runs; none are needed where an old stack can run.
@@ -120,13 +161,9 @@ class Referee:
             require_comparable(ours, run.provenance.identity, point.id)
         return runs
 
-    def _design(self, point: Point) -> Design:
-        others = [self.known_runs(other) for other in self.tolerances if other != point]
-        design = Design(tolerance=self.tolerances[point]).divided(len(self.tolerances))
-        return known_noise(design, noise_between(others))
-
     def known_runs(self, point: Point) -> tuple[Result, ...]:
+        """Return the point's recorded runs; none where its own test will say why."""
         try:
             return self.baseline(point)
         except BaselineError:
-            return ()  # the point's own test says so
+            return ()

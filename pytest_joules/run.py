@@ -6,6 +6,7 @@ With ``plugin`` and ``options`` this is all that knows pytest.
 import itertools
 import uuid
 from collections.abc import Generator, Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import pytest
@@ -19,16 +20,19 @@ from pytest_joules.errors import (
     InvalidPoint,
     JoulesError,
 )
+from pytest_joules.gate.calibration import FEWEST
 from pytest_joules.measure import Rig
 from pytest_joules.options import MarkerOptions, Options
 from pytest_joules.plan import server_key
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
+from pytest_joules.record import FOLDER, Recorder
 from pytest_joules.report import export, terminal, text
 from pytest_joules.session import JoulesSession
 from pytest_joules.sources import Source
 from pytest_joules.sources.live import LiveSource
 from pytest_joules.units import percent
+from pytest_joules.version import __version__
 
 EXIT_UNDECIDED = 6
 """Nothing red, but something inconclusive or invalid."""
@@ -44,7 +48,11 @@ class Run:
 
     def __init__(self, config: pytest.Config, chosen: Options, source: Source) -> None:
         self.options = chosen
-        self.session = JoulesSession(chosen, source)
+        self.session = JoulesSession(
+            chosen,
+            source,
+            listener=_recorder(config, chosen, source) if source.launches else None,
+        )
         self._config = config
         self._published = _published(chosen)
         self._failures: list[BaseException] = []
@@ -82,6 +90,11 @@ class Run:
                 "Say which one with --gpu=NAME (b200, h100, h200, ...), or set gpu in "
                 "[tool.pytest-joules]."
             )
+        if self.options.calibrate and self.options.num_launches < FEWEST:
+            raise pytest.UsageError(
+                f"pytest-joules: {self.options.num_launches} launches are too few to calibrate "
+                f"with; use at least --joules-launches={FEWEST}, better 8 and more."
+            )
         parallel = getattr(self._config.option, "numprocesses", None)
         if self.session.source.launches and parallel:
             raise pytest.UsageError(
@@ -94,18 +107,35 @@ class Run:
         self, session: pytest.Session, items: list[pytest.Item], tests: Sequence[pytest.Item]
     ) -> None:
         """Rehearse the energy tests, so that all points are known, and put servers together."""
-        broken = {item: error for item in tests if (error := _marker_error(item))}
-        points: dict[pytest.Item, Point] = {}
+        broken: dict[pytest.Item, BaseException] = {
+            item: error for item in tests if (error := _marker_error(item))
+        }
+        asked: dict[pytest.Item, list[Point]] = {}
         if self.session.source.launches:
             whole = [item for item in tests if item not in broken]
             for item, following in itertools.zip_longest(whole, whole[1:]):
                 stopped_by = self._rehearse(item, following)
-                if isinstance(stopped_by, InvalidPoint):
+                if isinstance(stopped_by, InvalidPoint | ConfigurationError):
                     broken[item] = stopped_by
-                points.update({item: self._asked[0]} if self._asked else {})
-        for item, error in broken.items():
-            _report_collection_error(session, item, error)
+                asked.update({item: self._asked} if self._asked else {})
+        broken.update(self._too_narrow(asked))
+        for item, reason in broken.items():
+            _report_collection_error(session, item, reason)
+        points = {item: each[0] for item, each in asked.items()}
         items[:] = grouped([item for item in items if item not in broken], points)
+
+    def _too_narrow(
+        self, asked: Mapping[pytest.Item, Sequence[Point]]
+    ) -> dict[pytest.Item, JoulesError]:
+        """Find tolerances below the noise; only now is it known how many share the alarms."""
+        found: dict[pytest.Item, JoulesError] = {}
+        for item, points in asked.items():
+            try:
+                for point in points:
+                    self.session.require_tolerance(point)
+            except ConfigurationError as error:
+                found[item] = error
+        return found
 
     def _rehearse(
         self, item: pytest.Item, following: pytest.Item | None
@@ -249,6 +279,23 @@ def _published(chosen: Options) -> "RecordedSource | None":
     from pytest_joules.sources.recorded import RecordedSource  # noqa: PLC0415  rarely needed
 
     return RecordedSource.from_options(chosen.data)
+
+
+def _recorder(config: pytest.Config, chosen: Options, source: Source) -> Recorder:
+    begun = datetime.now(UTC)
+    settings = {
+        "against": chosen.against,
+        "baselines": str(chosen.baselines),
+        "begun_at": begun.isoformat(timespec="seconds"),
+        "gpu": chosen.gpu,
+        "plugin": __version__,
+        "source": source.name,
+        "stack": chosen.stack_named(chosen.stack).name,
+        "tolerance": chosen.tolerance,
+        "window_s": chosen.window,
+    }
+    name = f"{begun:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+    return Recorder(folder=config.rootpath / FOLDER / name, settings=settings)
 
 
 def _source(chosen: Options) -> Source:

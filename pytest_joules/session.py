@@ -4,17 +4,20 @@ Points become known in the rehearsal (``note``); each launch then serves every p
 server that is still open, so that a sweep costs one start.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 
 from pytest_joules import baseline
 from pytest_joules.errors import (
+    ConfigurationError,
     Inconclusive,
     InvalidMeasurement,
     JoulesError,
     is_expected,
 )
+from pytest_joules.gate.calibration import Calibration
+from pytest_joules.gate.ruling import Case
 from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.options import Options
 from pytest_joules.plan import Launch, Plan, Stack, plan, require_runs_on, server_key
@@ -48,29 +51,51 @@ class Ledger:
 
     failures: dict[Point, JoulesError] = field(default_factory=dict)
     comparisons: dict[Point, Comparison] = field(default_factory=dict)
+    alphas: dict[Point, float] = field(default_factory=dict)
+    """Each comparison's bound on the chance of a false alarm."""
+
     recorded: dict[Point, int] = field(default_factory=dict)
     """Runs added to baselines."""
 
+    calibrations: dict[Point, Calibration] = field(default_factory=dict)
+
     num_launches: int = 0
     spent_gpu_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A verdict with everything that it rests on."""
+
+    comparison: Comparison
+    case: Case
+    num_results: int
+    """Results of the session when it was made; later ones had no part in it."""
+
+
+class Listener:
+    """Hears of everything that a session finds out, at once."""
+
+    def finished(self, result: Result) -> None:
+        """Take a result, valid or not."""
+
+    def judged(self, judgement: Judgement) -> None:
+        """Take a verdict."""
 
 
 class JoulesSession:
     """Measures points and judges them; one for each pytest run."""
 
     def __init__(
-        self,
-        options: Options,
-        source: Source,
-        *,
-        finished: Callable[[Result], None] = lambda result: None,  # noqa: ARG005  nobody listens
+        self, options: Options, source: Source, *, listener: Listener | None = None
     ) -> None:
         self.options = options
         self.source = source
         self.ledger = Ledger()
         self.stack = options.stack_named(options.stack)
         self.old_stack = options.stack_named(options.against) if options.against else None
-        self._finished = finished
+        _require_two(self.stack, self.old_stack)
+        self._listener = listener or Listener()
         self.referee = Referee(
             options=options, source=source, stack=self.stack, old_stack=self.old_stack
         )
@@ -80,11 +105,21 @@ class JoulesSession:
 
         Raises:
             InvalidPoint: The point cannot run on the session's GPU.
+            ConfigurationError: It is noted with another tolerance already.
         """
         require_runs_on(point, self.options.gpu)
         self.ledger.wishes.setdefault(point, set()).add(wish)
         if wish is Wish.CHECK:
-            self.referee.tolerances[point] = tolerance or self.options.tolerance
+            self.referee.set_tolerance(point, tolerance or self.options.tolerance)
+
+    def require_tolerance(self, point: Point) -> None:
+        """Refuse a tolerance below what a point's calibrated noise can tell apart.
+
+        Raises:
+            ConfigurationError: With the smallest rise that could be found.
+        """
+        if point in self.referee.tolerances and not self.options.records:
+            self.referee.require_tolerance(point)
 
     def plan(self) -> Plan:
         """Return the launches of all noted points, each made once."""
@@ -126,8 +161,8 @@ class JoulesSession:
         Raises:
             JoulesError: The point could not be measured.
         """
-        self.note(point, Wish.CHECK)
-        while len(self._of(point, self.stack)) < self.options.launches:
+        self.note(point, Wish.CHECK, self.referee.tolerances.get(point))
+        while len(self._of(point, self.stack)) < self.options.num_launches:
             self._raise_failure(point)
             self._launch(self._open_points(point, self.stack), self.stack)
         self._raise_failure(point)
@@ -135,13 +170,30 @@ class JoulesSession:
             runs = self._of(point, self.stack)
             baseline.record(self.options.baselines, runs)
             self.ledger.recorded[point] = len(runs)
+            if self.options.calibrate:
+                boards = runs[0].provenance.context.gpu_uuids
+                self.ledger.calibrations[point] = self.referee.calibrate(point, boards)
         return self.ledger.recorded[point]
+
+    def pair(self, point: Point) -> tuple[Result, Result] | None:
+        """Return a new result and one of what it is compared with; ``None`` without both."""
+        old = self._of(point, self.old_stack) if self.old_stack else []
+        stored = self.referee.known_runs(point)
+        new, reference = self._of(point, self.stack)[-1:], [*stored, *old][-1:]
+        return (new[0], reference[0]) if new and reference else None
 
     def _decide(self, point: Point) -> Stack | None:
         """Ask the referee; return the stack to launch next, or ``None`` once decided."""
         ruling = self.referee.rule(point, self.ledger.of_stack)
         if ruling.comparison is not None:
             self.ledger.comparisons[point] = ruling.comparison
+            self.ledger.alphas[point] = ruling.case.design(point).alpha
+            judgement = Judgement(
+                comparison=ruling.comparison,
+                case=ruling.case,
+                num_results=len(self.ledger.results),
+            )
+            self._listener.judged(judgement)
         return ruling.next_stack
 
     def _open_points(self, first: Point, stack: Stack) -> list[Point]:
@@ -157,8 +209,8 @@ class JoulesSession:
         done = len(self._of(point, stack))
         if Wish.CHECK not in ledger.wishes[point]:
             return stack == self.stack and done == 0
-        if self.options.record:
-            return done < self.options.launches
+        if self.options.records:
+            return done < self.options.num_launches
         try:
             return self._decide(point) == stack
         except JoulesError:
@@ -212,7 +264,7 @@ class JoulesSession:
         """Return the run whose work all later ones of the point repeat."""
         stacks = [self.stack, self.old_stack] if self.old_stack else [self.stack]
         here = [run for stack in stacks for run in self._of(point, stack)]
-        stored = () if self.options.record else self.referee.known_runs(point)
+        stored = () if self.options.records else self.referee.known_runs(point)
         return next(iter([*stored, *here]), None)
 
     def _keep(self, outcome: Outcome, stack: Stack) -> None:
@@ -220,7 +272,7 @@ class JoulesSession:
             self.ledger.failures[outcome.point] = outcome.error
             return
         self.ledger.results.append(outcome)
-        self._finished(outcome)
+        self._listener.finished(outcome)
         if outcome.is_valid:
             self._of(outcome.point, stack).append(outcome)
         else:
@@ -239,3 +291,11 @@ def _invalid(result: Result) -> InvalidMeasurement:
     return InvalidMeasurement(
         f"{result.point.id}: not a valid measurement, neither passed nor recorded\n{reasons}"
     )
+
+
+def _require_two(stack: Stack, old_stack: Stack | None) -> None:
+    if old_stack is not None and old_stack.name == stack.name:
+        raise ConfigurationError(
+            f"--joules-against={old_stack.name}: that is the stack under test itself. Name "
+            "another one, or let `joules calibrate` compare a stack with itself."
+        )

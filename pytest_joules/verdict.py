@@ -1,5 +1,6 @@
 """The answer to one comparison: decided once, here and in ``gate``, where nothing prints."""
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -52,3 +53,7 @@ class Comparison:
     num_reference_launches: int
     explanation: str = ""
     """Why the verdict is what it is, in one sentence."""
+
+    reference_change: float = math.nan
+    """Change of the old stack against its own baseline, where one is shown: what is worse
+    already and not because of the new stack."""

@@ -123,7 +123,9 @@ def test_the_detectable_change_by_the_normal_formula():
 def test_a_tolerance_below_what_can_be_told_apart_is_refused_with_the_number():
     design = Design(tolerance=0.01)
     last = looks(design, 8, has_old=True)[-1]
-    smallest = detectable_change(design, last, num_baseline=8, launch_sd=0.03, df=20)
+    # 10 old and 14 new launches to come know the noise by 9 + 13 more degrees of freedom.
+    assert (last.num_old, last.num_new) == (10, 14)
+    smallest = detectable_change(design, last, num_baseline=8, launch_sd=0.03, df=42)
 
     with pytest.raises(ConfigurationError, match=f"{smallest:.1%}"):
         require_tolerance(design, num_baseline=8, has_old=True, launch_sd=0.03, df=20)

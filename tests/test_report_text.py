@@ -33,14 +33,17 @@ def test_a_regression_is_told_with_numbers_reason_and_remedy() -> None:
         "qwen3-8b-text-conversation-bf16-1gpu-b32: regression",
         "  energy per token +10.0 %: 200.0 mJ/token -> 220.0 mJ/token",
         "  The whole interval is above the tolerance.",
-        "  If intended, record the new level (--joules-record), commit the diff.",
+        (
+            "  If intended, move the baseline (joules baseline accept --reason=...) and commit "
+            "the diff."
+        ),
     ]
 
 
 @pytest.mark.parametrize(
     ("verdict", "hint"),
     [
-        (Verdict.IMPROVEMENT, "--joules-record"),
+        (Verdict.IMPROVEMENT, "joules baseline accept"),
         (Verdict.INCONCLUSIVE, "--joules-against=STACK"),
         (Verdict.INVALID, "measure again"),
     ],

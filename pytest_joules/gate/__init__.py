@@ -63,6 +63,9 @@ class Decision:
 
     energy_per_work_unit_j: float = math.nan
     reference_energy_per_work_unit_j: float = math.nan
+    reference_change: float = math.nan
+    """Change of the old stack against its own baseline; set where one is shown."""
+
     notes: tuple[Reason, ...] = ()
 
 

@@ -65,6 +65,7 @@ def comparison(
         num_launches=decision.num_new,
         num_reference_launches=decision.num_baseline + decision.num_old,
         explanation=explanation(decision, design),
+        reference_change=decision.reference_change,
     )
 
 

@@ -210,6 +210,26 @@ def detectable_change(
     return math.expm1(quantiles * math.sqrt(v))
 
 
+def planned_detectable(
+    design: Design, *, num_baseline: int, has_old: bool, launch_sd: float, df: float
+) -> float:
+    """Return the rise that the whole budget finds 95 times in 100, before it is spent.
+
+    Args:
+        design: The comparison, with alpha undivided: what can be told apart should not
+            depend on which other tests are selected.
+        num_baseline: Stored launches of the same GPU.
+        has_old: Whether an old stack can be launched.
+        launch_sd: Noise between launches, in ln.
+        df: Degrees of freedom of that noise; the launches to come add theirs.
+    """
+    last = looks(design, num_baseline, has_old=has_old)[-1]
+    to_come = max(last.num_old - 1, 0) + max(last.num_new - 1, 0)
+    return detectable_change(
+        design, last, num_baseline=num_baseline, launch_sd=launch_sd, df=df + to_come
+    )
+
+
 def require_tolerance(
     design: Design, *, num_baseline: int, has_old: bool, launch_sd: float, df: float
 ) -> None:
@@ -218,19 +238,20 @@ def require_tolerance(
     Raises:
         ConfigurationError: With the smallest rise that could be found.
     """
-    last = looks(design, num_baseline, has_old=has_old)
-    if not last:
+    every = looks(design, num_baseline, has_old=has_old)
+    if not every:
         return
-    smallest = detectable_change(
-        design, last[-1], num_baseline=num_baseline, launch_sd=launch_sd, df=df
+    smallest = planned_detectable(
+        design, num_baseline=num_baseline, has_old=has_old, launch_sd=launch_sd, df=df
     )
     if smallest > design.tolerance:
+        advice = "" if has_old else ", or compare side by side with --joules-against"
         raise ConfigurationError(
             f"tolerance={design.tolerance:.1%}: launches of this point vary by "
-            f"{launch_sd:.1%}, so {last[-1].num_old + last[-1].num_new} launches find a rise "
-            f"of {smallest:.1%} 95 times in 100, and none smaller. Use a tolerance of at "
+            f"{launch_sd:.1%}, so {every[-1].num_old + every[-1].num_new} launches find a "
+            f"rise of {smallest:.1%} 95 times in 100, and none smaller. Use a tolerance of at "
             f"least {smallest:.1%}, a longer window, a larger baseline (now {num_baseline} "
-            "launches), or compare side by side with --joules-against."
+            f"launches){advice}."
         )
 
 

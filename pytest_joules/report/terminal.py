@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
 
+from pytest_joules.gate.calibration import Calibration
 from pytest_joules.point import Point
 from pytest_joules.report.text import table
 from pytest_joules.result import Result
@@ -11,6 +12,17 @@ from pytest_joules.session import Ledger
 from pytest_joules.units import counted, percent, si
 from pytest_joules.verdict import Comparison
 
+_CALIBRATED = (
+    "point against itself",
+    "launches",
+    "in window",
+    "between",
+    "false alarms",
+    "undecided",
+    "tolerance",
+    "detectable",
+    "beside old",
+)
 _HEAD = ("point", "source", "energy", "power", "throughput", "batch", "n", "change", "verdict")
 
 
@@ -29,7 +41,52 @@ def summary(ledger: Ledger) -> list[str]:
         for comparison in [_comparison(ledger.comparisons, point, stack)]
     ]
     notes = [f"note: {point.id}: {text}" for (point, _), text in _notes(ledger).items()]
-    return [*table([_HEAD, *rows]), *notes, *_cost(ledger)]
+    told = [*notes, *_moved(ledger), *calibrations(ledger.calibrations), *_alarms(ledger)]
+    return [*table([_HEAD, *rows]), *told, *_cost(ledger)]
+
+
+def _moved(ledger: Ledger) -> list[str]:
+    """Name old stacks that have left their own baseline: no test is red because of that."""
+    return [
+        f"note: {point.id}: the old stack {comparison.reference} itself is "
+        f"{percent(comparison.reference_change)} from its baseline; compared side by side only"
+        for point, comparison in ledger.comparisons.items()
+        if not math.isnan(comparison.reference_change)
+    ]
+
+
+def _alarms(ledger: Ledger) -> list[str]:
+    number = len(ledger.alphas)
+    if not number:
+        return []
+    chance = f"{100 * math.fsum(ledger.alphas.values()):.2g} %"
+    if number == 1:
+        return [f"1 comparison has a chance of at most {chance} of a false alarm"]
+    return [f"{number} comparisons share a chance of at most {chance} of any false alarm"]
+
+
+def calibrations(found: Mapping[Point, Calibration]) -> list[str]:
+    """Return a table of what stacks compared with themselves say; empty for none."""
+    rows = [_calibration(point, each) for point, each in found.items()]
+    return table([_CALIBRATED, *rows]) if rows else []
+
+
+def _calibration(point: Point, made: Calibration) -> tuple[str, ...]:
+    return (
+        point.id,
+        str(made.num_launches),
+        "-" if made.window_sd is None else _share(made.window_sd),
+        _share(made.launch_sd),
+        f"{made.num_false_alarms} of {made.num_splits}",
+        f"{made.num_undecided} of {made.num_splits}",
+        _share(made.tolerance),
+        _share(made.detectable_change),
+        _share(made.detectable_change_beside_old),
+    )
+
+
+def _share(ratio: float) -> str:
+    return f"{100 * ratio:.2g} %"
 
 
 def _comparison(

@@ -10,9 +10,10 @@ from pytest_joules.units import counted, percent, si
 from pytest_joules.verdict import Comparison, Verdict
 
 _HINTS = {
-    Verdict.REGRESSION: "If intended, record the new level (--joules-record), commit the diff.",
-    Verdict.IMPROVEMENT: "Baselines never move by themselves; record the new level with "
-    "--joules-record.",
+    Verdict.REGRESSION: "If intended, move the baseline (joules baseline accept --reason=...) "
+    "and commit the diff.",
+    Verdict.IMPROVEMENT: "Baselines never move by themselves; accept the new level with "
+    "`joules baseline accept`.",
     Verdict.INCONCLUSIVE: "Allow more launches (--joules-budget), compare side by side with "
     "--joules-against=STACK, or widen --joules-tolerance.",
     Verdict.INVALID: "Nothing was judged; measure again.",
@@ -20,12 +21,12 @@ _HINTS = {
 }
 
 
-def explain(comparison: Comparison) -> str:
-    """Return the lines that a red test shows: verdict, numbers, what to do."""
+def explain(comparison: Comparison, software: Sequence[str] = ()) -> str:
+    """Return the lines that a red test shows: verdict, numbers, software, what to do."""
     lines = [f"{comparison.point.id}: {comparison.verdict}", *_numbers(comparison)]
-    lines += [
-        f"  {line}" for line in (comparison.explanation, _HINTS[comparison.verdict]) if line
-    ]
+    changed = f"software: {'; '.join(software)}" if software else ""
+    advice = (changed, comparison.explanation, _HINTS[comparison.verdict])
+    lines += [f"  {line}" for line in advice if line]
     return "\n".join(lines)
 
 

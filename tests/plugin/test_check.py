@@ -27,7 +27,7 @@ def test_a_regression_fails_the_test_and_says_by_how_much(joules):
         [
             "*EnergyRegression: qwen3-8b-text-conversation-bf16-1gpu-b16: regression",
             "*energy per token +10.0 %: 500* mJ/token -> 550* mJ/token",
-            "*--joules-record*",
+            "*joules baseline accept*",
         ]
     )
     suite = ET.parse(joules.path / "junit.xml").getroot()[0]

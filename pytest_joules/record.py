@@ -1,0 +1,206 @@
+"""Stored sessions: every result at once, and with each verdict all that it rests on.
+
+``.joules/sessions/<session>/`` holds ``session.json`` (settings), ``results.jsonl`` (every
+result, valid or not, in order), ``baselines.jsonl`` (the stored runs compared with) and
+``verdicts.jsonl``. Numbers are written so that they read back bit for bit.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytest_joules.errors import ConfigurationError, FormatError, JoulesError, is_expected
+from pytest_joules.gate.ruling import Case, rule
+from pytest_joules.point import Point
+from pytest_joules.result import Result
+from pytest_joules.session import Judgement, Listener
+from pytest_joules.storage import read, write_atomically
+from pytest_joules.verdict import Comparison
+
+__tracebackhide__ = is_expected
+
+SCHEMA = 1
+FOLDER = Path(".joules") / "sessions"
+_SETTINGS, _RESULTS = "session.json", "results.jsonl"
+_BASELINES, _VERDICTS = "baselines.jsonl", "verdicts.jsonl"
+
+
+@dataclass(kw_only=True)
+class Recorder(Listener):
+    """Writes down what a session finds out, while it runs."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+    """What decides verdicts besides the data, for people; verdicts carry their own."""
+
+    _stored: set[Point] = field(default_factory=set)
+    _is_broken: bool = False
+
+    def finished(self, result: Result) -> None:
+        self._write(_RESULTS, [result.as_json()])
+
+    def judged(self, judgement: Judgement) -> None:
+        case = judgement.case
+        fresh = [point for point in case.baselines if point not in self._stored]
+        self._write(_BASELINES, [r.as_json() for p in fresh for r in case.baselines[p]])
+        self._stored.update(fresh)
+        self._write(_VERDICTS, [_verdict(judgement)])
+
+    def _write(self, name: str, entries: Sequence[Mapping[str, Any]]) -> None:
+        if self._is_broken or not entries:
+            return
+        try:
+            self._begin()
+            with (self.folder / name).open("a", encoding="utf-8") as stream:
+                stream.writelines(json.dumps(each, sort_keys=True) + "\n" for each in entries)
+        except OSError as error:  # what was measured must not be lost with it
+            self._is_broken = True
+            text = f"pytest-joules: this session is not stored any further: {error}"
+            warnings.warn(text, stacklevel=2)
+
+    def _begin(self) -> None:
+        if not (self.folder / _SETTINGS).exists():
+            settings = {"schema": SCHEMA, **self.settings}
+            text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
+            write_atomically(self.folder / _SETTINGS, text)
+            (self.folder.parents[1] / ".gitignore").write_text("*\n", encoding="utf-8")
+
+
+def _verdict(judgement: Judgement) -> dict[str, Any]:
+    case = judgement.case
+    return {
+        "comparison": _numbers(judgement.comparison),
+        "point": judgement.comparison.point.as_json(),
+        "num_results": judgement.num_results,
+        "tolerances": [[point.as_json(), value] for point, value in case.tolerances.items()],
+        "stack": case.stack,
+        "against": case.against,
+    }
+
+
+def _numbers(comparison: Comparison) -> dict[str, Any]:
+    return {**asdict(comparison), "point": comparison.point.id}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Replayed:
+    """A verdict computed again from what was stored."""
+
+    comparison: Comparison
+    stored: Mapping[str, Any]
+    """The comparison of the run."""
+
+    @property
+    def is_same(self) -> bool:
+        """Whether every number of the run came out again, bit for bit."""
+        return _text(_numbers(self.comparison)) == _text(self.stored)
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, sort_keys=True)  # NaN equals NaN here, and -0.0 is not 0.0
+
+
+def replay(folder: Path) -> list[Replayed]:
+    """Compute every verdict of a stored session again.
+
+    Raises:
+        FormatError: The session is not there, broken, or of another format.
+    """
+    _require_session(folder)
+    results = results_of(folder)
+    stored = _by_point(_results(folder / _BASELINES))
+    return [_replayed(values, results, stored) for values in _lines(folder / _VERDICTS)]
+
+
+def _replayed(
+    values: Mapping[str, Any],
+    results: Sequence[Result],
+    stored: Mapping[Point, tuple[Result, ...]],
+) -> Replayed:
+    point = Point.from_json(values["point"])
+    tolerances = {Point.from_json(each): value for each, value in values["tolerances"]}
+    case = Case(
+        stack=values["stack"],
+        against=values["against"],
+        tolerances=tolerances,
+        baselines={each: stored[each] for each in tolerances if each in stored},
+    )
+    launched: dict[tuple[Point, str], list[Result]] = {}
+    for result in results[: values["num_results"]]:
+        if result.is_valid:
+            key = (result.point, result.provenance.context.stack)
+            launched.setdefault(key, []).append(result)
+    comparison = case.compared(point, rule(point, launched, case))
+    return Replayed(comparison=comparison, stored=values["comparison"])
+
+
+def find(name: str, root: Path) -> Path:
+    """Return a stored session's folder by path or name; ``latest`` is the last one.
+
+    Raises:
+        ConfigurationError: There is none of that name.
+    """
+    known = sorted(path for path in (root / FOLDER).glob("*") if (path / _SETTINGS).exists())
+    if name == "latest" and known:
+        return known[-1]
+    for path in (Path(name), root / FOLDER / name):
+        if (path / _SETTINGS).exists():
+            return path
+    raise ConfigurationError(
+        f"{name}: no stored session; {root / FOLDER} holds "
+        f"{', '.join(path.name for path in known) or 'none'}."
+    )
+
+
+def results_of(path: Path) -> list[Result]:
+    """Read the results of a stored session's folder, or of a file of --joules-export.
+
+    Raises:
+        FormatError: They cannot be read.
+    """
+    if path.is_dir():
+        return _results(path / _RESULTS)
+    return [_result(values, str(path)) for values in read(path)]
+
+
+def _require_session(folder: Path) -> None:
+    settings = read(folder / _SETTINGS)
+    number = settings.get("schema") if isinstance(settings, dict) else None
+    if number != SCHEMA:
+        raise FormatError(
+            f"{folder / _SETTINGS}: schema is {number!r}, this version reads {SCHEMA}; use the "
+            "version that stored it."
+        )
+
+
+def _by_point(results: Sequence[Result]) -> dict[Point, tuple[Result, ...]]:
+    points = dict.fromkeys(result.point for result in results)
+    return {point: tuple(r for r in results if r.point == point) for point in points}
+
+
+def _results(path: Path) -> list[Result]:
+    return [_result(values, str(path)) for values in _lines(path)]
+
+
+def _result(values: Mapping[str, Any], name: str) -> Result:
+    try:
+        return Result.from_json(values)
+    except (JoulesError, TypeError, ValueError, KeyError, AttributeError) as error:
+        raise FormatError(f"{name}: a result cannot be read: {error!r}.") from None
+
+
+def _lines(path: Path) -> Iterator[Any]:
+    """Yield each line's JSON; a last line cut off by a crash is left out."""
+    if not path.exists():
+        return
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for number, line in enumerate(lines, start=1):
+        if not line.endswith("\n"):
+            return
+        try:
+            yield json.loads(line)  # invalid results may hold NaN, which strict JSON has not
+        except ValueError as error:
+            raise FormatError(f"{path}, line {number}: {error}.") from None

@@ -1,0 +1,241 @@
+"""Stored sessions, `joules compare` and `joules baseline`."""
+
+import json
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from pytest_joules import baseline
+from pytest_joules.cli import app
+from pytest_joules.record import replay
+
+RUNNER = CliRunner()
+NOISY = "power_w=lambda stack, point: 400.0 * {factor}, launch_noise=0.004, seed={seed}"
+
+
+@pytest.fixture
+def at_root(joules, monkeypatch):
+    monkeypatch.chdir(joules.path)
+    return joules
+
+
+def sessions(joules):
+    return sorted((joules.path / ".joules" / "sessions").iterdir())
+
+
+def checked(joules, *args, factor=1.0):
+    """Record with one machine, check on another; return run and stored session."""
+    joules.machine(NOISY.format(factor=1.0, seed=1))
+    joules.run("--joules-record", "--joules-launches=4")
+    before = sessions(joules)
+    joules.machine(NOISY.format(factor=factor, seed=2))
+    run = joules.run("--junitxml=junit.xml", *args)
+    (folder,) = set(sessions(joules)) - set(before)
+    return run, folder
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.02, 1.1])
+@pytest.mark.parametrize("against", [False, True])
+def test_stored_results_give_the_verdict_of_the_run_bit_for_bit(joules, factor, against):
+    joules.pyproject("[tool.pytest-joules.stacks.old]\npython = 'python3'\n")
+    args = ["--joules-against=old"] if against else []
+    _, folder = checked(joules, *args, factor=factor)
+    for path in joules.path.glob("baselines/**/*.json"):
+        path.unlink()  # what was compared with is in the session
+
+    replayed = replay(folder)
+
+    assert len(replayed) == 2
+    for each in replayed:
+        assert each.is_same
+        for name in ("change", "low", "high", "verdict"):
+            assert getattr(each.comparison, name) == each.stored[name]
+    stored = {str(each.stored["change"]) for each in replayed}
+    assert stored <= set((joules.path / "junit.xml").read_text().split('"'))
+
+
+def test_a_session_holds_settings_and_every_result_of_the_run(joules):
+    run, folder = checked(joules, "--joules-export=all.json")
+
+    settings = json.loads((folder / "session.json").read_text())
+    assert settings["gpu"] == "h200"
+    assert settings["source"] == "fake"
+    assert settings["tolerance"] == 0.03
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    exported = json.loads((joules.path / "all.json").read_text())
+    assert [json.loads(line) for line in lines] == exported
+    assert (joules.path / ".joules" / ".gitignore").read_text() == "*\n"
+    run.assert_outcomes(passed=2)
+
+
+def test_results_are_stored_one_by_one_before_the_session_ends(joules):
+    joules.tests("""
+        from pathlib import Path
+
+        def test_stored(energy_bench):
+            energy_bench(model="a/b", batch_size=8).energy_per_token_j
+            (path,) = Path(".joules/sessions").glob("*/results.jsonl")
+            assert len(path.read_text().splitlines()) == 1
+    """)
+
+    joules.run().assert_outcomes(passed=1)
+
+
+def test_nothing_is_stored_where_nothing_was_measured(joules):
+    joules.run("--joules-plan")
+
+    assert not (joules.path / ".joules").exists()
+
+
+def test_compare_prints_the_verdicts_and_ends_like_the_run(at_root):
+    run, folder = checked(at_root, factor=1.1)
+
+    told = RUNNER.invoke(app, ["compare", folder.name])
+
+    assert run.ret == told.exit_code == 1
+    assert told.stdout.count("regression") == told.stdout.count("as in the run") == 2
+
+
+def test_a_changed_number_is_noticed(at_root):
+    _, folder = checked(at_root)
+    path = folder / "verdicts.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    lines[0]["comparison"]["change"] *= 1 + 2**-52
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    told = RUNNER.invoke(app, ["compare"])
+
+    assert told.exit_code == 1
+    assert told.stdout.count("NOT AS IN THE RUN") == 1
+
+
+def test_a_session_cut_off_in_a_line_keeps_what_was_whole(at_root):
+    _, folder = checked(at_root)
+    with (folder / "results.jsonl").open("a") as stream:
+        stream.write('{"point": ')
+
+    assert RUNNER.invoke(app, ["compare", str(folder)]).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("session.json", '{"schema": 9}', "schema is 9"),
+        ("verdicts.jsonl", "{]\n", "verdicts.jsonl, line 1"),
+        ("results.jsonl", "{}\n", "a result cannot be read"),
+    ],
+)
+def test_a_broken_session_is_refused_with_file_and_reason(at_root, *, name, text, message):
+    _, folder = checked(at_root)
+    (folder / name).write_text(text)
+
+    told = RUNNER.invoke(app, ["compare", str(folder)])
+
+    assert told.exit_code == 1
+    assert message in told.stderr
+
+
+def test_no_session_of_that_name_lists_those_there_are(at_root):
+    _, folder = checked(at_root)
+
+    told = RUNNER.invoke(app, ["compare", "nothing"])
+
+    assert told.exit_code == 1
+    assert folder.name in told.stderr
+
+
+POINT = "qwen3-8b-text-conversation-bf16-1gpu-b16"
+
+
+def test_accepting_moves_one_point_and_keeps_the_reason(at_root):
+    checked(at_root, factor=1.1)
+    path = at_root.path / "baselines" / at_root.baseline_files()[0]
+    before = baseline.entries(path)
+
+    told = RUNNER.invoke(app, ["baseline", "accept", POINT, "--reason", "new kernels"])
+
+    assert told.exit_code == 0, told.output
+    after = baseline.entries(path)
+    (point,) = [point for point in after if point.id == POINT]
+    assert [p for p in after if after[p] != before[p]] == [point]
+    (move,) = after[point].accepted
+    assert move.reason == "new kernels"
+    assert move.change == pytest.approx(0.1, abs=0.01)
+    assert f"{POINT}: +" in told.stdout
+    at_root.run().assert_outcomes(passed=1, failed=1)
+
+
+def test_a_file_names_all_of_its_points_and_moves_add_up(at_root):
+    checked(at_root, "--joules-export=out.json", factor=1.1)
+    path = at_root.path / "baselines" / at_root.baseline_files()[0]
+    command = ["baseline", "accept", str(path), "--results=out.json", "--reason"]
+
+    RUNNER.invoke(app, [*command, "first"])
+    told = RUNNER.invoke(app, [*command, "second"])
+
+    assert told.exit_code == 0, told.output
+    for entry in baseline.entries(path).values():
+        assert [move.reason for move in entry.accepted] == ["first", "second"]
+        assert entry.accepted[1].change == pytest.approx(0, abs=1e-3)
+    at_root.run().assert_outcomes(passed=2)
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["no-such-point", "--reason=x"], "no such point; they hold qwen3-8b"),
+        ([POINT, "--reason= "], "--reason is empty"),
+        ([POINT, "--reason=x", "--stack=other"], "not stack other"),
+        ([POINT, "--reason=x", "--baselines=elsewhere"], "no baseline for h200 to move"),
+        ([POINT, "--reason=x", "--results=missing.json"], "missing.json"),
+    ],
+)
+def test_what_cannot_be_accepted_is_said_and_changes_nothing(at_root, args, message):
+    checked(at_root, factor=1.1)
+    path = at_root.path / "baselines" / at_root.baseline_files()[0]
+    before = path.read_text()
+
+    told = RUNNER.invoke(app, ["baseline", "accept", *args])
+
+    assert told.exit_code == 1
+    assert message in told.stderr
+    assert path.read_text() == before
+
+
+def test_of_two_stacks_one_must_be_named(at_root):
+    at_root.pyproject("[tool.pytest-joules.stacks.old]\npython = 'python3'\n")
+    checked(at_root, "--joules-against=old", factor=1.1)
+    command = ["baseline", "accept", POINT, "--reason=x"]
+
+    refused = RUNNER.invoke(app, command)
+    told = RUNNER.invoke(app, [*command, "--stack=default"])
+
+    assert refused.exit_code == 1
+    assert "default, old" in refused.stderr
+    assert told.exit_code == 0
+
+
+def test_baselines_are_listed_and_shown(at_root):
+    checked(at_root, factor=1.1)
+    RUNNER.invoke(app, ["baseline", "accept", POINT, "--reason=new kernels"])
+
+    listed = RUNNER.invoke(app, ["baseline", "list"])
+    shown = RUNNER.invoke(app, ["baseline", "show", POINT])
+
+    assert listed.stdout.count("qwen3-8b") == 2
+    assert "new kernels" in shown.stdout
+    assert "mJ/token" in shown.stdout
+    assert RUNNER.invoke(app, ["baseline", "show", "nothing"]).exit_code == 1
+    assert RUNNER.invoke(app, ["baseline", "list", "--baselines=elsewhere"]).exit_code == 1
+
+
+def test_calibrate_runs_pytest_with_its_arguments(at_root):
+    command = [sys.executable, "-c", "from pytest_joules.cli import app; app()", "calibrate"]
+
+    run = at_root.pytester.run(*command, "--gpu=h200", "-k16", "-q")
+
+    assert run.ret == 0
+    run.stdout.fnmatch_lines(["point against itself*", "*-b16 * 8 *of 70*"])
+    shown = RUNNER.invoke(app, ["baseline", "show", POINT])
+    assert "0 of 70" in shown.stdout
