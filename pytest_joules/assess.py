@@ -8,7 +8,7 @@ import numpy as np
 
 from pytest_joules.counter import counter_notes, meter_reasons
 from pytest_joules.energy import WindowEnergy, ticks, window_energy, work_curve
-from pytest_joules.errors import MeterError
+from pytest_joules.errors import MeterError, is_expected
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.provenance import Provenance
@@ -23,6 +23,8 @@ from pytest_joules.steady_state import (
 )
 from pytest_joules.trace import GpuTrace, LoadTrace, MeterTrace, RequestTrace, ServerSample
 from pytest_joules.validity import load_notes, load_reasons, mean_batch_size
+
+__tracebackhide__ = is_expected
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,13 @@ number ever reaches a test.
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from pytest_joules.errors import EnergyRegression, Inconclusive, InvalidMeasurement, is_expected
+from pytest_joules.errors import (
+    EnergyRegression,
+    Inconclusive,
+    InvalidMeasurement,
+    InvalidPoint,
+    is_expected,
+)
 from pytest_joules.point import Point
 from pytest_joules.report.text import explain, software_changes
 from pytest_joules.result import Result
@@ -35,7 +41,7 @@ class EnergyBench:
         Raises:
             JoulesError: The fields contradict each other, or measuring failed.
         """
-        return self.measure(Point(**fields))
+        return self.measure(_point(fields))
 
     def measure(self, point: Point) -> Result:
         """Measure a point; equal points are measured once in a session.
@@ -43,6 +49,7 @@ class EnergyBench:
         Raises:
             JoulesError: Measuring failed, or broke the validity contract.
         """
+        _require_point(point)
         result = self._session.measure(point)
         self._tell_result(result)
         return result
@@ -55,6 +62,7 @@ class EnergyBench:
         Raises:
             JoulesError: As ``measure``.
         """
+        _require_point(point)
         return tuple(self.measure(each) for each in point.sweep(**axes))
 
     def check(self, point: Point, *, tolerance: float | None = None) -> Comparison | None:
@@ -68,6 +76,7 @@ class EnergyBench:
             Inconclusive: The launches allowed were not enough to tell.
             JoulesError: There is no usable baseline, or measuring failed.
         """
+        _require_point(point)
         if self._session.options.records:
             self._tell("joules_recorded_runs", self._session.record(point))
             return None
@@ -112,6 +121,19 @@ def _raise_verdict(comparison: Comparison, software: Sequence[str]) -> None:
             return
 
 
+def _point(fields: dict[str, Any]) -> Point:
+    if "model" not in fields:
+        raise InvalidPoint(
+            "no model is named; give model=, a Hugging Face repository or folder."
+        )
+    return Point.from_json(fields)
+
+
+def _require_point(point: object) -> None:
+    if not isinstance(point, Point):
+        raise InvalidPoint(f"{point!r} is no Point; make one with Point(model=..., ...).")
+
+
 class RehearsalEnds(BaseException):
     """A measured value was needed, so the rehearsal of this test is over.
 
@@ -143,17 +165,20 @@ class RehearsalBench:
         self._asked = asked
 
     def __call__(self, **fields: Any) -> Pending:
-        return self.measure(Point(**fields))
+        return self.measure(_point(fields))
 
     def measure(self, point: Point) -> Pending:
+        _require_point(point)
         self._session.note(point, Wish.MEASURE)
         self._asked.append(point)
         return Pending(point)
 
     def sweep(self, point: Point, **axes: Any) -> tuple[Pending, ...]:
+        _require_point(point)
         return tuple(self.measure(each) for each in point.sweep(**axes))
 
     def check(self, point: Point, *, tolerance: float | None = None) -> Pending:
+        _require_point(point)
         asked = tolerance if tolerance is not None else self._tolerance
         self._session.note(point, Wish.CHECK, asked)
         self._asked.append(point)

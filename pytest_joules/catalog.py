@@ -11,7 +11,9 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from pytest_joules.errors import ConfigurationError
+from pytest_joules.errors import ConfigurationError, is_expected
+
+__tracebackhide__ = is_expected
 
 
 @dataclass(frozen=True, kw_only=True)

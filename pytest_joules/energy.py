@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_joules.counter.ticks import sharp_ticks
-from pytest_joules.errors import LoadError, MeterError, NoSteadyState
+from pytest_joules.errors import LoadError, MeterError, NoSteadyState, is_expected
 from pytest_joules.steady_state import Window
 from pytest_joules.trace import GpuTrace, LoadTrace, Reading
+
+__tracebackhide__ = is_expected
 
 Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Maps times, shape ``(n,)`` in seconds, to accumulated values, shape ``(n,)``."""

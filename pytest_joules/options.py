@@ -42,25 +42,32 @@ class Option:
         return f"joules_{self.field}"
 
 
+def _number(text: str, kind: type[float | int] = float) -> float:
+    try:
+        return kind(text)
+    except ValueError:
+        raise ValueError("this is no number") from None
+
+
 def _ratio(text: str) -> float:
-    value = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    value = _number(text.removesuffix("%").strip()) / (100 if text.endswith("%") else 1)
     if not 0 < value < 1:
         raise ValueError("give a share between 0 and 1, such as 3% or 0.03")
     return value
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    value = _number(text)
     if not 0 < value < float("inf"):
         raise ValueError("give a number above 0")
     return value
 
 
 def _count(text: str) -> int:
-    value = int(text)
+    value = _number(text, int)
     if value < 1:
         raise ValueError("give a whole number of at least 1")
-    return value
+    return int(value)
 
 
 def _source(text: str) -> str:
@@ -262,7 +269,13 @@ class MarkerOptions:
                 f"{item.nodeid}: @pytest.mark.joules takes the keywords {', '.join(known)}; "
                 f"it was given {', '.join([*map(repr, marker.args), *unknown])}."
             )
-        return cls(**{name: _ratio(str(value)) for name, value in marker.kwargs.items()})
+        place = f"{item.nodeid}: @pytest.mark.joules"
+        return cls(
+            **{
+                name: _parsed(_ratio, value, f"{place} {name}")
+                for name, value in marker.kwargs.items()
+            }
+        )
 
 
 def add_to(parser: pytest.Parser) -> None:
@@ -298,14 +311,14 @@ def _value(option: Option, config: pytest.Config, table: Mapping[str, Any]) -> A
     )
     for place, value in places:
         if value is not None and value != "":
-            return _parsed(option, value, place)
+            return _parsed(option.parse, value, place)
     return None
 
 
-def _parsed(option: Option, value: Any, place: str) -> Any:
+def _parsed(parse: Callable[[str], Any], value: Any, place: str) -> Any:
     text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
     try:
-        return option.parse(text)
+        return parse(text)
     except ValueError as error:
         raise ConfigurationError(f"{place}={text}: {error}.") from None
 
@@ -332,7 +345,12 @@ def _table(config: pytest.Config) -> Mapping[str, Any]:
 
 
 def _stacks(table: Any, root: Path) -> dict[str, "Stack"]:
-    return {name: _stack(name, values, root) for name, values in dict(table).items()}
+    if not isinstance(table, dict) or not all(isinstance(v, dict) for v in table.values()):
+        raise ConfigurationError(
+            f"[tool.pytest-joules] stacks = {table!r}: declare each stack in a table of its "
+            "own, [tool.pytest-joules.stacks.NAME]."
+        )
+    return {name: _stack(name, values, root) for name, values in table.items()}
 
 
 def _stack(name: str, values: Mapping[str, Any], root: Path) -> "Stack":
@@ -344,6 +362,12 @@ def _stack(name: str, values: Mapping[str, Any], root: Path) -> "Stack":
             f"[tool.pytest-joules.stacks.{name}] has no key {', '.join(unknown)}; known are "
             f"{', '.join(_STACK_KEYS)}."
         )
+    for key, kind in (("command", list), ("args", list), ("env", dict), ("python", str)):
+        if key in values and not isinstance(values[key], kind):
+            what = {list: "a list of strings", dict: "a table", str: "a path"}[kind]
+            raise ConfigurationError(
+                f"[tool.pytest-joules.stacks.{name}] {key} = {values[key]!r}: give {what}."
+            )
     python = str(values.get("python", ""))
     return Stack(
         name=name,

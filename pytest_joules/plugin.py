@@ -45,10 +45,16 @@ def pytest_collection_modifyitems(
 ) -> None:
     energy_tests = [item for item in items if _FIXTURE in getattr(item, "fixturenames", ())]
     if energy_tests and not config.option.collectonly:
-        _run(config).prepare(session, items, energy_tests)
+        _prepare(session, items, energy_tests)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
+    run = config.stash.get(_run_key, None)
+    return run.header() if run else []
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    # A run whose options all stand in files is only known now.
     run = config.stash.get(_run_key, None)
     return run.header() if run else []
 
@@ -98,6 +104,21 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run = session.config.stash.get(_run_key, None)
     if run:
         session.exitstatus = run.finish(exitstatus)
+
+
+def _prepare(
+    session: pytest.Session, items: list[pytest.Item], tests: list[pytest.Item]
+) -> None:
+    try:
+        _run(session.config).prepare(session, items, tests)
+    except pytest.UsageError as error:
+        if not hasattr(session.config, "workerinput"):
+            raise
+        # pytest-xdist takes a usage error in a worker for a crash.
+        from pytest_joules.run import report_collection_error  # noqa: PLC0415  see _run
+
+        report_collection_error(session, tests[0], error)
+        items[:] = [item for item in items if item not in tests]
 
 
 def _run(config: pytest.Config) -> "Run":

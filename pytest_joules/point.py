@@ -8,8 +8,10 @@ from itertools import product
 from typing import Any
 
 from pytest_joules import catalog
-from pytest_joules.errors import InvalidPoint
+from pytest_joules.errors import InvalidPoint, is_expected
 from pytest_joules.tasks import Lengths, Task, task
+
+__tracebackhide__ = is_expected
 
 PRECISIONS = ("fp32", "bf16", "fp16", "fp8", "mxfp4", "nvfp4", "int8", "int4")
 ENGINES = ("vllm", "transformers", "diffusers", "xdit", "endpoint")
@@ -250,6 +252,8 @@ def _readable(model: str) -> str:
 
 
 def _lengths_from_json(name: str, values: Any) -> Lengths:
+    if isinstance(values, Lengths):
+        return values
     known = {f.name for f in fields(Lengths)}
     if not isinstance(values, dict) or "mean" not in values or set(values) - known:
         raise InvalidPoint(

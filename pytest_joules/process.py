@@ -18,8 +18,10 @@ from typing import Any, Final
 from uuid import uuid4
 
 from pytest_joules import supervisor
-from pytest_joules.errors import LaunchError
+from pytest_joules.errors import LaunchError, is_expected
 from pytest_joules.supervisor import KILL_S, MARK, descendants, kill_hard
+
+__tracebackhide__ = is_expected
 
 GRACE_S: Final = 10.0
 """Seconds between SIGTERM and SIGKILL."""

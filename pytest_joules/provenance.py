@@ -76,8 +76,9 @@ def require_comparable(ours: Identity, theirs: Identity, point_id: str) -> None:
         if mine != other:
             raise BaselineMismatch(
                 f"{point_id}: the baseline has {item.name}={other!r}, this machine has "
-                f"{mine!r}. Energy is only comparable on equal hardware; record a baseline "
-                "here with --joules-record."
+                f"{mine!r}. Energy is only comparable on equal hardware: give this machine "
+                "a folder of its own (--joules-baselines), or delete the old baseline and "
+                "record a new one (--joules-record)."
             )
 
 

@@ -19,10 +19,11 @@ from pytest_joules.errors import (
     InvalidMeasurement,
     InvalidPoint,
     JoulesError,
+    is_expected,
 )
 from pytest_joules.gate.calibration import FEWEST
 from pytest_joules.measure import Rig
-from pytest_joules.options import MarkerOptions, Options
+from pytest_joules.options import MarkerOptions, Options, is_asked
 from pytest_joules.plan import server_key
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
@@ -33,6 +34,8 @@ from pytest_joules.sources import Source
 from pytest_joules.sources.live import LiveSource
 from pytest_joules.units import percent
 from pytest_joules.version import __version__
+
+__tracebackhide__ = is_expected
 
 EXIT_UNDECIDED = 6
 """Nothing red, but something inconclusive or invalid."""
@@ -59,6 +62,7 @@ class Run:
         self._rehearsing = False
         self._asked: list[Point] = []
         self._stopped_by: BaseException | None = None
+        self._has_header = False
 
     @classmethod
     def from_pytest(cls, config: pytest.Config) -> "Run":
@@ -84,18 +88,21 @@ class Run:
         Raises:
             pytest.UsageError: No GPU is named, or pytest-xdist would share it.
         """
-        if not self.options.gpu:
+        if not self.options.gpu and is_asked(self._config):
+            raise pytest.UsageError(f"pytest-joules: {_NO_GPU}")
+        if self.options.records and not self.session.source.launches:
             raise pytest.UsageError(
-                "pytest-joules: no GPU is named, so nothing can be measured or looked up. "
-                "Say which one with --gpu=NAME (b200, h100, h200, ...), or set gpu in "
-                "[tool.pytest-joules]."
+                "pytest-joules: --joules-record measures a baseline, but the source is "
+                f"{self.session.source.name}, which launches nothing. Leave one of them out."
             )
         if self.options.calibrate and self.options.num_launches < FEWEST:
             raise pytest.UsageError(
                 f"pytest-joules: {self.options.num_launches} launches are too few to calibrate "
                 f"with; use at least --joules-launches={FEWEST}, better 8 and more."
             )
-        parallel = getattr(self._config.option, "numprocesses", None)
+        worker = getattr(self._config, "workerinput", {})
+        asked = getattr(self._config.option, "numprocesses", None)
+        parallel = asked or worker.get("workercount")
         if self.session.source.launches and parallel:
             raise pytest.UsageError(
                 "pytest-joules: under pytest-xdist parallel tests would share the GPU, so "
@@ -111,7 +118,7 @@ class Run:
             item: error for item in tests if (error := _marker_error(item))
         }
         asked: dict[pytest.Item, list[Point]] = {}
-        if self.session.source.launches:
+        if self.session.source.launches and self.options.gpu:
             whole = [item for item in tests if item not in broken]
             for item, following in itertools.zip_longest(whole, whole[1:]):
                 stopped_by = self._rehearse(item, following)
@@ -120,7 +127,7 @@ class Run:
                 asked.update({item: self._asked} if self._asked else {})
         broken.update(self._too_narrow(asked))
         for item, reason in broken.items():
-            _report_collection_error(session, item, reason)
+            report_collection_error(session, item, reason)
         points = {item: each[0] for item, each in asked.items()}
         items[:] = grouped([item for item in items if item not in broken], points)
 
@@ -162,6 +169,8 @@ class Run:
 
     def bench(self, item: pytest.Item) -> EnergyBench | RehearsalBench:
         """Return the fixture's value for one test."""
+        if not self.options.gpu:
+            raise ConfigurationError(_NO_GPU)
         tolerance = item.stash[_tolerance_key]
         if self._rehearsing:
             return RehearsalBench(self.session, tolerance=tolerance, asked=self._asked)
@@ -172,7 +181,10 @@ class Run:
         )
 
     def header(self) -> list[str]:
-        """Return the lines under pytest's own header."""
+        """Return the lines under pytest's own header; nothing the second time."""
+        if self._has_header:
+            return []
+        self._has_header = True
         chosen, source = self.options, self.session.source.name
         stack = self.session.stack.name
         against = f", against {chosen.against}" if chosen.against else ""
@@ -180,7 +192,7 @@ class Run:
         return [
             (
                 f"joules: gpu {chosen.gpu}, source {source}, stack {stack}{against}, "
-                f"tolerance {percent(chosen.tolerance)}{warning}"
+                f"tolerance {percent(chosen.tolerance).lstrip('+')}{warning}"
             )
         ]
 
@@ -191,7 +203,8 @@ class Run:
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
             reporter.write_sep("=", "energy plan: nothing is launched")
-            for line in text.describe_plan(self.session.plan()):
+            most = self.options.num_launches if self.options.records else None
+            for line in text.describe_plan(self.session.plan(), num_launches=most):
                 reporter.write_line(line)
         return True
 
@@ -231,6 +244,10 @@ class Run:
         return exitstatus
 
 
+_NO_GPU = (
+    "no GPU is named, so nothing can be measured or looked up. Say which one with --gpu=NAME "
+    "(b200, h100, h200, ...), or set gpu in [tool.pytest-joules]."
+)
 _UNDECIDED = (Inconclusive, InvalidMeasurement)
 _UNREAL = {
     "fake": ": FAKE, a machine that does not exist; nothing was measured",
@@ -260,9 +277,10 @@ def _marker_error(item: pytest.Item) -> JoulesError | None:
     return None
 
 
-def _report_collection_error(
+def report_collection_error(
     session: pytest.Session, item: pytest.Item, error: BaseException
 ) -> None:
+    """Let pytest count and show an error as one of collection."""
     report = pytest.CollectReport(
         nodeid=item.nodeid,
         outcome="failed",

@@ -283,7 +283,8 @@ class JoulesSession:
 
     def _raise_failure(self, point: Point) -> None:
         if point in self.ledger.failures:
-            raise self.ledger.failures[point]
+            # Anew for each test, or its traceback would grow by the frames of those before.
+            raise self.ledger.failures[point].with_traceback(None)
 
 
 def _invalid(result: Result) -> InvalidMeasurement:

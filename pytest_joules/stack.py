@@ -11,8 +11,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pytest_joules.errors import ConfigurationError, LaunchError, MissingDependency
+from pytest_joules.errors import ConfigurationError, LaunchError, MissingDependency, is_expected
 from pytest_joules.plan import Stack
+
+__tracebackhide__ = is_expected
 
 PROBE_S: Final = 120.0
 """Seconds that the interpreter has to answer; a container may have to be unpacked first."""

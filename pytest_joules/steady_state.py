@@ -20,8 +20,10 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import inf
 
-from pytest_joules.errors import NoSteadyState
+from pytest_joules.errors import NoSteadyState, is_expected
 from pytest_joules.trace import LoadTrace, RequestTrace, ServerSample
+
+__tracebackhide__ = is_expected
 
 _MSER_BATCH = 5
 

@@ -10,7 +10,9 @@ from math import isfinite, log, sqrt
 from types import MappingProxyType
 from typing import Literal
 
-from pytest_joules.errors import InvalidPoint
+from pytest_joules.errors import InvalidPoint, is_expected
+
+__tracebackhide__ = is_expected
 
 _LARGEST_CV = 5.0
 WorkUnit = Literal["token", "image", "video"]

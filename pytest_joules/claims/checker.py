@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from pytest_joules.claims.claim import Claim, Outcome, Scalar, Status, evaluate
 from pytest_joules.claims.dataset import Dataset
 from pytest_joules.claims.registry import CLAIMS
-from pytest_joules.errors import ConfigurationError, NotMeasured
+from pytest_joules.errors import ConfigurationError, NotMeasured, is_expected
 from pytest_joules.units import significant
+
+__tracebackhide__ = is_expected
 
 _DIGITS = 4
 

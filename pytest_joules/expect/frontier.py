@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Unpack
 
-from pytest_joules.errors import Incomparable
+from pytest_joules.errors import Incomparable, is_expected
 from pytest_joules.expect.launch_noise import Noise, Sample
 from pytest_joules.expect.ordering import Ordering, Outcome, Trial
 from pytest_joules.expect.pairing import Pair, Side, members, require_comparable, samples
@@ -13,6 +13,8 @@ from pytest_joules.expect.quantity import ENERGY
 from pytest_joules.expect.terms import Given, Terms
 from pytest_joules.expect.trials import Rule, below, middle, settled, shared_noise, trial
 from pytest_joules.result import Result
+
+__tracebackhide__ = is_expected
 
 
 def pareto_dominates(

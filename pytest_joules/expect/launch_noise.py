@@ -12,9 +12,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist, fmean, variance
 
-from pytest_joules.errors import InvalidMeasurement
+from pytest_joules.errors import InvalidMeasurement, is_expected
 from pytest_joules.expect.quantity import number
 from pytest_joules.result import Evidence, Result
+
+__tracebackhide__ = is_expected
 
 LAUNCH_NOISE = 0.015
 """Assumed relative standard deviation between launches (the gate's prior)."""

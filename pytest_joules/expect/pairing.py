@@ -4,10 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pytest_joules.errors import Incomparable, InvalidMeasurement
+from pytest_joules.errors import Incomparable, InvalidMeasurement, is_expected
 from pytest_joules.expect.launch_noise import Sample
 from pytest_joules.expect.quantity import value
 from pytest_joules.result import Result
+
+__tracebackhide__ = is_expected
 
 LEAST_ACHIEVED = 0.85
 """Share of the asked batch that a measurement must have achieved (the paper's stable runs)."""

@@ -5,10 +5,12 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import Any
 
-from pytest_joules.errors import Incomparable, InvalidMeasurement, NotMeasured
+from pytest_joules.errors import Incomparable, InvalidMeasurement, NotMeasured, is_expected
 from pytest_joules.point import Point
 from pytest_joules.result import Latency, Result
 from pytest_joules.units import si
+
+__tracebackhide__ = is_expected
 
 ENERGY = "energy_per_work_unit_j"
 _POINT = frozenset({field.name for field in fields(Point)} | {"work_unit"})

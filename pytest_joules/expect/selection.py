@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from pytest_joules.errors import Incomparable, NoneQualifies
+from pytest_joules.errors import Incomparable, NoneQualifies, is_expected
 from pytest_joules.expect.pairing import Names, names, require_one_kind, samples
 from pytest_joules.expect.quantity import ENERGY, number, value, written
 from pytest_joules.result import Result
+
+__tracebackhide__ = is_expected
 
 
 def common(

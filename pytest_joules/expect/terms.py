@@ -5,9 +5,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-from pytest_joules.errors import Incomparable
+from pytest_joules.errors import Incomparable, is_expected
 from pytest_joules.expect.pairing import Names, Pair
 from pytest_joules.expect.quantity import ENERGY
+
+__tracebackhide__ = is_expected
 
 
 class Given(TypedDict, total=False):

@@ -5,12 +5,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from pytest_joules.errors import Incomparable, Inconclusive, OrderingFailed
+from pytest_joules.errors import Incomparable, Inconclusive, OrderingFailed, is_expected
 from pytest_joules.expect.launch_noise import Noise, Sample, center, noise_of
 from pytest_joules.expect.ordering import Ordering, Outcome, Trial
 from pytest_joules.expect.pairing import Pair, labels
 from pytest_joules.expect.quantity import number
 from pytest_joules.expect.terms import Terms, names_of
+
+__tracebackhide__ = is_expected
 
 Judge = Callable[[float, float], Outcome]
 """Decides from the logarithm of a over b and from how far it may be off."""

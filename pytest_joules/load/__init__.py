@@ -16,10 +16,12 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final, Protocol
 
-from pytest_joules.errors import InvalidPoint, LoadError
+from pytest_joules.errors import InvalidPoint, LoadError, is_expected
 from pytest_joules.point import Point
 from pytest_joules.process import Supervised, supervised
 from pytest_joules.trace import LoadTrace, RequestTrace, ServerSample
+
+__tracebackhide__ = is_expected
 
 KEY_VARIABLE: Final = "PYTEST_JOULES_API_KEY"
 STREAMED_SAMPLE: Final = 16

@@ -8,7 +8,10 @@ from typing import Any, Final
 
 import aiohttp
 
+from pytest_joules.errors import is_expected
 from pytest_joules.trace import RequestTrace
+
+__tracebackhide__ = is_expected
 
 _EXCERPT: Final = 300
 

@@ -20,12 +20,14 @@ from typing import Any, Final, TextIO
 
 import aiohttp
 
-from pytest_joules.errors import LoadError
+from pytest_joules.errors import LoadError, is_expected
 from pytest_joules.load import KEY_VARIABLE, Job
 from pytest_joules.load.completions import Ask, Client
 from pytest_joules.point import Point, Request
 from pytest_joules.steady_state import is_long_enough
 from pytest_joules.trace import RequestTrace
+
+__tracebackhide__ = is_expected
 
 FIRST_ID: Final = 1_000
 """Lower ids are control tokens in some vocabularies."""

@@ -16,9 +16,11 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, TextIO
 
-from pytest_joules.errors import LoadError
+from pytest_joules.errors import LoadError, is_expected
 from pytest_joules.load import KEY_VARIABLE
 from pytest_joules.trace import ServerSample
+
+__tracebackhide__ = is_expected
 
 PERIOD_S: Final = 0.1
 DRAIN_S: Final = 5.0

@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from pytest_joules.counter import GPU_CHANGED
-from pytest_joules.errors import FormatError, MeterError
+from pytest_joules.errors import FormatError, MeterError, is_expected
 from pytest_joules.meter.rapl import POWERCAP
 from pytest_joules.trace import GpuIdentity, GpuTrace, MeterTrace, Reading
+
+__tracebackhide__ = is_expected
 
 PERIOD_S = 0.025
 """Between two readings of the energy counter. Counters tick about every 100 ms (A100, H100):

@@ -12,9 +12,11 @@ from typing import Any
 
 import pynvml
 
-from pytest_joules.errors import MeterError
+from pytest_joules.errors import MeterError, is_expected
 from pytest_joules.meter.visible import visible_indices
 from pytest_joules.trace import GpuIdentity
+
+__tracebackhide__ = is_expected
 
 Handle = Any
 """NVML's pointer to a device."""

@@ -21,8 +21,10 @@ import pynvml
 from zeus.device import get_gpus
 from zeus.device.gpu.common import ZeusBaseGPUError
 
-from pytest_joules.errors import MeterError
+from pytest_joules.errors import MeterError, is_expected
 from pytest_joules.meter import nvml, rapl
+
+__tracebackhide__ = is_expected
 
 POWER_EVERY_S = 0.1
 STATE_EVERY_S = 0.5

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 
-from pytest_joules.errors import MeterError
+from pytest_joules.errors import MeterError, is_expected
+
+__tracebackhide__ = is_expected
 
 _VARIABLE = "CUDA_VISIBLE_DEVICES"
 

@@ -53,8 +53,13 @@ def software_changes(ours: Result, theirs: Result) -> list[str]:
     ]
 
 
-def describe_plan(made: Plan) -> list[str]:
-    """Return the lines of ``--joules-plan``."""
+def describe_plan(made: Plan, *, num_launches: int | None = None) -> list[str]:
+    """Return the lines of ``--joules-plan``.
+
+    Args:
+        made: The launches, each once.
+        num_launches: How often each is made when recording; a check decides as it goes.
+    """
     lines = [line for launch in made.launches for line in _describe_launch(made, launch)]
     minutes = made.total_gpu_minutes
     points = sum(len(launch.points) for launch in made.launches)
@@ -62,6 +67,11 @@ def describe_plan(made: Plan) -> list[str]:
         f"{counted(points, 'point')}, {counted(len(made.launches), 'launch')}, about "
         f"{minutes:.1f} GPU minutes for one launch each"
     )
+    if num_launches:
+        lines.append(
+            f"recording makes {counted(num_launches, 'launch')} of each: about "
+            f"{num_launches * minutes:.1f} GPU minutes"
+        )
     return lines
 
 

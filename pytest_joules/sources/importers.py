@@ -11,6 +11,7 @@ from pytest_joules.errors import (
     FormatError,
     InvalidPoint,
     MissingDependency,
+    is_expected,
 )
 from pytest_joules.result import Result
 from pytest_joules.sources.mlenergy import (
@@ -23,6 +24,8 @@ from pytest_joules.sources.mlenergy_raw import read_raw
 from pytest_joules.sources.store import write_results
 from pytest_joules.sources.strict import Fields
 from pytest_joules.tasks import task_of_dataset
+
+__tracebackhide__ = is_expected
 
 HUGGING_FACE = "hf"
 _PACKAGE = "mlenergy-data"

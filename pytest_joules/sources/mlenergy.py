@@ -10,12 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 
 from pytest_joules import catalog, storage
-from pytest_joules.errors import FormatError, InvalidPoint
+from pytest_joules.errors import FormatError, InvalidPoint, is_expected
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity, Provenance
 from pytest_joules.result import Latency, Result
 from pytest_joules.sources.strict import Fields
 from pytest_joules.tasks import Task, task_of_dataset
+
+__tracebackhide__ = is_expected
 
 PRECISIONS: Mapping[str, str] = MappingProxyType(
     {"bfloat16": "bf16", "float16": "fp16", "fp8": "fp8", "mxfp4": "mxfp4"}

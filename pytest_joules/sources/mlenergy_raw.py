@@ -21,13 +21,15 @@ from statistics import fmean
 import numpy as np
 
 from pytest_joules import catalog, storage
-from pytest_joules.errors import ConfigurationError, FormatError, InvalidPoint
+from pytest_joules.errors import ConfigurationError, FormatError, InvalidPoint, is_expected
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity, Provenance
 from pytest_joules.result import Evidence, Latency, Reason, Result
 from pytest_joules.sources.mlenergy import PRECISIONS
 from pytest_joules.sources.strict import Fields
 from pytest_joules.tasks import Task, task_of_dataset
+
+__tracebackhide__ = is_expected
 
 _FILE = "results.json"
 _RUNNING = "vllm:num_requests_running"

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from pytest_joules import catalog
-from pytest_joules.errors import ConfigurationError, NotMeasured
+from pytest_joules.errors import ConfigurationError, NotMeasured, is_expected
 from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
@@ -22,6 +22,8 @@ from pytest_joules.provenance import Identity
 from pytest_joules.result import Reason, Result, SourceName
 from pytest_joules.sources.mlenergy import is_leaderboard, read_leaderboard
 from pytest_joules.sources.store import read_results
+
+__tracebackhide__ = is_expected
 
 _COMPARED_IF_SET = (
     "tensor_parallel",

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from pytest_joules import catalog, storage
-from pytest_joules.errors import ConfigurationError, FormatError, JoulesError
+from pytest_joules.errors import ConfigurationError, FormatError, JoulesError, is_expected
 from pytest_joules.result import Result
+
+__tracebackhide__ = is_expected
 
 
 def write_results(folder: Path, results: Sequence[Result]) -> tuple[Path, ...]:

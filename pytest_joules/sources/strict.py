@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from pytest_joules.errors import FormatError
+from pytest_joules.errors import FormatError, is_expected
+
+__tracebackhide__ = is_expected
 
 _LONGEST = 80
 

@@ -1,11 +1,47 @@
 """--gpu."""
 
 
-def test_energy_tests_without_a_gpu_named_are_a_usage_error(joules):
+def test_without_a_gpu_named_energy_tests_are_red_and_others_run(joules):
+    joules.tests(
+        """
+        def test_plain():
+            pass
+
+        def test_energy(energy_bench):
+            energy_bench(model="a/b", batch_size=8)
+        """
+    )
+
     run = joules.run(gpu=None)
+
+    run.assert_outcomes(passed=1, errors=1)
+    run.stdout.fnmatch_lines(["*ConfigurationError: no GPU is named*--gpu=NAME*"])
+    run.stdout.fnmatch_lines(["*launches made: none*"])
+
+
+def test_an_energy_option_without_a_gpu_named_is_a_usage_error(joules):
+    run = joules.run("--joules-plan", gpu=None)
 
     assert run.ret == 4
     run.stderr.fnmatch_lines(["*no GPU is named*--gpu=NAME*"])
+
+
+def test_settings_from_files_are_in_the_header_too(joules):
+    joules.pyproject("[tool.pytest-joules]\ngpu = 'h200'\n")
+
+    run = joules.run(gpu=None)
+
+    assert run.stdout.str().count("joules: gpu h200, source fake") == 1
+
+
+def test_xdist_is_refused_too_where_only_its_workers_find_energy_tests(joules):
+    joules.pyproject("[tool.pytest-joules]\ngpu = 'h200'\n")
+
+    run = joules.pytester.runpytest_subprocess("-n2", "-p", "xdist")
+
+    assert run.ret not in (0, 3)
+    run.stdout.fnmatch_lines(["*pytest-xdist*-n0*"])
+    assert "INTERNALERROR" not in run.stdout.str()
 
 
 def test_without_energy_tests_no_gpu_is_needed(joules):

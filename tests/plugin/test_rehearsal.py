@@ -1,5 +1,7 @@
 """Points are known before the first launch, so servers are shared and errors come early."""
 
+import pytest
+
 
 def test_a_sweep_of_24_points_costs_one_launch(joules):
     joules.tests("""
@@ -161,3 +163,24 @@ def test_collect_only_rehearses_nothing(joules):
     run = joules.run("--collect-only")
 
     assert "body ran" not in run.stdout.str()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            "energy_bench(model='a/b', batchsize=8)",
+            "*InvalidPoint: *no field batchsize*",
+        ),
+        ("energy_bench(batch_size=8)", "*InvalidPoint: *model*"),
+        ("energy_bench.check('Qwen/Qwen3-8B')", "*InvalidPoint: 'Qwen/Qwen3-8B' is no Point*"),
+        ("energy_bench.sweep('a/b', batch_size=[1])", "*InvalidPoint: 'a/b' is no Point*"),
+    ],
+)
+def test_a_misspelt_call_is_a_collection_error(joules, call, message):
+    joules.tests(f"def test_point(energy_bench):\n    {call}\n")
+
+    run = joules.run()
+
+    assert run.ret == 2
+    run.stdout.fnmatch_lines([message])

@@ -34,6 +34,9 @@ def test_a_wrong_value_is_a_usage_error_with_value_and_remedy(joules, args, mess
         ("[tool.pytest-joules.stacks.old]\npyhton = 'x'", "*stacks.old*no key pyhton*python*"),
         ("[tool.pytest-joules]\nwindow = 'x'", "*[[]tool.pytest-joules[]] window=x*"),
         ("[tool.pytest-joules\n", "*pyproject.toml*"),
+        ("[tool.pytest-joules]\nstacks = 3", "*stacks = 3: declare each stack in a table*"),
+        ("[tool.pytest-joules.stacks.old]\nargs = '--x'", "*old[]] args = '--x': give a list*"),
+        ("[tool.pytest-joules.stacks.old]\nenv = 3", "*old[]] env = 3: give a table*"),
     ],
 )
 def test_a_wrong_pyproject_table_is_a_usage_error(joules, text, message):
@@ -52,8 +55,8 @@ def test_the_command_line_wins_over_pyproject_and_pyproject_over_ini(joules):
     )
     joules.pyproject("[tool.pytest-joules]\ntolerance = '8%'\n")
 
-    joules.run().stdout.fnmatch_lines(["joules: *tolerance +8.0 %*"])
-    joules.run("--joules-tolerance=7%").stdout.fnmatch_lines(["joules: *tolerance +7.0 %*"])
+    joules.run().stdout.fnmatch_lines(["joules: *tolerance 8.0 %*"])
+    joules.run("--joules-tolerance=7%").stdout.fnmatch_lines(["joules: *tolerance 7.0 %*"])
 
 
 def test_the_marker_sets_one_tests_tolerance(joules):
@@ -90,6 +93,34 @@ def test_an_unknown_marker_keyword_is_a_collection_error(joules):
 
     assert run.ret == 2
     run.stdout.fnmatch_lines(["*@pytest.mark.joules takes the keywords tolerance*tolerence*"])
+
+
+@pytest.mark.parametrize("value", ["'15 percent'", "5", "-0.1", "None", "[]"])
+def test_a_wrong_marker_value_is_a_collection_error(joules, value):
+    joules.tests(
+        f"""
+        import pytest
+
+        @pytest.mark.joules(tolerance={value})
+        def test_wide(energy_bench):
+            energy_bench(model="a/b", batch_size=8)
+        """
+    )
+
+    run = joules.run()
+
+    assert run.ret == 2
+    run.stdout.fnmatch_lines(["*test_wide: @pytest.mark.joules tolerance=*"])
+
+
+def test_recorded_results_cannot_be_recorded_again(joules):
+    (joules.path / "conftest.py").write_text("")
+    (joules.path / "data").mkdir()
+    (joules.path / "data" / "empty.json").write_text("[]")
+
+    run = joules.run("--joules-source=recorded", "--joules-data=data", "--joules-record")
+
+    assert run.ret == 4
 
 
 def test_every_option_is_in_the_help_and_in_the_ini(joules):
