@@ -19,8 +19,8 @@ PATIENCE_S = 400
 PROJECT = """
     [tool.pytest-joules]
     gpu = "h200"
-    window = 4
-    tolerance = "10%"
+    window = 5
+    tolerance = "15%"
     [tool.pytest-joules.stacks.default]
     python = "{python}"
     env = {{ {env} }}
@@ -35,7 +35,8 @@ TESTS = """
         max_model_len=512,
         engine_args=["--enforce-eager"],
         input_tokens=Lengths(mean=16, cv=0.5, longest=64),
-        output_tokens=Lengths(mean=20, cv=0.5, shortest=8, longest=60),
+        # Long answers: on a busy CPU a slot stands empty for some steps after each.
+        output_tokens=Lengths(mean=80, cv=0.4, shortest=40, longest=160),
     )
 
     @pytest.mark.parametrize("seed", range(5))
