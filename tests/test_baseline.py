@@ -12,7 +12,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_joules import baseline
-from pytest_joules.baseline import dump, load, parse, path_for, record, runs_for
+from pytest_joules.baseline import (
+    Acceptance,
+    Entry,
+    accept,
+    dump,
+    dump_entries,
+    entries,
+    load,
+    parse,
+    parse_entries,
+    path_for,
+    record,
+    runs_for,
+    store_calibration,
+)
 from pytest_joules.errors import BaselineError, BaselineMissing, FormatError, JoulesError
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity, Provenance
@@ -449,6 +463,70 @@ def test_older_formats_are_migrated_step_by_step(monkeypatch: pytest.MonkeyPatch
         FormatError, match=r"f: schema is -1, but it is not .*KeyError\('card'\)"
     ):
         parse({"schema": -1}, name="f")
+
+
+CALIBRATION = {
+    "detectable_change": 0.03,
+    "detectable_change_beside_old": 0.02,
+    "launch_df": 7.0,
+    "launch_sd": 0.01,
+    "num_false_alarms": 0,
+    "num_launches": 8,
+    "num_splits": 70,
+    "num_undecided": 2,
+    "tolerance": 0.03,
+}
+MOVE = Acceptance(reason="new kernels", at="2026-11-20T12:00:00+00:00", change=-0.1)
+
+
+def test_moves_and_calibration_stand_in_the_file_one_line_each() -> None:
+    entry = Entry(runs=(SMALL,), accepted=(MOVE,), calibration=CALIBRATION)
+
+    text = dump_entries("b200", {SMALL.point: entry})
+
+    assert (
+        '"accepted": [\n        {"at": "2026-11-20T12:00:00+00:00", "change": -0.1, '
+        '"reason": "new kernels"}\n      ],\n      "calibration": {"detectable_change": 0.03, '
+    ) in text
+    (found,) = parse_entries(json.loads(text), name="f").values()
+    assert (found.accepted, found.calibration) == ((MOVE,), CALIBRATION)
+
+
+def test_recording_keeps_moves_and_calibration_and_accepting_drops_the_calibration(
+    tmp_path: Path,
+) -> None:
+    (path,) = record(tmp_path, [make_result(0.5), make_result(0.3)])
+    point = make_result().point
+    store_calibration(path, point, CALIBRATION)
+    record(tmp_path, [make_result(0.4)])
+    assert entries(path)[point].calibration == CALIBRATION
+    assert len(entries(path)[point].runs) == 3
+
+    # (0.5 + 0.3 + 0.4) / 3 = 0.4; 0.5 is a quarter more.
+    move = accept(tmp_path, [make_result(0.5)], reason="why", at="then")
+
+    assert move == Acceptance(reason="why", at="then", change=0.25)
+    assert entries(path)[point].accepted == (move,)
+    assert entries(path)[point].calibration == {}
+    assert [run.energy_per_work_unit_j for run in load(path)[point]] == [0.5]
+    again = accept(tmp_path, [make_result(0.25)], reason="back", at="later")
+    assert entries(path)[point].accepted == (move, again)
+    assert again.change == -0.5
+
+
+def test_an_invalid_run_is_not_accepted_and_a_missing_baseline_not_made(
+    tmp_path: Path,
+) -> None:
+    (path,) = record(tmp_path, [SMALL])
+    before = path.read_text()
+    broken = SMALL.but(reasons=(Reason(code="counter-frozen", text="it stood still"),))
+
+    with pytest.raises(BaselineError, match="counter-frozen"):
+        accept(tmp_path, [broken], reason="why", at="then")
+    with pytest.raises(BaselineMissing, match="to move"):
+        accept(tmp_path, [SMALL.but(gpu="h100")], reason="why", at="then")
+    assert path.read_text() == before
+    assert len(list(tmp_path.rglob("*.json"))) == 1
 
 
 def test_all_errors_are_of_this_package() -> None:

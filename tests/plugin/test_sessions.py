@@ -97,6 +97,16 @@ def test_compare_prints_the_verdicts_and_ends_like_the_run(at_root):
     assert told.stdout.count("regression") == told.stdout.count("as in the run") == 2
 
 
+def test_later_results_have_no_part_in_an_earlier_verdict(joules):
+    _, folder = checked(joules)
+    path = folder / "results.jsonl"
+    first = path.read_text().splitlines()[0]
+    with path.open("a") as stream:
+        stream.write(first.replace('"series_energy_j": [', '"series_energy_j": [9') + "\n")
+
+    assert all(each.is_same for each in replay(folder))
+
+
 def test_a_changed_number_is_noticed(at_root):
     _, folder = checked(at_root)
     path = folder / "verdicts.jsonl"
