@@ -57,7 +57,7 @@ class EnergyBench:
     def sweep(self, point: Point, **axes: Any) -> tuple[Result, ...]:
         """Measure the point for every combination of the listed values.
 
-        >>> bench.sweep(point, batch_size=[16, 64], precision="fp8")  # doctest: +SKIP
+        Such as ``energy_bench.sweep(point, batch_size=[16, 64], precision="fp8")``.
 
         Raises:
             JoulesError: As ``measure``.
