@@ -118,6 +118,30 @@ def compare(
         raise typer.Exit(6)
 
 
+@app.command("show")
+def show_results(
+    results: Annotated[
+        str, typer.Argument(help="Stored session, or file of --joules-export=FILE.json.")
+    ] = "latest",
+    *,
+    data: Annotated[
+        Path | None, typer.Option(help="Published results to set beside them.")
+    ] = None,
+) -> None:
+    """Show measured results, beside published ones of the same points.
+
+    Example: joules show latest --data leaderboard/public/data
+    """
+    from pytest_joules import commands, record  # noqa: PLC0415  loads the gate
+
+    def job() -> list[str]:
+        is_file = results.endswith(".json")
+        path = Path(results) if is_file else record.find(results, Path())
+        return commands.measured(record.results_of(path), data)
+
+    typer.echo("\n".join(_told(job)))
+
+
 @baselines.command("list")
 def list_baselines(*, root: Root = Path("baselines")) -> None:
     """List recorded points, their energy and how many runs they rest on."""

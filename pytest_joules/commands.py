@@ -9,9 +9,12 @@ from pytest_joules.baseline import Entry
 from pytest_joules.errors import BaselineMissing, ConfigurationError, is_expected
 from pytest_joules.gate.calibration import Calibration
 from pytest_joules.point import Point
-from pytest_joules.report.terminal import calibrations
+from pytest_joules.report.terminal import calibrations, summary
 from pytest_joules.report.text import table
 from pytest_joules.result import Result
+from pytest_joules.session import Ledger
+from pytest_joules.sources.recorded import RecordedSource
+from pytest_joules.sources.reference import reference_lines
 from pytest_joules.units import percent, si
 
 __tracebackhide__ = is_expected
@@ -68,6 +71,18 @@ def runs_of_stack(runs: Sequence[Result], stack: str) -> list[Result]:
     if stack and stack not in known:
         raise ConfigurationError(f"the results hold {', '.join(known)}, not stack {stack}.")
     return [run for run in runs if not stack or run.provenance.context.stack == stack]
+
+
+def measured(results: Sequence[Result], data: Path | None) -> list[str]:
+    """Show results as the energy section does, and published ones of the same points.
+
+    Raises:
+        JoulesError: The published data cannot be read.
+    """
+    lines = summary(Ledger(results=list(results)))
+    if data is None:
+        return lines
+    return [*lines, *reference_lines(results, RecordedSource.from_options(data))]
 
 
 def listed(root: Path) -> list[str]:

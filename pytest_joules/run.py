@@ -226,12 +226,9 @@ class Run:
         """Set results beside published ones where ``--joules-data`` names some."""
         if self._published is None:
             return []
-        from pytest_joules.sources.reference import reference_note  # noqa: PLC0415  rarely
+        from pytest_joules.sources.reference import reference_lines  # noqa: PLC0415  rarely
 
-        published = self._published
-        newest = {result.point: result for result in self.session.ledger.results}
-        notes = {p.id: reference_note(result, published) for p, result in newest.items()}
-        return [f"reference: {point}: {note}" for point, note in notes.items() if note]
+        return reference_lines(self.session.ledger.results, self._published)
 
     def finish(self, exitstatus: int) -> int:
         """Write the export; return the exit code."""

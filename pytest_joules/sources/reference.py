@@ -4,6 +4,7 @@ Their noise between runs is unknown, so nothing passes or fails by them unless a
 tolerance by hand.
 """
 
+from collections.abc import Iterable
 from statistics import fmean
 
 from pytest_joules.errors import ConfigurationError, NotMeasured
@@ -35,6 +36,13 @@ def reference_note(result: Result, published: RecordedSource) -> str | None:
         f"your {result.gpu.upper()} {si(ours, unit)}, published {si(theirs, unit)}{repeats} "
         f"({ours / theirs:.2f} x){_versions(rows[0])}"
     )
+
+
+def reference_lines(results: Iterable[Result], published: RecordedSource) -> list[str]:
+    """Return one line for each point that was published too, about its newest result."""
+    newest = {result.point: result for result in results}
+    notes = {point.id: reference_note(result, published) for point, result in newest.items()}
+    return [f"reference: {point}: {note}" for point, note in notes.items() if note]
 
 
 def _versions(row: Result) -> str:
