@@ -17,7 +17,6 @@ if TYPE_CHECKING:  # plan loads the catalog; a repository without energy tests p
     from pytest_joules.plan import Stack
 
 SOURCES = ("live", "recorded")
-_STACK_KEYS = ("python", "command", "env", "args", "deadline")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +70,32 @@ def _source(text: str) -> str:
 
 def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _is_scalar(value: object) -> bool:
+    return isinstance(value, str | int | float) and not isinstance(value, bool)
+
+
+# What each key of a stack must be. A bare string would fall apart into letters.
+_STACK_KEYS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
+    "python": (lambda v: isinstance(v, str), "a path as a string"),
+    "command": (
+        lambda v: isinstance(v, list) and all(isinstance(each, str) for each in v),
+        "a list of strings",
+    ),
+    "env": (
+        lambda v: isinstance(v, dict) and all(map(_is_scalar, v.values())),
+        "a table of strings or numbers",
+    ),
+    "args": (
+        lambda v: isinstance(v, list) and all(map(_is_scalar, v)),
+        "a list of strings or numbers",
+    ),
+    "deadline": (
+        lambda v: _is_scalar(v) and not isinstance(v, str) and 0 < v < float("inf"),
+        "seconds above 0",
+    ),
+}
 
 
 def _switch(text: str) -> bool:
@@ -229,7 +254,7 @@ class MarkerOptions:
         """Read the test's marker.
 
         Raises:
-            ConfigurationError: It has positional arguments or unknown keywords.
+            ConfigurationError: It has positional arguments, unknown keywords or wrong values.
         """
         marker = item.get_closest_marker("joules")
         if marker is None:
@@ -241,7 +266,20 @@ class MarkerOptions:
                 f"{item.nodeid}: @pytest.mark.joules takes the keywords {', '.join(known)}; "
                 f"it was given {', '.join([*map(repr, marker.args), *unknown])}."
             )
-        return cls(**{name: _ratio(str(value)) for name, value in marker.kwargs.items()})
+        place = f"{item.nodeid}: @pytest.mark.joules"
+        return cls(**{name: share(v, f"{place} {name}") for name, v in marker.kwargs.items()})
+
+
+def share(value: object, place: str) -> float:
+    """Read a share such as 0.03 or "3%".
+
+    Raises:
+        ConfigurationError: It is none; names the place.
+    """
+    try:
+        return _ratio(str(value))
+    except ValueError as error:
+        raise ConfigurationError(f"{place}={value!r}: {error}.") from None
 
 
 def add_to(parser: pytest.Parser) -> None:
@@ -299,7 +337,7 @@ def _table(config: pytest.Config) -> Mapping[str, Any]:
         tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
     except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {error}.") from None
-    table: Mapping[str, Any] = tool.get("pytest-joules", {})
+    table = _as_table(tool.get("pytest-joules", {}), f"{path}: [tool] pytest-joules")
     known = {option.name for option in DECLARED} | {"stacks"}
     unknown = sorted(set(table) - known)
     if unknown:
@@ -311,23 +349,37 @@ def _table(config: pytest.Config) -> Mapping[str, Any]:
 
 
 def _stacks(table: Any, root: Path) -> dict[str, "Stack"]:
-    return {name: _stack(name, values, root) for name, values in dict(table).items()}
+    stacks = _as_table(table, "[tool.pytest-joules] stacks")
+    return {name: _stack(name, values, root) for name, values in stacks.items()}
 
 
-def _stack(name: str, values: Mapping[str, Any], root: Path) -> "Stack":
+def _as_table(value: Any, place: str) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigurationError(f"{place}: {value!r} stands where a table should.")
+    return value
+
+
+def _stack(name: str, table: Any, root: Path) -> "Stack":
     from pytest_joules.plan import Stack  # noqa: PLC0415  see TYPE_CHECKING above
 
+    values = _as_table(table, f"[tool.pytest-joules.stacks.{name}]")
     unknown = sorted(set(values) - set(_STACK_KEYS))
     if unknown:
         raise ConfigurationError(
             f"[tool.pytest-joules.stacks.{name}] has no key {', '.join(unknown)}; known are "
             f"{', '.join(_STACK_KEYS)}."
         )
-    python = str(values.get("python", ""))
+    for key, (is_right, wanted) in _STACK_KEYS.items():
+        if key in values and not is_right(values[key]):
+            raise ConfigurationError(
+                f"[tool.pytest-joules.stacks.{name}] {key}={values[key]!r}: give {wanted}."
+            )
+    python = values.get("python", "")
     return Stack(
         name=name,
         python=str(root / python) if "/" in python and "command" not in values else python,
-        command=tuple(map(str, values.get("command", ()))),
+        command=tuple(values.get("command", ())),
         env={key: str(value) for key, value in values.get("env", {}).items()},
         args=tuple(map(str, values.get("args", ()))),
+        deadline_s=float(values.get("deadline", Stack.deadline_s)),
     )
