@@ -87,9 +87,18 @@ def parse(values: Any, *, name: str) -> dict[Point, tuple[Result, ...]]:
                 Result.from_json(_unpacked(run, point, migrated["gpu"]))
                 for run in entry["runs"]
             )
+            _require_launched_once(runs[point])
         except (JoulesError, TypeError, ValueError, KeyError, zlib.error) as error:
             raise FormatError(f"{name}: points[{position}]: {error}") from None
     return runs
+
+
+def _require_launched_once(runs: Sequence[Result]) -> None:
+    # Copies of one launch would make the noise look smaller than it is.
+    ids = [run.evidence.launch_id for run in runs if run.evidence and run.evidence.launch_id]
+    twice = next((each for each in ids if ids.count(each) > 1), None)
+    if twice is not None:
+        raise ValueError(f"launch_id {twice!r} stands in two runs; one launch is one run")
 
 
 def runs_for(root: Path, point: Point, gpu: str, *, source: str = "live") -> tuple[Result, ...]:
