@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pytest_joules import baseline
-from pytest_joules.errors import BaselineError, BaselineMissing, is_expected
+from pytest_joules.errors import BaselineMissing, JoulesError, is_expected
 from pytest_joules.gate import judge
 from pytest_joules.gate.compare import comparison, launches, noise_between
 from pytest_joules.gate.design import OLD, Design, known_noise, require_tolerance
@@ -128,5 +128,5 @@ class Referee:
     def known_runs(self, point: Point) -> tuple[Result, ...]:
         try:
             return self.baseline(point)
-        except BaselineError:
+        except JoulesError:
             return ()  # the point's own test says so

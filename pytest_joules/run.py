@@ -43,6 +43,7 @@ class Run:
         self.session = JoulesSession(chosen, source)
         self._config = config
         self._failures: list[BaseException] = []
+        self._not_written: list[str] = []
         self._rehearsing = False
         self._asked: list[Point] = []
         self._stopped_by: BaseException | None = None
@@ -77,12 +78,16 @@ class Run:
                 "Say which one with --gpu=NAME (b200, h100, h200, ...), or set gpu in "
                 "[tool.pytest-joules]."
             )
-        parallel = getattr(self._config.option, "numprocesses", None)
-        if self.session.source.launches and parallel:
+        if self.session.source.launches and _is_parallel(self._config):
             raise pytest.UsageError(
                 "pytest-joules: under pytest-xdist parallel tests would share the GPU, so "
-                "every energy would include a neighbour's. Run with -n0 instead of "
-                f"-n{parallel}."
+                "every energy would include a neighbour's. Run with -n0 and without --tx."
+            )
+        if self.options.record and not self.session.source.launches:
+            raise pytest.UsageError(
+                f"pytest-joules: --joules-record with source {self.session.source.name} would "
+                "count one stored result as several launches. Record where the GPU is, with "
+                "--joules-source=live."
             )
 
     def prepare(
@@ -125,8 +130,27 @@ class Run:
             self._stopped_by = error
             return True
 
+    def set_up(
+        self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
+        """Let a fixture be set up; in the rehearsal one that needs a value ends as a skip."""
+        try:
+            return (yield)
+        except RehearsalEnds as error:
+            # As pytest keeps an Exception, or it would not tear the fixture down.
+            ended = pytest.skip.Exception("the rehearsal ends here")
+            key = fixturedef.cache_key(request)  # type: ignore[arg-type]  # pytest's own is a SubRequest
+            fixturedef.cached_result = (None, key, (ended, error.__traceback__))
+            raise ended from None
+
     def bench(self, item: pytest.Item) -> EnergyBench | RehearsalBench:
-        """Return the fixture's value for one test."""
+        """Return the fixture's value for one test.
+
+        Raises:
+            ConfigurationError: The test's marker is wrong.
+        """
+        if _tolerance_key not in item.stash:  # not seen at collection: ``getfixturevalue``
+            item.stash[_tolerance_key] = MarkerOptions.from_item(item).tolerance
         tolerance = item.stash[_tolerance_key]
         if self._rehearsing:
             return RehearsalBench(self.session, tolerance=tolerance, asked=self._asked)
@@ -167,22 +191,38 @@ class Run:
 
     def summarize(self, reporter: pytest.TerminalReporter) -> None:
         """Write the energy section."""
-        lines = terminal.summary(self.session.ledger)
+        lines = terminal.summary(self.session.ledger) + self._not_written
         if lines:
             warning = _UNREAL.get(self.session.source.name, "")
             reporter.write_sep("=", f"energy{warning}")
             for line in lines:
                 reporter.write_line(line)
 
-    def finish(self, exitstatus: int) -> int:
-        """Write the export; return the exit code."""
-        ledger = self.session.ledger
-        if self.options.export and not self.options.plan:
-            export.export(self.options.export, ledger.results, ledger.comparisons)
-        undecided = self._failures and all(isinstance(e, _UNDECIDED) for e in self._failures)
-        if exitstatus == pytest.ExitCode.TESTS_FAILED and undecided:
+    def finish(self, exitstatus: int, *, num_failed: int) -> int:
+        """Write the export; return the exit code.
+
+        Args:
+            exitstatus: What pytest would exit with.
+            num_failed: Failed tests and collections, also those without an exception.
+        """
+        is_written = self._export()
+        undecided = [e for e in self._failures if isinstance(e, _UNDECIDED)]
+        if exitstatus == pytest.ExitCode.TESTS_FAILED and len(undecided) == num_failed:
             return EXIT_UNDECIDED
+        if exitstatus == pytest.ExitCode.OK and not is_written:
+            return pytest.ExitCode.TESTS_FAILED
         return exitstatus
+
+    def _export(self) -> bool:
+        """Write the export if one is asked for; tell whether nothing kept it from that."""
+        ledger, path = self.session.ledger, self.options.export
+        if not path or self.options.plan:
+            return True
+        try:
+            export.export(path, ledger.results, ledger.comparisons)
+        except OSError as error:
+            self._not_written = [f"--joules-export={path}: cannot be written: {error}."]
+        return not self._not_written
 
 
 _UNDECIDED = (Inconclusive, InvalidMeasurement)
@@ -204,6 +244,13 @@ def grouped(
     for item in items:
         ordered += mates.pop(server_key(points[item]), []) if item in points else [item]
     return ordered
+
+
+def _is_parallel(config: pytest.Config) -> bool:
+    # A worker's own options say that it is alone; an empty --tx is none.
+    return hasattr(config, "workerinput") or bool(
+        getattr(config.option, "numprocesses", None) or getattr(config.option, "tx", None)
+    )
 
 
 def _marker_error(item: pytest.Item) -> JoulesError | None:

@@ -10,6 +10,7 @@ from enum import Enum, auto
 
 from pytest_joules import baseline
 from pytest_joules.errors import (
+    ConfigurationError,
     Inconclusive,
     InvalidMeasurement,
     JoulesError,
@@ -70,6 +71,11 @@ class JoulesSession:
         self.ledger = Ledger()
         self.stack = options.stack_named(options.stack)
         self.old_stack = options.stack_named(options.against) if options.against else None
+        if self.old_stack and self.old_stack.name == self.stack.name:
+            raise ConfigurationError(
+                f"--joules-against={self.stack.name} is the stack under test: compared with "
+                "itself nothing ever changes. Name another with --joules-stack."
+            )
         self._finished = finished
         self.referee = Referee(
             options=options, source=source, stack=self.stack, old_stack=self.old_stack
@@ -80,11 +86,23 @@ class JoulesSession:
 
         Raises:
             InvalidPoint: The point cannot run on the session's GPU.
+            ConfigurationError: Another tolerance was asked of the same point.
         """
         require_runs_on(point, self.options.gpu)
         self.ledger.wishes.setdefault(point, set()).add(wish)
-        if wish is Wish.CHECK:
-            self.referee.tolerances[point] = tolerance or self.options.tolerance
+        if wish is Wish.CHECK and not self.options.record:  # which judges nothing
+            asked = self.options.tolerance if tolerance is None else tolerance
+            self._require_one_tolerance(point, asked)
+            self.referee.tolerances[point] = asked
+
+    def _require_one_tolerance(self, point: Point, asked: float) -> None:
+        # A verdict is made once a session; the second test would get the first one's.
+        known = self.referee.tolerances.get(point, asked)
+        if known != asked:
+            raise ConfigurationError(
+                f"{point.id}: checked with tolerance {known:g} and with {asked:g} in one "
+                "session; a point gets one verdict. Use one tolerance for it."
+            )
 
     def plan(self) -> Plan:
         """Return the launches of all noted points, each made once."""
