@@ -122,6 +122,13 @@ def _require_every_gpu(measured: Measured) -> None:
             f"{measured.point.id} ran on {needed} GPUs, but {read} were read: the energy of "
             "the others is missing. Run `joules doctor`."
         )
+    ran_on = measured.provenance.context.gpu_uuids
+    read_of = [gpu.gpu.uuid for gpu in measured.meter.gpus]
+    if ran_on and set(read_of) != set(ran_on):
+        raise MeterError(
+            f"{measured.point.id} ran on {', '.join(ran_on)}, but {', '.join(read_of)} were "
+            "read: that energy is not its own. Run `joules doctor`."
+        )
 
 
 def _settled_s(load: LoadTrace, gpus: Sequence[GpuTrace], procedure: Procedure) -> float:

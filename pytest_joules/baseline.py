@@ -129,6 +129,7 @@ def parse_entries(values: Any, *, name: str) -> dict[Point, Entry]:
             if point in found:
                 raise FormatError("this point stands in the file twice; put its runs together")
             found[point] = _entry(entry, point, migrated["gpu"])
+            _require_launched_once(found[point].runs)
         except (JoulesError, TypeError, ValueError, KeyError, zlib.error) as error:
             raise FormatError(f"{name}: points[{position}]: {error}") from None
     return found
@@ -140,6 +141,14 @@ def _entry(values: Mapping[str, Any], point: Point, gpu: str) -> Entry:
         accepted=tuple(Acceptance(**each) for each in values.get("accepted", ())),
         calibration=values.get("calibration", {}),
     )
+
+
+def _require_launched_once(runs: Sequence[Result]) -> None:
+    # Copies of one launch would make the noise look smaller than it is.
+    ids = [run.evidence.launch_id for run in runs if run.evidence and run.evidence.launch_id]
+    twice = next((each for each in ids if ids.count(each) > 1), None)
+    if twice is not None:
+        raise ValueError(f"launch_id {twice!r} stands in two runs; one launch is one run")
 
 
 def runs_for(root: Path, point: Point, gpu: str, *, source: str = "live") -> tuple[Result, ...]:

@@ -15,6 +15,7 @@ from pytest_joules.errors import (
     InvalidPoint,
     is_expected,
 )
+from pytest_joules.options import share
 from pytest_joules.point import Point
 from pytest_joules.report.text import explain, software_changes
 from pytest_joules.result import Result
@@ -74,13 +75,14 @@ class EnergyBench:
         Raises:
             EnergyRegression: Energy per work unit rose by more than the tolerance.
             Inconclusive: The launches allowed were not enough to tell.
+            ConfigurationError: The tolerance is no share, or not the only one of this point.
             JoulesError: There is no usable baseline, or measuring failed.
         """
         _require_point(point)
         if self._session.options.records:
             self._tell("joules_recorded_runs", self._session.record(point))
             return None
-        asked = tolerance if tolerance is not None else self._tolerance
+        asked = _share(tolerance, self._tolerance)
         comparison = self._session.check(point, asked)
         self._tell_comparison(comparison)
         _raise_verdict(comparison, self._software_changes(point))
@@ -107,6 +109,10 @@ class EnergyBench:
         self._tell(
             f"joules_reference_energy_per_{unit}_j", comparison.reference_energy_per_work_unit_j
         )
+
+
+def _share(given: float | None, marked: float | None) -> float | None:
+    return marked if given is None else share(given, "check(tolerance=...)")
 
 
 def _raise_verdict(comparison: Comparison, software: Sequence[str]) -> None:
@@ -179,7 +185,7 @@ class RehearsalBench:
 
     def check(self, point: Point, *, tolerance: float | None = None) -> Pending:
         _require_point(point)
-        asked = tolerance if tolerance is not None else self._tolerance
+        asked = _share(tolerance, self._tolerance)
         self._session.note(point, Wish.CHECK, asked)
         self._asked.append(point)
         return Pending(point)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:  # plan loads the catalog; a repository without energy tests p
     from pytest_joules.plan import Stack
 
 SOURCES = ("live", "recorded")
-_STACK_KEYS = ("python", "command", "env", "args", "deadline")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,7 +224,9 @@ class Options:
         values = {name: value for name, value in _values(config, table) if value is not None}
         root = config.rootpath
         values["baselines"] = root / values.get("baselines", "baselines")
-        return cls(**values, stacks=_stacks(table.get("stacks", {}), root))
+        from pytest_joules.stack_table import stacks_of  # noqa: PLC0415  see TYPE_CHECKING
+
+        return cls(**values, stacks=stacks_of(table.get("stacks", {}), root))
 
     def stack_named(self, name: str) -> "Stack":
         """Return a declared stack; the empty name is the environment running pytest.
@@ -257,7 +258,7 @@ class MarkerOptions:
         """Read the test's marker.
 
         Raises:
-            ConfigurationError: It has positional arguments or unknown keywords.
+            ConfigurationError: It has positional arguments, unknown keywords or wrong values.
         """
         marker = item.get_closest_marker("joules")
         if marker is None:
@@ -270,12 +271,19 @@ class MarkerOptions:
                 f"it was given {', '.join([*map(repr, marker.args), *unknown])}."
             )
         place = f"{item.nodeid}: @pytest.mark.joules"
-        return cls(
-            **{
-                name: _parsed(_ratio, value, f"{place} {name}")
-                for name, value in marker.kwargs.items()
-            }
-        )
+        return cls(**{name: share(v, f"{place} {name}") for name, v in marker.kwargs.items()})
+
+
+def share(value: object, place: str) -> float:
+    """Read a share such as 0.03 or "3%".
+
+    Raises:
+        ConfigurationError: It is none; names the place.
+    """
+    try:
+        return _ratio(str(value))
+    except ValueError as error:
+        raise ConfigurationError(f"{place}={value!r}: {error}.") from None
 
 
 def add_to(parser: pytest.Parser) -> None:
@@ -324,7 +332,10 @@ def _parsed(parse: Callable[[str], Any], value: Any, place: str) -> Any:
 
 
 def _table(config: pytest.Config) -> Mapping[str, Any]:
-    import tomllib  # noqa: PLC0415  a repository without energy tests pays nothing
+    # A repository without energy tests pays nothing.
+    import tomllib  # noqa: PLC0415
+
+    from pytest_joules.stack_table import as_table  # noqa: PLC0415
 
     path = config.rootpath / "pyproject.toml"
     if not path.exists():
@@ -333,7 +344,7 @@ def _table(config: pytest.Config) -> Mapping[str, Any]:
         tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
     except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {error}.") from None
-    table: Mapping[str, Any] = tool.get("pytest-joules", {})
+    table = as_table(tool.get("pytest-joules", {}), f"{path}: [tool] pytest-joules")
     known = {option.name for option in DECLARED} | {"stacks"}
     unknown = sorted(set(table) - known)
     if unknown:
@@ -342,37 +353,3 @@ def _table(config: pytest.Config) -> Mapping[str, Any]:
             f"{', '.join(sorted(known))}."
         )
     return table
-
-
-def _stacks(table: Any, root: Path) -> dict[str, "Stack"]:
-    if not isinstance(table, dict) or not all(isinstance(v, dict) for v in table.values()):
-        raise ConfigurationError(
-            f"[tool.pytest-joules] stacks = {table!r}: declare each stack in a table of its "
-            "own, [tool.pytest-joules.stacks.NAME]."
-        )
-    return {name: _stack(name, values, root) for name, values in table.items()}
-
-
-def _stack(name: str, values: Mapping[str, Any], root: Path) -> "Stack":
-    from pytest_joules.plan import Stack  # noqa: PLC0415  see TYPE_CHECKING above
-
-    unknown = sorted(set(values) - set(_STACK_KEYS))
-    if unknown:
-        raise ConfigurationError(
-            f"[tool.pytest-joules.stacks.{name}] has no key {', '.join(unknown)}; known are "
-            f"{', '.join(_STACK_KEYS)}."
-        )
-    for key, kind in (("command", list), ("args", list), ("env", dict), ("python", str)):
-        if key in values and not isinstance(values[key], kind):
-            what = {list: "a list of strings", dict: "a table", str: "a path"}[kind]
-            raise ConfigurationError(
-                f"[tool.pytest-joules.stacks.{name}] {key} = {values[key]!r}: give {what}."
-            )
-    python = str(values.get("python", ""))
-    return Stack(
-        name=name,
-        python=str(root / python) if "/" in python and "command" not in values else python,
-        command=tuple(map(str, values.get("command", ()))),
-        env={key: str(value) for key, value in values.get("env", {}).items()},
-        args=tuple(map(str, values.get("args", ()))),
-    )

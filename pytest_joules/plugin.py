@@ -72,6 +72,14 @@ def energy_bench(request: pytest.FixtureRequest) -> "EnergyBench | RehearsalBenc
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_fixture_setup(
+    fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+) -> Generator[None, object, object]:
+    run = request.config.stash.get(_run_key, None)
+    return (yield from run.set_up(fixturedef, request)) if run else (yield)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     run = pyfuncitem.config.stash.get(_run_key, None)
     return (yield from run.call()) if run else (yield)
@@ -88,7 +96,7 @@ def pytest_runtest_makereport(
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     run = item.config.stash.get(_run_key, None)
     report = yield
-    if run and call.excinfo is not None:
+    if run and report.failed and call.excinfo is not None:
         run.remember(call.excinfo.value)
     return report
 
@@ -103,7 +111,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run = session.config.stash.get(_run_key, None)
     if run:
-        session.exitstatus = run.finish(exitstatus)
+        session.exitstatus = run.finish(exitstatus, num_failed=session.testsfailed)
 
 
 def _prepare(

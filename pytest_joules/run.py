@@ -59,6 +59,7 @@ class Run:
         self._config = config
         self._published = _published(chosen)
         self._failures: list[BaseException] = []
+        self._not_written: list[str] = []
         self._rehearsing = False
         self._asked: list[Point] = []
         self._stopped_by: BaseException | None = None
@@ -100,14 +101,10 @@ class Run:
                 f"pytest-joules: {self.options.num_launches} launches are too few to calibrate "
                 f"with; use at least --joules-launches={FEWEST}, better 8 and more."
             )
-        worker = getattr(self._config, "workerinput", {})
-        asked = getattr(self._config.option, "numprocesses", None)
-        parallel = asked or worker.get("workercount")
-        if self.session.source.launches and parallel:
+        if self.session.source.launches and _is_parallel(self._config):
             raise pytest.UsageError(
                 "pytest-joules: under pytest-xdist parallel tests would share the GPU, so "
-                "every energy would include a neighbour's. Run with -n0 instead of "
-                f"-n{parallel}."
+                "every energy would include a neighbour's. Run with -n0 and without --tx."
             )
 
     def prepare(
@@ -167,10 +164,29 @@ class Run:
             self._stopped_by = error
             return True
 
+    def set_up(
+        self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+    ) -> Generator[None, object, object]:
+        """Let a fixture be set up; in the rehearsal one that needs a value ends as a skip."""
+        try:
+            return (yield)
+        except RehearsalEnds as error:
+            # As pytest keeps an Exception, or it would not tear the fixture down.
+            ended = pytest.skip.Exception("the rehearsal ends here")
+            key = fixturedef.cache_key(request)  # type: ignore[arg-type]  # pytest's own is a SubRequest
+            fixturedef.cached_result = (None, key, (ended, error.__traceback__))
+            raise ended from None
+
     def bench(self, item: pytest.Item) -> EnergyBench | RehearsalBench:
-        """Return the fixture's value for one test."""
+        """Return the fixture's value for one test.
+
+        Raises:
+            ConfigurationError: No GPU is named, or the test's marker is wrong.
+        """
         if not self.options.gpu:
             raise ConfigurationError(_NO_GPU)
+        if _tolerance_key not in item.stash:  # not seen at collection: ``getfixturevalue``
+            item.stash[_tolerance_key] = MarkerOptions.from_item(item).tolerance
         tolerance = item.stash[_tolerance_key]
         if self._rehearsing:
             return RehearsalBench(self.session, tolerance=tolerance, asked=self._asked)
@@ -215,7 +231,7 @@ class Run:
 
     def summarize(self, reporter: pytest.TerminalReporter) -> None:
         """Write the energy section."""
-        lines = terminal.summary(self.session.ledger)
+        lines = terminal.summary(self.session.ledger) + self._not_written
         if lines:
             warning = _UNREAL.get(self.session.source.name, "")
             reporter.write_sep("=", f"energy{warning}")
@@ -230,15 +246,31 @@ class Run:
 
         return reference_lines(self.session.ledger.results, self._published)
 
-    def finish(self, exitstatus: int) -> int:
-        """Write the export; return the exit code."""
-        ledger = self.session.ledger
-        if self.options.export and not self.options.plan:
-            export.export(self.options.export, ledger.results, ledger.comparisons)
-        undecided = self._failures and all(isinstance(e, _UNDECIDED) for e in self._failures)
-        if exitstatus == pytest.ExitCode.TESTS_FAILED and undecided:
+    def finish(self, exitstatus: int, *, num_failed: int) -> int:
+        """Write the export; return the exit code.
+
+        Args:
+            exitstatus: What pytest would exit with.
+            num_failed: Failed tests and collections, also those without an exception.
+        """
+        is_written = self._export()
+        undecided = [e for e in self._failures if isinstance(e, _UNDECIDED)]
+        if exitstatus == pytest.ExitCode.TESTS_FAILED and len(undecided) == num_failed:
             return EXIT_UNDECIDED
+        if exitstatus == pytest.ExitCode.OK and not is_written:
+            return pytest.ExitCode.TESTS_FAILED
         return exitstatus
+
+    def _export(self) -> bool:
+        """Write the export if one is asked for; tell whether nothing kept it from that."""
+        ledger, path = self.session.ledger, self.options.export
+        if not path or self.options.plan:
+            return True
+        try:
+            export.export(path, ledger.results, ledger.comparisons)
+        except OSError as error:
+            self._not_written = [f"--joules-export={path}: cannot be written: {error}."]
+        return not self._not_written
 
 
 _NO_GPU = (
@@ -264,6 +296,13 @@ def grouped(
     for item in items:
         ordered += mates.pop(server_key(points[item]), []) if item in points else [item]
     return ordered
+
+
+def _is_parallel(config: pytest.Config) -> bool:
+    # A worker's own options say that it is alone; an empty --tx is none.
+    return hasattr(config, "workerinput") or bool(
+        getattr(config.option, "numprocesses", None) or getattr(config.option, "tx", None)
+    )
 
 
 def _marker_error(item: pytest.Item) -> JoulesError | None:

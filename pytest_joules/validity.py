@@ -118,7 +118,8 @@ def _window_reasons(
 
 def _batch_reasons(load: LoadTrace, window: Window, procedure: Procedure) -> Iterator[Reason]:
     batch, asked = mean_batch_size(load.server, window), load.max_concurrency
-    if batch is None or batch < procedure.least_batch_share * asked:
+    # Asked the other way round, NaN would pass; so below.
+    if batch is None or not batch >= procedure.least_batch_share * asked:
         achieved = "nothing was sampled" if batch is None else f"{batch:.1f} running on average"
         yield Reason(
             code="batch-starved",
@@ -138,7 +139,7 @@ def _request_reasons(load: LoadTrace, procedure: Procedure) -> Iterator[Reason]:
         )
     client = sum(request.output_tokens for request in load.requests)
     server = load.server[-1].output_tokens - load.server[0].output_tokens
-    if abs(server - client) > procedure.token_disagreement * max(client, 1):
+    if not abs(server - client) <= procedure.token_disagreement * max(client, 1):
         yield Reason(
             code="tokens-disagree",
             text=f"the server counted {server:.0f} output tokens, its answers sum to {client}; "
@@ -148,7 +149,7 @@ def _request_reasons(load: LoadTrace, procedure: Procedure) -> Iterator[Reason]:
 
 
 def _client_reasons(load: LoadTrace, procedure: Procedure) -> Iterator[Reason]:
-    if load.client_lag_s > procedure.largest_client_lag_s:
+    if not load.client_lag_s <= procedure.largest_client_lag_s:
         yield Reason(
             code="client-lagged",
             text=f"the load generator stood still for {load.client_lag_s:.2f} s, at most "
@@ -156,7 +157,7 @@ def _client_reasons(load: LoadTrace, procedure: Procedure) -> Iterator[Reason]:
         )
     lasted_s = load.ended_s - load.started_s
     cores = load.client_cpu_s / lasted_s if lasted_s > 0 else float("inf")
-    if cores > procedure.largest_client_cores:
+    if not cores <= procedure.largest_client_cores:
         yield Reason(
             code="client-busy",
             text=f"the load generator used {cores:.2f} cores, at most "
@@ -168,7 +169,7 @@ def _scrape_reasons(load: LoadTrace, window: Window, procedure: Procedure) -> It
     for edge_s in (window.start_s, window.end_s):
         nearest = min(load.server, key=lambda sample: abs(sample.time_s - edge_s))
         slow_s = max(nearest.took_s, abs(nearest.time_s - edge_s))
-        if slow_s > procedure.largest_scrape_s:
+        if not slow_s <= procedure.largest_scrape_s:
             yield Reason(
                 code="scrape-slow",
                 text=f"at a window's edge the server's counters are {slow_s:.2f} s uncertain, "

@@ -176,6 +176,20 @@ def test_a_gpu_whose_readings_end_halfway_is_a_reason(which: int) -> None:
     assert "meter-gap" in codes(reread(two, cut))
 
 
+@pytest.mark.parametrize(
+    "ran_on",
+    [("GPU-other",), ("GPU-fake-h200-0", "GPU-other")],
+)
+def test_readings_of_other_gpus_than_the_engine_ran_on_are_an_error(
+    ran_on: tuple[str, ...],
+) -> None:
+    context = replace(GOOD.provenance.context, gpu_uuids=ran_on)
+    wrong = replace(GOOD, provenance=replace(GOOD.provenance, context=context))
+
+    with pytest.raises(MeterError, match="GPU-other"):
+        judge(wrong)
+
+
 def test_a_gpu_that_was_not_read_is_an_error() -> None:
     two = measure(POINT.but(num_gpus=2))
 

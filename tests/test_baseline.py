@@ -209,6 +209,17 @@ def test_runs_are_added_oldest_first_and_replaced_where_asked(tmp_path: Path) ->
     assert runs_for(tmp_path, runs[0].point, "b200") == (runs[2],)
 
 
+def test_copies_of_one_launch_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
+    once = make_result(evidence=make_evidence(launch_id="same"))
+    (path,) = record(tmp_path, [once])
+    before = path.read_text()
+
+    with pytest.raises(FormatError, match=r"points\[0\]: launch_id 'same' stands in two runs"):
+        record(tmp_path, [once])
+
+    assert path.read_text() == before
+
+
 def test_replacing_one_point_keeps_the_others(tmp_path: Path) -> None:
     small, large = make_result(0.1, batch_size=1), make_result(0.2, batch_size=64)
     record(tmp_path, [small, large])

@@ -1,5 +1,6 @@
 import ast
 import inspect
+import math
 import re
 from dataclasses import replace
 from typing import Any
@@ -122,6 +123,20 @@ def test_a_rule_holds_up_to_its_threshold(
         assert GOOD.ended_s == 80.0
     assert code not in codes(**inside)
     assert code in codes(**outside)
+
+
+@pytest.mark.parametrize(
+    ("code", "load"),
+    [
+        ("batch-starved", with_samples(running=math.nan)),
+        ("tokens-disagree", with_samples(output_tokens=math.nan)),
+        ("scrape-slow", with_samples(took_s=math.nan)),
+        ("client-lagged", replace(GOOD, client_lag_s=math.nan)),
+        ("client-busy", replace(GOOD, client_cpu_s=math.nan)),
+    ],
+)
+def test_what_is_no_number_keeps_no_limit(code: str, load: LoadTrace) -> None:
+    assert code in codes(load)
 
 
 def test_every_rule_has_a_boundary() -> None:

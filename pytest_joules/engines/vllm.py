@@ -190,7 +190,7 @@ class _Start:
             raise LaunchError(
                 _story(
                     f"vLLM was not ready to serve {self._target.model} after its deadline of "
-                    f"{self._launch.stack.deadline_s:g} s. Raise deadline_s in "
+                    f"{self._launch.stack.deadline_s:g} s. Raise deadline in "
                     f"[tool.pytest-joules.stacks.{self._launch.stack.name}] if it only needs "
                     "longer.",
                     self._child,

@@ -24,6 +24,8 @@ from tests.fakes.mock_nvml import MockNvml
 
 PATIENCE_S = 400
 ROOT = Path(__file__).parents[2]
+DISTURBED = ("client-lagged", "client-busy", "scrape-slow", "batch-starved")
+"""What a load generator meets that has to share its core with other work."""
 
 TESTS = """
     import pytest
@@ -70,6 +72,15 @@ class Project:
             """)
         )
         (path / "test_energy.py").write_text(dedent(TESTS.format(model=str(model))))
+
+    def measure(self, *args: str) -> subprocess.CompletedProcess[str]:
+        """Run until nothing else on this machine disturbed the measurement, as users would."""
+        run = self.run(*args)
+        for _ in range(2):
+            if not any(code in run.stdout for code in DISTURBED):
+                break
+            run = self.run(*args)
+        return run
 
     def run(self, *args: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
@@ -118,7 +129,7 @@ def project(
 
 @pytest.fixture(scope="module")
 def baseline(project: Project) -> Path:
-    run = project.run("--joules-record", "-k", "no_regression")
+    run = project.measure("--joules-record", "-k", "no_regression")
     assert run.returncode == 0, run.stdout + run.stderr
     (path,) = (project.path / "baselines" / "h200" / "vllm").rglob("*.json")
     return path
@@ -133,7 +144,7 @@ def test_a_baseline_is_recorded_with_provenance(baseline: Path) -> None:
 
 @pytest.mark.usefixtures("baseline")
 def test_no_change_is_not_red(project: Project) -> None:
-    run = project.run("-k", "no_regression")
+    run = project.measure("-k", "no_regression")
 
     # A CPU that is shared with other work may leave it undecided, but never red.
     assert run.returncode in (0, 6), run.stdout + run.stderr
@@ -147,7 +158,7 @@ def test_ten_percent_more_power_is_red_with_the_number(
 ) -> None:
     follower.joules_per_token *= 1.1
     try:
-        run = project.run("-k", "no_regression", "--junitxml=junit.xml")
+        run = project.measure("-k", "no_regression", "--junitxml=junit.xml")
     finally:
         follower.joules_per_token /= 1.1
 

@@ -34,9 +34,14 @@ def test_a_wrong_value_is_a_usage_error_with_value_and_remedy(joules, args, mess
         ("[tool.pytest-joules.stacks.old]\npyhton = 'x'", "*stacks.old*no key pyhton*python*"),
         ("[tool.pytest-joules]\nwindow = 'x'", "*[[]tool.pytest-joules[]] window=x*"),
         ("[tool.pytest-joules\n", "*pyproject.toml*"),
-        ("[tool.pytest-joules]\nstacks = 3", "*stacks = 3: declare each stack in a table*"),
-        ("[tool.pytest-joules.stacks.old]\nargs = '--x'", "*old[]] args = '--x': give a list*"),
-        ("[tool.pytest-joules.stacks.old]\nenv = 3", "*old[]] env = 3: give a table*"),
+        ("[tool]\npytest-joules = ['gpu']", "*pyproject.toml: *where a table should*"),
+        ("[tool.pytest-joules]\nstacks = 3", "*stacks: 3 stands where a table should*"),
+        ("[tool.pytest-joules.stacks]\nold = 'x'", "*stacks.old*where a table should*"),
+        ("[tool.pytest-joules.stacks.old]\ncommand = 'a b'", "*command='a b': *a list*"),
+        ("[tool.pytest-joules.stacks.old]\nargs = 5", "*stacks.old[]] args=5: *a list*"),
+        ("[tool.pytest-joules.stacks.old]\nenv = ['x']", "*env=*a table*"),
+        ("[tool.pytest-joules.stacks.old]\npython = 3", "*python=3: *a path*"),
+        ("[tool.pytest-joules.stacks.old]\ndeadline = 0", "*deadline=0: *above 0*"),
     ],
 )
 def test_a_wrong_pyproject_table_is_a_usage_error(joules, text, message):
