@@ -28,6 +28,7 @@ from pytest_joules.errors import (
     is_expected,
 )
 from pytest_joules.point import Point
+from pytest_joules.provenance import require_comparable
 from pytest_joules.result import Result
 from pytest_joules.units import significant
 
@@ -185,6 +186,7 @@ def record(root: Path, results: Sequence[Result], *, replace: bool = False) -> t
     Raises:
         BaselineError: A result broke the validity contract, so it must not be recorded; or a
             file cannot be written: it is left as it is.
+        BaselineMismatch: Earlier runs are of other hardware; the file is left as it is.
         FormatError: An existing file is broken, or a result holds what cannot be read back;
             the file is left as it is.
     """
@@ -212,7 +214,10 @@ def _record(path: Path, results: Sequence[Result], *, drop: bool) -> None:
     found = entries(path)
     for point in {result.point for result in results}:
         entry = Entry() if drop else found.get(point, Entry())
-        added = (result for result in results if result.point == point)
+        added = [result for result in results if result.point == point]
+        for run in entry.runs:
+            theirs = run.provenance.identity
+            require_comparable(added[0].provenance.identity, theirs, point.id)
         found[point] = replace(entry, runs=(*entry.runs, *added))
     _write(path, results[0].gpu, found)
 

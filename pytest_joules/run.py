@@ -160,7 +160,7 @@ class Run:
             return (yield)
         try:
             return (yield)
-        except (Exception, RehearsalEnds) as error:  # noqa: BLE001  its real run will raise it
+        except _REHEARSAL_STOPS as error:  # its real run will raise it
             self._stopped_by = error
             return True
 
@@ -268,7 +268,7 @@ class Run:
             return True
         try:
             export.export(path, ledger.results, ledger.comparisons)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # a name may hold half a character
             self._not_written = [f"--joules-export={path}: cannot be written: {error}."]
         return not self._not_written
 
@@ -277,6 +277,7 @@ _NO_GPU = (
     "no GPU is named, so nothing can be measured or looked up. Say which one with --gpu=NAME "
     "(b200, h100, h200, ...), or set gpu in [tool.pytest-joules]."
 )
+_REHEARSAL_STOPS = (Exception, RehearsalEnds, pytest.fail.Exception)
 _UNDECIDED = (Inconclusive, InvalidMeasurement)
 _UNREAL = {
     "fake": ": FAKE, a machine that does not exist; nothing was measured",

@@ -110,7 +110,8 @@ class JoulesSession:
         require_runs_on(point, self.options.gpu)
         self.ledger.wishes.setdefault(point, set()).add(wish)
         if wish is Wish.CHECK:
-            self.referee.set_tolerance(point, tolerance or self.options.tolerance)
+            asked = self.options.tolerance if tolerance is None else tolerance
+            self.referee.set_tolerance(point, asked)
 
     def require_tolerance(self, point: Point) -> None:
         """Refuse a tolerance below what a point's calibrated noise can tell apart.

@@ -65,12 +65,22 @@ def test_who_is_to_blame(*, old, new, verdict, reference_change):
     [
         pytest.param(seen(new=(TEN, TEN), has_old=False), id="no old stack"),
         pytest.param(seen(new=(TEN,), old=(0,), baseline=()), id="no baseline"),
-        pytest.param(seen(new=(0.0, 0.0)), id="no change"),
         pytest.param(seen(new=(math.nan,)), id="invalid"),
     ],
 )
 def test_otherwise_the_gate_has_the_word(launches):
     assert repr(attributed(launches, DESIGN)) == repr(judge(launches, DESIGN))
+
+
+def test_no_change_against_the_baseline_alone_is_no_answer_yet():
+    alone = seen(new=(0.0, 0.0))
+
+    assert judge(alone, DESIGN).verdict is Verdict.UNCHANGED
+    assert attributed(alone, DESIGN).verdict is None
+    assert attributed(alone, DESIGN).next_stack == "A"
+    assert attributed(seen(new=(0.0, 0.0), old=(0.0,)), DESIGN).next_stack == "A"
+    heard = attributed(seen(new=(0.0, 0.0), old=(0.0, 0.0)), DESIGN)
+    assert heard.verdict is Verdict.UNCHANGED
 
 
 def test_old_launches_that_never_count_do_not_keep_a_session_going():

@@ -1,8 +1,9 @@
 """Whose change it is: the new stack's, or one that the old stack has against its baseline.
 
-Where an old stack can be launched, a change against stored launches is put to it before
-anything is red: if the old stack has changed as well ("main is already worse"), what is
-stored is out of date and only launches side by side are compared.
+Where an old stack can be launched, every answer against stored launches is put to it first:
+without it, nothing would have been compared with the stack that the user named. If the old
+stack has changed as well ("main is already worse"), what is stored is out of date and only
+launches side by side are compared.
 """
 
 from dataclasses import replace
@@ -15,22 +16,23 @@ from pytest_joules.units import percent
 from pytest_joules.verdict import Verdict
 
 ASKED = 2
-"""Launches of the old stack before a change against the baseline is the new stack's."""
+"""Launches of the old stack before an answer against its baseline is one against itself."""
 
 _CHANGES = (Verdict.REGRESSION, Verdict.IMPROVEMENT)
+_ANSWERS = (*_CHANGES, Verdict.UNCHANGED)
 
 
 def attributed(launches: Launches, design: Design) -> Decision:
-    """Decide like ``judge``, but call no change the new stack's that the old one has too.
+    """Decide like ``judge``, but give no answer before the old stack was heard.
 
-    It asks for more before a change is called, so it is wrong no more often than ``judge``.
+    It asks for more before it answers, so it is wrong no more often than ``judge``.
     """
     decision = judge(launches, design)
     counted = counted_launches(launches)
     if not (counted.has_old and counted.baseline) or decision.verdict is Verdict.INVALID:
         return decision
     is_open = decision.num_repeated <= design.max_repeats
-    if decision.verdict in _CHANGES and len(counted.old) < ASKED and is_open:
+    if decision.verdict in _ANSWERS and len(counted.old) < ASKED and is_open:
         return replace(decision, verdict=None, next_stack=OLD)
     moved = baseline_moved(counted, design)
     if moved is None:

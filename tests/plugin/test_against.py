@@ -156,3 +156,14 @@ def test_a_stack_against_itself_is_a_usage_error(upgrade):
 
     assert run.ret == 4
     run.stderr.fnmatch_lines(["*--joules-against=old*itself*joules calibrate*"])
+
+
+def test_an_old_stack_that_got_better_is_heard_though_the_baseline_says_unchanged(upgrade):
+    machine(upgrade)
+    upgrade.run("--joules-record", "--joules-launches=8")
+    machine(upgrade, old=0.8)
+
+    run = upgrade.run("--joules-against=old")
+
+    run.assert_outcomes(failed=1)
+    run.stdout.fnmatch_lines(["*EnergyRegression*", "*+25.0 %*", "*"])

@@ -78,3 +78,16 @@ def test_a_broken_baseline_is_an_error_and_stays_as_it_is(joules):
     run.assert_outcomes(failed=2)
     run.stdout.fnmatch_lines(["*FormatError: *qwen-qwen3-8b.json: points*runs*"])
     assert path.read_text() == before
+
+
+def test_runs_of_other_hardware_are_not_added_to_a_baseline(joules):
+    joules.run("--joules-record")
+    path = joules.path / "baselines" / joules.baseline_files()[0]
+    path.write_text(path.read_text().replace('"power_limit_w": 700', '"power_limit_w": 500'))
+    before = path.read_text()
+
+    run = joules.run("--joules-record")
+
+    run.assert_outcomes(failed=2)
+    run.stdout.fnmatch_lines(["*BaselineMismatch*power_limit_w=500*700*--joules-baselines*"])
+    assert path.read_text() == before
