@@ -206,8 +206,10 @@ def test_the_tail_reaches_into_the_older_half(tmp_path: Path) -> None:
 
 
 HOLDER = """
-    import os, sys
+    import os, signal, sys
     from pathlib import Path
+    # A shell has background jobs ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     from pytest_joules.process import supervised
     env, log = dict(os.environ), Path({log!r})
     with supervised({argv!r}, env=env, log_path=log, grace_s=0.2):
