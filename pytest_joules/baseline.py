@@ -240,18 +240,21 @@ def _writing(path: Path) -> Iterator[None]:
         raise BaselineError(f"{path}: cannot be written: {error}; it is as before.") from None
 
 
-def store_calibration(path: Path, point: Point, values: Mapping[str, float | None]) -> None:
-    """Put a calibration beside the runs that it rests on.
+def rewrite(path: Path, change: Callable[[dict[Point, Entry]], dict[Point, Entry]]) -> None:
+    """Change what a file holds, under its lock: all of it, or nothing.
 
     Raises:
         BaselineError: The file cannot be written; it is as it was.
         FormatError: The file is broken.
     """
     with _writing(path):
-        found = entries(path)
-        gpu = found[point].runs[0].gpu
-        found[point] = replace(found[point], calibration=values)
-        _write(path, gpu, found)
+        found = change(entries(path))
+        _write(path, next(iter(found.values())).runs[0].gpu, found)
+
+
+def store_calibration(path: Path, point: Point, values: Mapping[str, float | None]) -> None:
+    """Put a calibration beside the runs that it rests on; raises as ``rewrite``."""
+    rewrite(path, lambda old: {**old, point: replace(old[point], calibration=values)})
 
 
 def accept(root: Path, runs: Sequence[Result], *, reason: str, at: str) -> Acceptance:
@@ -261,29 +264,29 @@ def accept(root: Path, runs: Sequence[Result], *, reason: str, at: str) -> Accep
 
     Raises:
         BaselineMissing: There is no baseline to move.
-        BaselineError: A run is not valid, or the file cannot be written: it is as it was.
-        FormatError: The file is broken.
+        BaselineError: A run is not valid; or as ``rewrite``.
     """
     _require_valid(runs)
     first = runs[0]
     path = path_for(root, first.point, first.gpu, source=first.source)
-    with _writing(path):
-        found = entries(path)
+
+    def change(found: dict[Point, Entry]) -> dict[Point, Entry]:
         if first.point not in found:
             raise BaselineMissing(
                 f"{first.point.id}: no baseline for {first.gpu} to move in {path}. Record one "
                 "with --joules-record."
             )
-        old = found[first.point]
-        move = Acceptance(reason=reason, at=at, change=_change(old.runs, runs))
-        found[first.point] = Entry(runs=tuple(runs), accepted=(*old.accepted, move))
-        _write(path, first.gpu, found)
-    return move
+        return {**found, first.point: moved(found[first.point], runs, reason=reason, at=at)}
+
+    rewrite(path, change)
+    return entries(path)[first.point].accepted[-1]
 
 
-def _change(old: Sequence[Result], new: Sequence[Result]) -> float:
-    then, now = (fmean(run.energy_per_work_unit_j for run in runs) for runs in (old, new))
-    return significant(now / then - 1, DIGITS)
+def moved(old: Entry, runs: Sequence[Result], *, reason: str, at: str) -> Entry:
+    """Return an entry with other runs and the reason; what rested on the old ones goes."""
+    then, now = (fmean(run.energy_per_work_unit_j for run in each) for each in (old.runs, runs))
+    move = Acceptance(reason=reason, at=at, change=significant(now / then - 1, DIGITS))
+    return Entry(runs=tuple(runs), accepted=(*old.accepted, move))
 
 
 def _readable(text: str, *, name: str) -> str:

@@ -6,6 +6,7 @@ import pytest
 
 if TYPE_CHECKING:  # heavy, and only needed for the annotations
     from pytest_joules.options import Options
+    from pytest_joules.plan import Plan
     from pytest_joules.sources import Source
 
 
@@ -14,4 +15,15 @@ def pytest_joules_source(options: "Options") -> "Source | None":
     """Return the source that results come from; ``None`` leaves it to the options.
 
     ``pytest -p pytest_joules.testing`` implements it with a machine that does not exist.
+    """
+
+
+@pytest.hookspec
+def pytest_joules_planned(plan: "Plan", num_launches: int | None) -> None:
+    """Hear what ``--joules-plan`` found out.
+
+    Args:
+        plan: The launches, each once.
+        num_launches: How often each is made when recording; ``None`` for a check, which
+            decides as it goes.
     """

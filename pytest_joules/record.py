@@ -109,7 +109,7 @@ def replay(folder: Path) -> list[Replayed]:
     Raises:
         FormatError: The session is not there, broken, or of another format.
     """
-    _require_session(folder)
+    settings_of(folder)
     results = results_of(folder)
     stored = _by_point(_results(folder / _BASELINES))
     return [_replayed(values, results, stored) for values in _lines(folder / _VERDICTS)]
@@ -137,20 +137,41 @@ def _replayed(
     return Replayed(comparison=comparison, stored=values["comparison"])
 
 
+def is_session(folder: Path) -> bool:
+    """Tell whether a folder is a stored session."""
+    return (folder / _SETTINGS).exists()
+
+
+def settings_of(folder: Path) -> Mapping[str, Any]:
+    """Return a stored session's settings.
+
+    Raises:
+        FormatError: The session is not there, broken, or of another format.
+    """
+    settings = read(folder / _SETTINGS)
+    number = settings.get("schema") if isinstance(settings, dict) else None
+    if number != SCHEMA:
+        raise FormatError(
+            f"{folder / _SETTINGS}: schema is {number!r}, this version reads {SCHEMA}; use the "
+            "version that stored it."
+        )
+    return dict(settings)
+
+
 def find(name: str, root: Path) -> Path:
     """Return a stored session's folder by path or name; ``latest`` is the last one.
 
     Raises:
         ConfigurationError: There is none of that name.
     """
-    known = sorted(path for path in (root / FOLDER).glob("*") if (path / _SETTINGS).exists())
+    known = sorted(path for path in (root / FOLDER).glob("*") if is_session(path))
     if name == "latest" and known:
         return known[-1]
     for path in (Path(name), root / FOLDER / name):
-        if (path / _SETTINGS).exists():
+        if is_session(path):
             return path
     raise ConfigurationError(
-        f"{name}: no stored session; {root / FOLDER} holds "
+        f"{name}: no file, folder or stored session; {root / FOLDER} holds "
         f"{', '.join(path.name for path in known) or 'none'}."
     )
 
@@ -164,16 +185,6 @@ def results_of(path: Path) -> list[Result]:
     if path.is_dir():
         return _results(path / _RESULTS)
     return [_result(values, str(path)) for values in read(path)]
-
-
-def _require_session(folder: Path) -> None:
-    settings = read(folder / _SETTINGS)
-    number = settings.get("schema") if isinstance(settings, dict) else None
-    if number != SCHEMA:
-        raise FormatError(
-            f"{folder / _SETTINGS}: schema is {number!r}, this version reads {SCHEMA}; use the "
-            "version that stored it."
-        )
 
 
 def _by_point(results: Sequence[Result]) -> dict[Point, tuple[Result, ...]]:

@@ -33,12 +33,10 @@ from pytest_joules.session import JoulesSession
 from pytest_joules.sources import Source
 from pytest_joules.sources.live import LiveSource
 from pytest_joules.units import percent
+from pytest_joules.verdict import EXIT_UNDECIDED
 from pytest_joules.version import __version__
 
 __tracebackhide__ = is_expected
-
-EXIT_UNDECIDED = 6
-"""Nothing red, but something inconclusive or invalid."""
 
 if TYPE_CHECKING:  # reads published data; most runs have none
     from pytest_joules.sources.recorded import RecordedSource
@@ -232,11 +230,13 @@ class Run:
         """Print the plan instead of running tests; ``None`` after a collection error."""
         if session.testsfailed:
             return None
+        made = self.session.plan()
+        most = self.options.num_launches if self.options.records else None
+        session.config.hook.pytest_joules_planned(plan=made, num_launches=most)
         reporter = session.config.pluginmanager.get_plugin("terminalreporter")
         if reporter is not None:
             reporter.write_sep("=", "energy plan: nothing is launched")
-            most = self.options.num_launches if self.options.records else None
-            for line in text.describe_plan(self.session.plan(), num_launches=most):
+            for line in text.describe_plan(made, num_launches=most):
                 reporter.write_line(line)
         return True
 

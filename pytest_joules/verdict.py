@@ -6,6 +6,9 @@ from enum import StrEnum
 
 from pytest_joules.point import Point
 
+EXIT_UNDECIDED = 6
+"""Exit code of runs and commands: nothing red, but something inconclusive or invalid."""
+
 
 class Verdict(StrEnum):
     """Five answers; only the first two let a test pass."""

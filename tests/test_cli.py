@@ -1,11 +1,14 @@
 """The ``joules`` command."""
 
 import json
+import math
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from pytest_joules.cli import app
+from pytest_joules.cli.telling import strict_json
 from tests.fakes.leaderboard import small_tasks, write_leaderboard
 
 RUNNER = CliRunner()
@@ -59,6 +62,38 @@ def test_import_of_nothing_is_an_error_and_leaves_nothing(tmp_path, name):
         app, ["import", "mlenergy", str(tmp_path / name), str(tmp_path / "recorded")]
     )
 
-    assert run.exit_code == 1
+    assert run.exit_code == 2
     assert str(tmp_path / name) in run.stderr
     assert not (tmp_path / "recorded").exists()
+
+
+def commands(group, path=()):
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from commands(command, (*path, name))
+        else:
+            yield (*path, name), command
+
+
+COMMANDS = dict(commands(typer.main.get_command(app)))
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_has_an_example_and_json(path):
+    assert "Example" in COMMANDS[path].help
+    assert any("--json" in each.opts for each in COMMANDS[path].params)
+
+
+def test_the_commands_of_the_design_are_there():
+    assert {"doctor", "plan", "show", "compare", "calibrate", "export"} <= {
+        path[0] for path in COMMANDS
+    }
+    assert {path[1] for path in COMMANDS if path[0] == "baseline"} == {
+        "list", "show", "accept", "prune",
+    }  # fmt: skip
+
+
+def test_a_number_that_is_none_is_null_in_json():
+    assert json.loads(strict_json({"a": [math.nan, 1.0], "b": math.inf})) == {
+        "a": [None, 1.0], "b": None,
+    }  # fmt: skip

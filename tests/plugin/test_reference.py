@@ -43,7 +43,7 @@ def test_a_stored_session_is_shown_with_its_references(joules, monkeypatch):
 
     assert shown.exit_code == 0, shown.output
     assert f"your {gpu.upper()}" in shown.stdout
-    assert CliRunner().invoke(app, ["show", "nothing"]).exit_code == 1
+    assert CliRunner().invoke(app, ["show", "nothing"]).exit_code == 2
 
 
 def test_points_that_were_not_published_have_none(joules):

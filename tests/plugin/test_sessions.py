@@ -151,7 +151,7 @@ def test_no_session_of_that_name_lists_those_there_are(at_root):
 
     told = RUNNER.invoke(app, ["compare", "nothing"])
 
-    assert told.exit_code == 1
+    assert told.exit_code == 2
     assert folder.name in told.stderr
 
 
@@ -192,23 +192,23 @@ def test_a_file_names_all_of_its_points_and_moves_add_up(at_root):
 
 
 @pytest.mark.parametrize(
-    ("args", "message"),
+    ("code", "args", "message"),
     [
-        (["no-such-point", "--reason=x"], "no such point; they hold qwen3-8b"),
-        ([POINT, "--reason= "], "--reason is empty"),
-        ([POINT, "--reason=x", "--stack=other"], "not stack other"),
-        ([POINT, "--reason=x", "--baselines=elsewhere"], "no baseline for h200 to move"),
-        ([POINT, "--reason=x", "--results=missing.json"], "missing.json"),
+        (2, ["no-such-point", "--reason=x"], "no such point; they hold qwen3-8b"),
+        (2, [POINT, "--reason= "], "--reason is empty"),
+        (2, [POINT, "--reason=x", "--stack=other"], "not stack other"),
+        (1, [POINT, "--reason=x", "--baselines=elsewhere"], "no baseline for h200 to move"),
+        (2, [POINT, "--reason=x", "--results=missing.json"], "missing.json"),
     ],
 )
-def test_what_cannot_be_accepted_is_said_and_changes_nothing(at_root, args, message):
+def test_what_cannot_be_accepted_is_said_and_changes_nothing(at_root, *, code, args, message):
     checked(at_root, factor=1.1)
     path = at_root.path / "baselines" / at_root.baseline_files()[0]
     before = path.read_text()
 
     told = RUNNER.invoke(app, ["baseline", "accept", *args])
 
-    assert told.exit_code == 1
+    assert told.exit_code == code
     assert message in told.stderr
     assert path.read_text() == before
 
@@ -221,7 +221,7 @@ def test_of_two_stacks_one_must_be_named(at_root):
     refused = RUNNER.invoke(app, command)
     told = RUNNER.invoke(app, [*command, "--stack=default"])
 
-    assert refused.exit_code == 1
+    assert refused.exit_code == 2
     assert "default, old" in refused.stderr
     assert told.exit_code == 0
 

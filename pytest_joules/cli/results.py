@@ -1,0 +1,93 @@
+"""Commands about stored results: ``show``, ``compare`` and ``export``."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pytest_joules.cli.telling import AsJson, tell
+
+STORED = (
+    "Stored session ('latest' is the last), file of --joules-export=FILE.json, or folder of "
+    "results or baselines."
+)
+Stack = Annotated[str, typer.Option(help="Whose results, where there are several stacks.")]
+Stored = Annotated[str, typer.Argument(help=STORED)]
+
+
+def show(
+    results: Stored = "latest",
+    *,
+    data: Annotated[
+        Path | None, typer.Option(help="Published results to set beside them.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show measured results, beside published ones of the same points.
+
+    Example: joules show latest --data leaderboard/public/data
+    """
+    from pytest_joules.commands import sessions, stored  # noqa: PLC0415  loads the gate
+
+    tell(lambda: sessions.measured(stored.every_result_at(results), data), as_json=as_json)
+
+
+def compare(  # noqa: PLR0913  options
+    old: Annotated[
+        str, typer.Argument(help="Results before; alone, a session whose verdicts to replay.")
+    ] = "latest",
+    new: Annotated[
+        str, typer.Argument(help="Results after; like OLD.", show_default=False)
+    ] = "",
+    *,
+    tolerance: Annotated[
+        str, typer.Option(help="Rise that nobody would act on; not for a replay.")
+    ] = "3%",
+    old_stack: Stack = "",
+    new_stack: Stack = "",
+    common: Annotated[
+        bool, typer.Option("--common", help="Leave out points that only one side holds.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare two sets of results point by point, or compute a session's verdicts again.
+
+    OLD and NEW are stored sessions, files of --joules-export=FILE.json, or folders of
+    results or baselines; NEW is judged as a check with OLD as its baseline would. One
+    argument alone is a session (.joules/sessions) whose verdicts are computed again. Exits
+    with 1 after a regression, or where a verdict is not that of the run; with 6 where
+    something is undecided or cannot be compared.
+
+    Examples: joules compare baselines/h200 latest; joules compare old.json new.json;
+    joules compare latest
+    """
+    from pytest_joules import record  # noqa: PLC0415  as everywhere: on use
+    from pytest_joules.commands import comparing, sessions, stored  # noqa: PLC0415  the gate
+    from pytest_joules.options import share  # noqa: PLC0415  loads pytest
+
+    if not new:
+        tell(lambda: sessions.replayed(record.find(old, Path())), as_json=as_json)
+    tell(
+        lambda: comparing.compared(
+            stored.results_at(old, stack=old_stack, option="--old-stack"),
+            stored.results_at(new, stack=new_stack, option="--new-stack"),
+            tolerance=share(tolerance, "--tolerance"),
+            common=common,
+        ),
+        as_json=as_json,
+    )
+
+
+def export(
+    results: Stored,
+    target: Annotated[Path, typer.Argument(help="File to write; its suffix is the format.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Write stored results for other tools, one row each, a session's with its verdicts.
+
+    Example: joules export latest energy.csv
+    """
+    from pytest_joules.commands import exporting  # noqa: PLC0415  loads the gate
+
+    tell(lambda: exporting.exported(results, target), as_json=as_json)
