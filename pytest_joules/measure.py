@@ -14,6 +14,7 @@ from pytest_joules.meter import Meter
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
+from pytest_joules.progress import LaunchBegins, LaunchEnds, LoadBegins, PointEnds, Say
 from pytest_joules.provenance import Context, Identity, Provenance
 from pytest_joules.result import Result, SourceName
 from pytest_joules.steady_state import Work
@@ -21,9 +22,6 @@ from pytest_joules.trace import GpuIdentity, MeterTrace
 from pytest_joules.version import __version__
 
 __tracebackhide__ = is_expected
-
-Say = Callable[[str], None]
-"""Takes one line about the progress of long work."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +36,7 @@ class Rig:
     """Identifies the pytest run in every result's provenance."""
 
     clock: Callable[[], float] = time.monotonic
-    say: Say = lambda line: None  # noqa: ARG005  silence is the default listener
+    say: Say = lambda event: None  # noqa: ARG005  silence is the default listener
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,14 +89,24 @@ def measure(launch: Launch, rig: Rig, frozen: Mapping[Point, FrozenWork]) -> Ite
         MeterError: The GPUs are not there, not free, or cannot be read.
         LaunchError: The engine did not become ready.
     """
+    rig.say(LaunchBegins(launch=launch, at_s=rig.clock()))
+    try:
+        yield from _measured(launch, rig, frozen)
+    finally:
+        rig.say(LaunchEnds(at_s=rig.clock()))
+
+
+def _measured(
+    launch: Launch, rig: Rig, frozen: Mapping[Point, FrozenWork]
+) -> Iterator[Outcome]:
     gpus = choose_gpus(rig.meter.identify(), launch)
     require_drained(gpus, rig)
-    rig.say(f"launch {launch.stack.name}: {launch.largest.id}")
     with rig.engine.started(launch, gpu_uuids=[gpu.uuid for gpu in gpus]) as server:
         job = _Job(launch=launch, rig=rig, frozen=frozen, gpus=gpus, server=server)
         for point in launch.points:
-            rig.say(f"measure {point.id}")
             outcome = _outcome(job, point)
+            told = outcome.error if isinstance(outcome, Failure) else outcome
+            rig.say(PointEnds(point=point, outcome=told, at_s=rig.clock()))
             yield outcome
             if isinstance(outcome, Failure) and isinstance(outcome.error, ServerDied):
                 return
@@ -179,6 +187,14 @@ def _record(job: _Job, point: Point) -> Measured:
     offered = point.but(num_requests=work.num_requests) if work else point
     procedure = job.rig.procedure
     with job.rig.meter.recording([gpu.uuid for gpu in job.gpus]) as recording:
+        job.rig.say(
+            LoadBegins(
+                point=point,
+                min_window_s=procedure.min_window_s,
+                energy_j=recording.energy_so_far_j,
+                at_s=job.rig.clock(),
+            )
+        )
         load = job.server.drive(
             offered, min_window_s=procedure.min_window_s, deadline_s=procedure.deadline_s
         )

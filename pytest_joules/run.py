@@ -29,6 +29,7 @@ from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.record import FOLDER, Recorder
 from pytest_joules.report import export, terminal, text
+from pytest_joules.screen import Screen
 from pytest_joules.session import JoulesSession
 from pytest_joules.sources import Source
 from pytest_joules.sources.live import LiveSource
@@ -49,11 +50,15 @@ class Run:
 
     def __init__(self, config: pytest.Config, chosen: Options, source: Source) -> None:
         self.options = chosen
+        screen = Screen(config)
+        if isinstance(source, LiveSource) and source.name == "live":
+            source = source.saying(screen.hear)  # others are over in a moment
         self.session = JoulesSession(
             chosen,
             source,
             listener=_recorder(config, chosen, source) if source.launches else None,
         )
+        screen.watch(self.session)
         self._config = config
         self._published = _published(chosen)
         self._failures: list[BaseException] = []

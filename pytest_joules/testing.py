@@ -173,6 +173,13 @@ class FakeRecording:
         chosen = [gpu for gpu in self.machine.identify() if gpu.uuid in self.uuids]
         return MeterTrace(gpus=tuple(GpuTrace(gpu=gpu, readings=readings) for gpu in chosen))
 
+    def energy_so_far_j(self) -> float:
+        """Return what the GPUs have drawn since it began."""
+        drawn_mj = self.machine.energy_mj(self.machine.now_s) - self.machine.energy_mj(
+            self.start_s
+        )
+        return len(self.uuids) * drawn_mj / 1000
+
     def _reading(self, time_s: float) -> Reading:
         return Reading(
             time_s=time_s,

@@ -19,6 +19,7 @@ from pytest_joules.measure import (
 from pytest_joules.plan import Launch, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
+from pytest_joules.progress import LaunchBegins, LaunchEnds, LoadBegins, PointEnds
 from pytest_joules.provenance import Identity
 from pytest_joules.result import Result
 from pytest_joules.steady_state import Work
@@ -53,7 +54,10 @@ def test_one_launch_measures_every_point_largest_first() -> None:
     assert [result.reasons for result in results] == [(), (), ()]
     assert len({r.evidence.launch_id for r in results if r.evidence}) == 1
     assert len(machine.launches) == 1
-    assert said == [f"launch new: {SWEEP[2].id}", *(f"measure {p.id}" for p in SWEEP[::-1])]
+    assert [type(event) for event in said] == [
+        LaunchBegins, *[LoadBegins, PointEnds] * 3, LaunchEnds,
+    ]  # fmt: skip
+    assert [e.point for e in said if isinstance(e, PointEnds)] == list(SWEEP[::-1])
 
 
 def test_results_say_where_they_come_from() -> None:

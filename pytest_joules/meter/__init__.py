@@ -19,6 +19,7 @@ from typing import Any, Protocol
 
 from pytest_joules.counter import GPU_CHANGED
 from pytest_joules.errors import FormatError, MeterError, is_expected
+from pytest_joules.meter import so_far
 from pytest_joules.meter.rapl import POWERCAP
 from pytest_joules.trace import GpuIdentity, GpuTrace, MeterTrace, Reading
 
@@ -40,6 +41,10 @@ class Recording(Protocol):
 
     def trace(self) -> MeterTrace:
         """Return all readings so far; complete once the recording has ended."""
+        ...
+
+    def energy_so_far_j(self) -> float | None:
+        """Return what all GPUs have drawn since it began; cheap, for display only."""
         ...
 
 
@@ -134,6 +139,12 @@ class SamplerRecording:
     def trace(self) -> MeterTrace:
         """Return all readings so far; complete once the recording has ended."""
         return self._final or read_trace(self._readings_path, self._failure)
+
+    def energy_so_far_j(self) -> float | None:
+        """Return what the GPUs have drawn between their first and their last readings."""
+        if self._final is not None:
+            return so_far.traced_j(self._final)
+        return so_far.energy_j(self._readings_path)
 
     @property
     def _readings_path(self) -> Path:

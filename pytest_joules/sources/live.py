@@ -1,7 +1,7 @@
 """Results measured here and now."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pytest_joules.errors import ConfigurationError, is_expected
 from pytest_joules.measure import (
@@ -15,6 +15,7 @@ from pytest_joules.measure import (
 )
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
+from pytest_joules.progress import Say
 from pytest_joules.provenance import Identity
 from pytest_joules.result import SourceName
 
@@ -42,6 +43,11 @@ class LiveSource:
 
     def outcomes(self, launch: Launch, frozen: Mapping[Point, FrozenWork]) -> Iterator[Outcome]:
         return measure(launch, self._rig(launch), frozen)
+
+    def saying(self, say: Say) -> "LiveSource":
+        """Return the source with somebody who hears of its launches."""
+        rigs = {engine: replace(rig, say=say) for engine, rig in self.rigs.items()}
+        return replace(self, rigs=rigs)
 
     def _rig(self, launch: Launch) -> Rig:
         engine = launch.largest.engine
