@@ -1,24 +1,26 @@
 """What can go wrong, as a tree.
 
-JoulesError
-  ConfigurationError     an option, marker or pyproject table is wrong
-  InvalidPoint           a declaration contradicts itself or the GPU
-  MissingDependency      a package or program that this job needs is not installed
-  LaunchError            the engine did not become ready
-  MeterError             the GPUs or their counters cannot be read or trusted
-  InvalidMeasurement     a measurement broke the validity contract
-    ServerDied           the engine ended while it was being measured
-    LoadError            requests could not be offered or were answered wrongly
-    NoSteadyState        the load never kept the engine full long enough
-  Inconclusive           measured, but not enough to tell
-  Incomparable           results cannot be put side by side: unmatched, mixed or none
-  NoneQualifies          no result keeps the limits that were asked
-  FormatError            a file does not hold what its format says
-  BaselineError
-    BaselineMissing      nothing recorded for this point
-    BaselineMismatch     recorded on other hardware or with other work
-  WrongUnit              energy per token was asked of images, or the other way round
-  NotMeasured            a quantity was asked that this result does not hold
+::
+
+  JoulesError
+    ConfigurationError     an option, marker or pyproject table is wrong
+    InvalidPoint           a declaration contradicts itself or the GPU
+    MissingDependency      a package or program that this job needs is not installed
+    LaunchError            the engine did not become ready
+    MeterError             the GPUs or their counters cannot be read or trusted
+    InvalidMeasurement     a measurement broke the validity contract
+      ServerDied           the engine ended while it was being measured
+      LoadError            requests could not be offered or were answered wrongly
+      NoSteadyState        the load never kept the engine full long enough
+    Inconclusive           measured, but not enough to tell
+    Incomparable           results cannot be put side by side: unmatched, mixed or none
+    NoneQualifies          no result keeps the limits that were asked
+    FormatError            a file does not hold what its format says
+    BaselineError
+      BaselineMissing      nothing recorded for this point
+      BaselineMismatch     recorded on other hardware or with other work
+    WrongUnit              energy per token was asked of images, or the other way round
+    NotMeasured            a quantity was asked that this result does not hold
 
 ``EnergyRegression`` and ``OrderingFailed`` are not in the tree: they are
 ``AssertionError``, because a regression is a failed test and everything above is a broken
