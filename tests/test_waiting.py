@@ -115,3 +115,13 @@ def test_nothing_is_running_between_launches():
     waiting, _ = told(LaunchBegins(launch=LAUNCH, at_s=0.0), LaunchEnds(at_s=1.0))
 
     assert waiting.now(2.0) == ""
+
+
+def test_a_model_name_does_not_steer_the_terminal():
+    evil = Point(model="a/b\x1b[31m\nc", batch_size=4)
+    launch = plan([evil], stack=Stack(name="\x1b[2J"), gpu="h200").launches[0]
+
+    _, (line,) = told(LaunchBegins(launch=launch, at_s=0.0))
+
+    assert "\\x1b[31m\\nc" in line
+    assert line.isprintable()

@@ -17,6 +17,7 @@ from pytest_joules.errors import (
     JoulesError,
 )
 from pytest_joules.verdict import EXIT_UNDECIDED
+from pytest_joules.visible import lines, visible
 
 T = TypeVar("T")
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
@@ -31,7 +32,7 @@ def told(job: Callable[[], T]) -> T:
     try:
         return job()
     except JoulesError as error:
-        typer.echo(f"joules: {error}", err=True)
+        typer.echo(lines(f"joules: {error}"), err=True)
         raise typer.Exit(_code(error)) from None
 
 
@@ -49,7 +50,8 @@ def tell(job: Callable[[], Answer], *, as_json: bool) -> None:
     """Run a job, print its answer, end with its code."""
     answer = told(job)
     has_values = answer.values is not None
-    text = strict_json(answer.values) if as_json and has_values else "\n".join(answer.lines)
+    shown = "\n".join(visible(line) for line in answer.lines)  # names are other people's
+    text = strict_json(answer.values) if as_json and has_values else shown
     if text:
         typer.echo(text, err=not has_values)
     raise typer.Exit(answer.exit_code)

@@ -8,6 +8,7 @@ from pytest_joules.point import Point
 from pytest_joules.progress import Event, LaunchBegins, LaunchEnds, LoadBegins, PointEnds
 from pytest_joules.result import Result
 from pytest_joules.units import si
+from pytest_joules.visible import visible
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +47,8 @@ class Waiting:
         if self._first_s is None:
             self._first_s = event.at_s
         text = self._followed(event)
-        return f"joules {clock(event.at_s - self._first_s)}  {text}" if text else ""
+        moment = clock(event.at_s - self._first_s)
+        return visible(f"joules {moment}  {text}") if text else ""
 
     def _followed(self, event: Event) -> str:
         match event:
@@ -71,7 +73,7 @@ class Waiting:
         session = self.session()
         number = f"launch {session.num_launches} of {_least(session)}"
         parts = [number, f"{doing} {clock(at_s - since_s)}", self._energy(), self._cost(at_s)]
-        return " \N{MIDDLE DOT} ".join([*filter(None, parts), self._left(at_s)])
+        return visible(" \N{MIDDLE DOT} ".join([*filter(None, parts), self._left(at_s)]))
 
     def _launched(self, event: LaunchBegins) -> str:
         self._launch, self._load, self._begun_s = event.launch, None, event.at_s

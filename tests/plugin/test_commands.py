@@ -298,3 +298,22 @@ def test_a_calibration_in_json_is_what_the_baseline_stores(at_root):
     stored = next(iter(entries(at_root).values())).calibration
     assert made["launch_sd"] == stored["launch_sd"]
     run.stderr.fnmatch_lines(["*1 passed*"])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["show", "evil.json"], ["compare", "evil.json", "evil.json"], ["baseline", "show", POINT]],
+)
+def test_foreign_names_do_not_steer_the_terminal(at_root, command):
+    measured(at_root, "baselines")
+    escape, text = "\x1b[2J", (at_root.path / "baselines.json").read_text()
+    (at_root.path / "evil.json").write_text(
+        text.replace('"stack": "default"', json.dumps({"stack": escape})[1:-1])
+    )
+    path = at_root.path / "baselines" / at_root.baseline_files()[0]
+    stored = path.read_text().replace('"stack": "default"', json.dumps({"stack": escape})[1:-1])
+    path.write_text(stored)
+
+    told = joules_(*command)
+
+    assert "\x1b" not in told.stdout + told.stderr
