@@ -53,6 +53,8 @@ class Reader:
             "PYTHONPATH": str(ROOT),
             "PYTEST_ADDOPTS": "-p tests.fakes.docs_machine -p no:cacheprovider",
             "COLUMNS": "200",
+            "NO_COLOR": "1",
+            "PY_COLORS": "0",
         }
 
     def do(self, block: Block) -> None:

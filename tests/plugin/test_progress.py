@@ -76,15 +76,27 @@ def test_a_log_gets_whole_lines_in_order(live, args):
     assert "load qwen3-8b-text-conversation-bf16-1gpu-b16" in load_16
 
 
-def test_what_the_test_prints_stays_captured(live):
-    live.tests(TESTS + "\n        assert False\n")
+@pytest.mark.parametrize("args", [[], ["--capture=sys"], ["-v"]])
+def test_what_the_test_prints_stays_captured_and_progress_does_not(live, args):
+    live.tests("""
+        from pytest_joules import Point
 
-    run = ran(live)
+        def test_red(energy_bench, capsys):
+            print("printed before")
+            energy_bench.measure(Point(model="Qwen/Qwen3-8B", batch_size=16)).power_w
+            assert capsys.readouterr().out == "printed before\\n"
+            print("printed after")
+            assert False
+    """)
 
-    text = run.stdout.str()
-    assert text.index("joules 0:") < text.index("FAILURES")
-    assert "printed before" not in text
-    assert "launch 1 of 1" not in text[text.index("FAILURES") :]
+    # A process of its own: only there does capture take what leaves by the descriptor.
+    run = live.pytester.runpytest_subprocess("--gpu=h200", *args)
+
+    shown, captured = run.stdout.str().split("Captured stdout call")
+    assert "launch 1 of 1" in shown[: shown.index("FAILURES")]
+    assert "printed after" not in shown.split("FAILURES")[0]
+    assert "printed after" in captured
+    assert "launch 1 of 1" not in captured
 
 
 @pytest.mark.parametrize("args", [["-qq"], ["-p", "no:terminal"], ["--joules-plan"]])
