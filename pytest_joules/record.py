@@ -17,7 +17,7 @@ from pytest_joules.gate.ruling import Case, rule
 from pytest_joules.point import Point
 from pytest_joules.result import Result
 from pytest_joules.session import Judgement, Listener
-from pytest_joules.storage import read, write_atomically
+from pytest_joules.storage import parse, read, write_atomically
 from pytest_joules.verdict import Comparison
 
 __tracebackhide__ = is_expected
@@ -200,7 +200,5 @@ def _lines(path: Path) -> Iterator[Any]:
     for number, line in enumerate(lines, start=1):
         if not line.endswith("\n"):
             return
-        try:
-            yield json.loads(line)  # invalid results may hold NaN, which strict JSON has not
-        except ValueError as error:
-            raise FormatError(f"{path}, line {number}: {error}.") from None
+        # Invalid results may hold NaN, which strict JSON has not.
+        yield parse(line, name=f"{path}, line {number}", is_strict=False)
