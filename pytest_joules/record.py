@@ -6,9 +6,11 @@ result, valid or not, in order), ``baselines.jsonl`` (the stored runs compared w
 """
 
 import json
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,11 @@ SCHEMA = 1
 FOLDER = Path(".joules") / "sessions"
 _SETTINGS, _RESULTS = "session.json", "results.jsonl"
 _BASELINES, _VERDICTS = "baselines.jsonl", "verdicts.jsonl"
+
+
+def session_name(begun: datetime) -> str:
+    """Name a session so that names sort as sessions began, also within one second."""
+    return f"{begun:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}"
 
 
 @dataclass(kw_only=True)
