@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pytest_joules.plan import Launch, Plan
 from pytest_joules.provenance import differences
 from pytest_joules.result import Result
-from pytest_joules.units import counted, percent, si
+from pytest_joules.units import counted, percent, printable, si
 from pytest_joules.verdict import Comparison, Verdict
 
 _HINTS = {
@@ -81,7 +81,7 @@ def _describe_launch(made: Plan, launch: Launch) -> list[str]:
     engine = f"{first.engine} {first.model} {first.precision}"
     where = f"{first.num_gpus} x {launch.gpu}, stack {launch.stack.name}"
     cost = f"about {made.gpu_minutes(launch):.1f} GPU minutes"
-    return [f"{engine} on {where}: {cost}", f"    batch sizes {batches}"]
+    return [printable(f"{engine} on {where}: {cost}"), f"    batch sizes {batches}"]
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:
