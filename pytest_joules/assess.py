@@ -30,7 +30,13 @@ from pytest_joules.trace import (
     require_load,
     require_meter,
 )
-from pytest_joules.validity import answer_reasons, load_notes, load_reasons, mean_batch_size
+from pytest_joules.validity import (
+    answer_reasons,
+    load_notes,
+    load_reasons,
+    mean_batch_size,
+    revision_note,
+)
 
 __tracebackhide__ = is_expected
 
@@ -189,7 +195,8 @@ def _notes(
             gpu, start_s=window.start_s, end_s=window.end_s, own_pids=measured.own_pids
         )
     )
-    return (*counters, *load_notes(measured.load, energy, procedure))
+    revision = revision_note(measured.provenance.context.model_revision, measured.point)
+    return (*counters, *load_notes(measured.load, energy, procedure), *revision)
 
 
 def _evidence(measured: Measured, energy: WindowEnergy, work: Work) -> Evidence:

@@ -172,6 +172,11 @@ COUNTER_NOTES: Mapping[str, Rule] = {
 }
 
 LOAD_NOTES: Mapping[str, Rule] = {
+    "revision-unknown": Rule(
+        "the stack did not tell which commit of the model it served",
+        "Serve the model from Hugging Face's cache, or a folder whose config.json has "
+        "_commit_hash.",
+    ),
     "window-user-short": Rule(
         "window shorter than 30 s because the user asked for it",
         "Measure for longer (--joules-window).",

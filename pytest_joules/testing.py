@@ -195,6 +195,7 @@ class FakeServer:
     machine: FakeMachine
     launch: Launch
     process_ids: frozenset[int] = frozenset({_ENGINE_PID})
+    model_revision: str | None = "fake"
 
     def __post_init__(self) -> None:
         number = len(self.machine.launches)

@@ -112,6 +112,10 @@ class GpuIdentity:
     tells_power: bool = True
     """``False`` where NVML says that this GPU does not support telling its power."""
 
+    links: tuple[tuple[str, str], ...] = ()
+    """How it reaches each other GPU of the machine, by that one's UUID: ``nvlink-18`` (active
+    links), or the nearest common ancestor on PCIe, such as ``host-bridge``."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:

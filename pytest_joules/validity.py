@@ -72,6 +72,14 @@ def answer_reasons(load: LoadTrace, point: Point) -> tuple[Reason, ...]:
     return ()
 
 
+def revision_note(revision: str | None, point: Point) -> tuple[Reason, ...]:
+    """Say where a model's weights may have changed unseen; dummy ones have no commit."""
+    if revision or point.weights == "dummy":
+        return ()
+    text = f"which commit of {point.model} was served is not known."
+    return (contract.reason("revision-unknown", text),)
+
+
 def mean_batch_size(samples: Sequence[ServerSample], window: Window) -> float | None:
     """Return the time-weighted mean of running requests in the window.
 

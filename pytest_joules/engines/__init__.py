@@ -22,6 +22,11 @@ class Server(Protocol):
         ...
 
     @property
+    def model_revision(self) -> str | None:
+        """Commit of the served snapshot; ``None`` where the stack cannot tell."""
+        ...
+
+    @property
     def process_ids(self) -> frozenset[int]:
         """Every process of the engine, so that others on the GPU can be told apart."""
         ...

@@ -18,7 +18,13 @@ from pytest_joules.load import Limits, Target, offer
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.process import Supervised, supervised
-from pytest_joules.stack import environment, interpreter, probe, require_any
+from pytest_joules.stack import (
+    environment,
+    interpreter,
+    model_revision,
+    probe,
+    require_any,
+)
 from pytest_joules.trace import LoadTrace
 
 __tracebackhide__ = is_expected
@@ -45,6 +51,7 @@ class VllmServer:
         self._child, self._target, self._folder = child, target, folder
         self._packages = dict(packages)
         self._num_loads = 0
+        self.model_revision: str | None = None
 
     @property
     def packages(self) -> dict[str, str]:
@@ -135,7 +142,14 @@ class VllmEngine:
                         raise
                     continue
                 running.push(trial.pop_all())
-                return VllmServer(child, target, packages=packages, folder=folder)
+                server = VllmServer(child, target, packages=packages, folder=folder)
+                # Only now: a start may have fetched the snapshot.
+                server.model_revision = model_revision(
+                    launch.stack,
+                    launch.largest.model,
+                    arguments=vllm_command.argv(launch, target.port),
+                )
+                return server
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _new_folder(self, launch: Launch) -> Path:
