@@ -117,6 +117,13 @@ DECLARED = (
         help="GPU minutes this session may use; what is undecided then is inconclusive",
     ),
     Option(
+        name="keep",
+        metavar="COUNT",
+        parse=option_values.count,
+        help="sessions and launches to keep in .joules, the newest (default: 50); of failed "
+        "launches five times as many",
+    ),
+    Option(
         name="plan",
         parse=option_values.switch,
         help="print what would be launched and the GPU minutes it would take, launch nothing",
@@ -154,6 +161,7 @@ class Options:
     tolerance: float = 0.03
     window: float = 60.0
     budget: float | None = None
+    keep: int = 50
     plan: bool = False
     export: Path | None = None
     models: tuple[str, ...] = ()

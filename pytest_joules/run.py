@@ -342,7 +342,8 @@ def _recorder(config: pytest.Config, chosen: Options, source: Source) -> Recorde
         "tolerance": chosen.tolerance,
         "window_s": chosen.window,
     }
-    return Recorder(folder=config.rootpath / FOLDER / session_name(begun), settings=settings)
+    folder = config.rootpath / FOLDER / session_name(begun)
+    return Recorder(folder=folder, settings=settings, keep=chosen.keep)
 
 
 def _source(chosen: Options) -> Source:
@@ -354,7 +355,7 @@ def _source(chosen: Options) -> Source:
     from pytest_joules.meter import ZeusMeter  # noqa: PLC0415  an engine and a meter
 
     rig = Rig(
-        engine=VllmEngine(),
+        engine=VllmEngine(keep=chosen.keep),
         meter=ZeusMeter(),
         procedure=Procedure(min_window_s=chosen.window),
         session=uuid.uuid4().hex[:12],
