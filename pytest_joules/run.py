@@ -27,7 +27,7 @@ from pytest_joules.options import MarkerOptions, Options, is_asked
 from pytest_joules.plan import server_key
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
-from pytest_joules.record import FOLDER, Recorder
+from pytest_joules.record import FOLDER, Recorder, session_name
 from pytest_joules.report import export, terminal, text
 from pytest_joules.session import JoulesSession
 from pytest_joules.sources import Source
@@ -365,8 +365,7 @@ def _recorder(config: pytest.Config, chosen: Options, source: Source) -> Recorde
         "tolerance": chosen.tolerance,
         "window_s": chosen.window,
     }
-    name = f"{begun:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
-    return Recorder(folder=config.rootpath / FOLDER / name, settings=settings)
+    return Recorder(folder=config.rootpath / FOLDER / session_name(begun), settings=settings)
 
 
 def _source(chosen: Options) -> Source:
