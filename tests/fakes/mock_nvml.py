@@ -71,6 +71,7 @@ class Gpu(ctypes.Structure):
                 "persistence",
                 "architecture",
                 "energy_error",
+                "power_error",
                 "processes_error",
                 "num_processes",
             )
