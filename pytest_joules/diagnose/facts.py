@@ -101,7 +101,7 @@ def facts(results: Sequence[Result]) -> Facts:
     return Facts(
         energy_j=_geometric([result.energy_per_work_unit_j for result in results]),
         throughput_per_s=_geometric([r.throughput_work_units_per_s for r in results]),
-        num_gpus=first.point.num_gpus,
+        num_gpus=first.provenance.identity.num_gpus,
         asked_batch=float(first.point.batch_size),
         work_unit=first.point.work_unit,
         declared=_declared(first),
