@@ -11,6 +11,10 @@ _CAPPED_MORE = 0.1
 """Share of readings by which the power cap must hold more often to be the reason."""
 
 
+_BUSY_RESOLUTION = 0.01
+"""NVML tells the busy share in whole percents: less of a step cannot be told from waiting."""
+
+
 def static_power(change: Change) -> list[Cause]:
     """Take the change of power drawn while idle, of each GPU: it is there all the time."""
     ln_idle = change.ln("idle_power_w")
@@ -127,7 +131,7 @@ def gpu_work(change: Change) -> list[Cause]:
 
     Whether it was must have been measured: else it may have waited just as well.
     """
-    if not change.has("busy_share", "batch"):
+    if not change.has("busy_share", "batch") or abs(change.pools["step"]) < _BUSY_RESOLUTION:
         return []
     step = change.take("step", change.pools["step"])
     power = change.claim("power", -abs(step), abs(step))
