@@ -129,9 +129,10 @@ def configuration(change: Change) -> list[Cause]:
 def gpu_work(change: Change) -> list[Cause]:
     """Give a step time that nothing else explains to the GPU's own work, if it was busy.
 
-    Whether it was must have been measured: else it may have waited just as well.
+    All else that makes a step longer must have been measured, or it may be that just as well.
     """
-    if not change.has("busy_share", "batch") or abs(change.pools["step"]) < _BUSY_RESOLUTION:
+    others = ("busy_share", "batch", "context_tokens", "sm_clock_hz")
+    if not change.has(*others) or abs(change.pools["step"]) < _BUSY_RESOLUTION:
         return []
     step = change.take("step", change.pools["step"])
     power = change.claim("power", -abs(step), abs(step))
