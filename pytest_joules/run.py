@@ -134,11 +134,27 @@ class Run:
                 if isinstance(stopped_by, InvalidPoint | ConfigurationError):
                     broken[item] = stopped_by
                 asked.update({item: self._asked} if self._asked else {})
+        if asked and is_asked(self._config) and not self.options.plan:
+            self._require_gpu()
         broken.update(self._too_narrow(asked))
         for item, reason in broken.items():
             report_collection_error(session, item, reason)
         points = {item: each[0] for item, each in asked.items()}
         items[:] = grouped([item for item in items if item not in broken], points)
+
+    def _require_gpu(self) -> None:
+        """Tell once, not test by test, that the GPU which was asked for is not here.
+
+        Where only a file names the GPU, as in a repository with other tests, those still run.
+
+        Raises:
+            pytest.UsageError: It is not, or cannot be read.
+        """
+        try:
+            self.session.source.require_gpu(self.options.gpu)
+        except JoulesError as error:
+            remedy = "To go on without it, choose another source (--joules-source)."
+            raise pytest.UsageError(f"pytest-joules: {error} {remedy}") from None
 
     def _too_narrow(
         self, asked: Mapping[pytest.Item, Sequence[Point]]
