@@ -213,22 +213,22 @@ class SimulatedServer:
         if point.spec.modality != "text" and own is not None:
             seen = max(0.0, made.prompt_tokens - (point.input_tokens or own).mean)
         return Demand(
-            requests=(_asked(each, seen, planted) for each in point.requests()),
+            requests=(_asked(each, planted) for each in point.requests()),
             in_flight=max(1, round(point.batch_size * planted.client)),
             slots=self.launch.largest.batch_size,
             least_requests=3 * point.batch_size,
             min_window_s=None if point.num_requests else limits_s[0],
             deadline_s=limits_s[1],
             input_s=made.input_s_per_request,
+            seen_tokens=round(seen),
         )
 
 
 FULL_CLOCK_HZ = 1.98e9
 
 
-def _asked(request: Request, seen_tokens: float, planted: Planted) -> Request:
+def _asked(request: Request, planted: Planted) -> Request:
     return replace(
         request,
-        prompt_tokens=request.prompt_tokens + round(seen_tokens),
         output_tokens=max(1, round(request.output_tokens * planted.output_length)),
     )

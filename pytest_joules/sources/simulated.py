@@ -7,6 +7,7 @@ Nothing is measured. Every result says ``simulated``, its baselines stand below
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from pytest_joules.latent import parameters_of
 from pytest_joules.measure import Failure, FrozenWork, Outcome, Rig
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
@@ -40,6 +41,14 @@ class SimulatedSource:
     def identity(self, launch: Launch) -> Identity:
         source, made = self._chosen(launch)
         return source.identity(made)
+
+    def require_gpu(self, gpu: str) -> None:
+        """Refuse a GPU that the latent model does not know.
+
+        Raises:
+            InvalidPoint: It does not.
+        """
+        parameters_of(gpu)
 
     def clock(self) -> float:
         return self.virtual.now_s
