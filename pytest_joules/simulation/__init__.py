@@ -81,14 +81,21 @@ class MachineCosts:
         return (1 - part) * self._bytes[low] + part * self._bytes[low + 1]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chance:
+    """What the noise of a simulated machine is drawn from."""
+
+    seed: str
+    noise: Noise = QUIET
+
+
 @dataclass(kw_only=True)
 class SimulatedMachine:
     """Engine and meter of a machine that the latent model describes."""
 
     gpu: str
     clock: Clock = field(default_factory=Clock)
-    noise: Noise = QUIET
-    seed: str = "0"
+    chance: Chance = field(default_factory=lambda: Chance(seed="0"))
     planted: Planted = field(default_factory=Planted)
     num_gpus: int = 8
     name: str = "simulated"
@@ -132,11 +139,13 @@ class SimulatedMachine:
 
     def factors(self, draw: str, seconds: float) -> NDArray[np.float64]:
         """Draw the noise of one load, as factors of energy per work unit."""
-        shared = np.random.default_rng(_number(self.seed))
-        session = float(session_effects(self.noise, shared, (1,))[0])
-        own = np.random.default_rng(_number(f"{self.seed}:{draw}"))
+        shared = np.random.default_rng(_number(self.chance.seed))
+        session = float(session_effects(self.chance.noise, shared, (1,))[0])
+        own = np.random.default_rng(_number(f"{self.chance.seed}:{draw}"))
         num = math.ceil(seconds * _BURST_FACTOR) + 1
-        factors: NDArray[np.float64] = np.exp(session + whole_launch(self.noise, own, num))
+        factors: NDArray[np.float64] = np.exp(
+            session + whole_launch(self.chance.noise, own, num)
+        )
         return factors
 
 
@@ -181,7 +190,6 @@ class SimulatedServer:
         made = self._machine(point)
         clock, gpus = self.host.clock, self.host.gpus
         gpus.idle_w = made.parameters.static_power_w * made.static_power_factor
-        gpus.full_clock_hz = FULL_CLOCK_HZ
         batching = Batching(
             costs=MachineCosts(machine=made.but(input_rate_factor=math.inf)),
             demand=self._demand(point, made, (min_window_s, deadline_s)),
@@ -222,9 +230,6 @@ class SimulatedServer:
             input_s=made.input_s_per_request,
             seen_tokens=round(seen),
         )
-
-
-FULL_CLOCK_HZ = 1.98e9
 
 
 def _asked(request: Request, planted: Planted) -> Request:

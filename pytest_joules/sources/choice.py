@@ -34,6 +34,7 @@ def chosen_source(chosen: Options) -> Source:
 
 
 def _simulated(chosen: Options) -> Source:
+    from pytest_joules.simulation import Chance  # noqa: PLC0415
     from pytest_joules.simulation.plant import planted  # noqa: PLC0415  loads the latent model
     from pytest_joules.sources.simulated import simulated_source  # noqa: PLC0415
 
@@ -43,7 +44,7 @@ def _simulated(chosen: Options) -> Source:
         planted=planted(chosen.plant),
         stack=chosen.stack_named(chosen.stack).name,
         # Judged runs are the same each time; recorded ones must not be copies of each other.
-        seed=session if chosen.records else "judged",
+        chance=Chance(seed=session if chosen.records else "judged"),
         procedure=Procedure(min_window_s=chosen.window),
         session=session,
     )

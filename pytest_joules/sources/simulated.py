@@ -14,7 +14,7 @@ from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.provenance import Identity
 from pytest_joules.result import SourceName
-from pytest_joules.simulation import SimulatedMachine
+from pytest_joules.simulation import Chance, SimulatedMachine
 from pytest_joules.simulation.meter import Clock
 from pytest_joules.simulation.plant import Planted
 from pytest_joules.sources.live import LiveSource
@@ -77,7 +77,13 @@ def _as_asked(outcome: Outcome, point: Point) -> Outcome:
 
 
 def simulated_source(
-    *, gpu: str, planted: Planted, stack: str, seed: str, procedure: Procedure, session: str
+    *,
+    gpu: str,
+    planted: Planted,
+    stack: str,
+    procedure: Procedure,
+    session: str,
+    chance: Chance,
 ) -> SimulatedSource:
     """Set up the source of ``--joules-source=simulated``.
 
@@ -85,14 +91,14 @@ def simulated_source(
         gpu: As ``--gpu`` names it.
         planted: What differs in the stack under test.
         stack: Name of the stack under test.
-        seed: Decides the noise.
         procedure: How carefully to measure.
         session: Identifies the pytest run.
+        chance: Decides the noise.
     """
     clock = Clock()
 
     def source(causes: Planted) -> LiveSource:
-        machine = SimulatedMachine(gpu=gpu, clock=clock, seed=seed, planted=causes)
+        machine = SimulatedMachine(gpu=gpu, clock=clock, chance=chance, planted=causes)
         rig = Rig(
             engine=machine,
             meter=machine,
