@@ -150,6 +150,31 @@ def compare(
         raise typer.Exit(6)
 
 
+@app.command()
+def explain(
+    then: Annotated[
+        str,
+        typer.Argument(help="Baseline file, export or session: PATH[#POINT_ID][@STACK]."),
+    ],
+    now: Annotated[str, typer.Argument(help="What it is compared with, likewise.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Say why energy per work unit differs: ranked causes, their evidence and what to do.
+
+    Example: joules explain baselines/h200/vllm/text-conversation/qwen-qwen3-8b.json latest
+    """
+    from pytest_joules import explaining  # noqa: PLC0415  loads the diagnosis
+
+    def job() -> str:
+        sides = explaining.read_side(then), explaining.read_side(now)
+        if as_json:
+            return json.dumps(explaining.explained_json(*sides), indent=1)
+        return "\n".join(explaining.explained(*sides))
+
+    typer.echo(_told(job))
+
+
 @app.command("show")
 def show_results(
     results: Annotated[
