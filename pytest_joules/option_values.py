@@ -7,7 +7,7 @@ give instead.
 from pathlib import Path
 from typing import Any
 
-SOURCES = ("live", "recorded")
+SOURCES = ("live", "recorded", "simulated")
 
 
 def text(value: Any) -> str:
@@ -55,11 +55,15 @@ def count(value: Any) -> int:
     return int(read)
 
 
+def _fraction(value: Any) -> float:
+    if isinstance(value, str) and value.endswith("%"):
+        return number(value.removesuffix("%").strip()) / 100
+    return number(value)
+
+
 def ratio(value: Any) -> float:
     """Read a share such as 0.03 or "3%"."""
-    is_percent = isinstance(value, str) and value.endswith("%")
-    read = number(value.removesuffix("%").strip() if is_percent else value)
-    share = read / 100 if is_percent else read
+    share = _fraction(value)
     if not 0 < share < 1:
         raise ValueError("give a share between 0 and 1, such as 3% or 0.03")
     return share
@@ -78,6 +82,12 @@ def names(value: Any) -> tuple[str, ...]:
     if not isinstance(listed, list) or not all(isinstance(each, str) for each in listed):
         raise ValueError("give a list of strings, or one with commas")
     return tuple(name.strip() for name in listed if name.strip())
+
+
+def plants(value: Any) -> dict[str, float]:
+    """Read causes with their changes: ``kv-memory:-30%,clock:-5%``."""
+    pairs = [each.partition(":") for each in names(value)]
+    return {name: _fraction(change) for name, _, change in pairs}
 
 
 def switch(value: Any) -> bool:

@@ -50,10 +50,17 @@ DECLARED = (
     ),
     Option(
         name="source",
-        metavar="live|recorded",
+        metavar="live|recorded|simulated",
         parse=option_values.source,
-        help="where results come from: measured here and now (live, the default), or read "
-        "from stored measurements (recorded)",
+        help="where results come from: measured here and now (live, the default), read from "
+        "stored measurements (recorded), or made up by a model of the GPU (simulated)",
+    ),
+    Option(
+        name="plant",
+        metavar="CAUSE:CHANGE,...",
+        parse=option_values.plants,
+        help="change the simulated stack under test, such as kv-memory:-30%%, to see a red "
+        "test and its explanation; only with --joules-source=simulated",
     ),
     Option(
         name="data",
@@ -149,6 +156,7 @@ class Options:
 
     gpu: str = ""
     source: str = "live"
+    plant: Mapping[str, float] = field(default_factory=dict)
     data: Path | None = None
     baselines: Path = Path("baselines")
     record: bool = False

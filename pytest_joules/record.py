@@ -175,7 +175,7 @@ def results_of(path: Path) -> list[Result]:
     """
     if path.is_dir():
         return _results(path / _RESULTS)
-    return [_result(values, str(path)) for values in read(path)]
+    return [result_of(values, str(path)) for values in read(path)]
 
 
 def _require_session(folder: Path) -> None:
@@ -194,10 +194,15 @@ def _by_point(results: Sequence[Result]) -> dict[Point, tuple[Result, ...]]:
 
 
 def _results(path: Path) -> list[Result]:
-    return [_result(values, str(path)) for values in _lines(path)]
+    return [result_of(values, str(path)) for values in _lines(path)]
 
 
-def _result(values: Mapping[str, Any], name: str) -> Result:
+def result_of(values: Mapping[str, Any], name: str) -> Result:
+    """Build one result from its JSON.
+
+    Raises:
+        FormatError: It cannot be read.
+    """
     try:
         return Result.from_json(values)
     except (JoulesError, TypeError, ValueError, KeyError, AttributeError) as error:

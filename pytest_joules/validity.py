@@ -6,6 +6,7 @@ in ``counter``; the table of all is ``contract``.
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
+from typing import Literal
 
 from pytest_joules import contract
 from pytest_joules.energy import WindowEnergy
@@ -81,12 +82,19 @@ def revision_note(revision: str | None, point: Point) -> tuple[Reason, ...]:
 
 
 def mean_batch_size(samples: Sequence[ServerSample], window: Window) -> float | None:
-    """Return the time-weighted mean of running requests in the window.
+    """Return the time-weighted mean of running requests in the window; see below."""
+    return time_weighted_mean(samples, window, "running")
+
+
+def time_weighted_mean(
+    samples: Sequence[ServerSample], window: Window, name: Literal["running", "waiting"]
+) -> float | None:
+    """Return the time-weighted mean of a count in the window.
 
     ``None`` with fewer than two samples there. Weighted, because a busy server answers late,
     so that samples are fewest when it is fullest.
     """
-    inside = [(s.time_s, s.running) for s in samples if window.holds(s.time_s)]
+    inside = [(s.time_s, getattr(s, name)) for s in samples if window.holds(s.time_s)]
     return _mean_over_time(inside)
 
 
