@@ -4,7 +4,6 @@ With ``plugin`` and ``options`` this is all that knows pytest.
 """
 
 import itertools
-import uuid
 from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ from pytest_joules.gate.calibration import FEWEST
 from pytest_joules.options import MarkerOptions, Options, is_asked
 from pytest_joules.plan import server_key
 from pytest_joules.point import Point
-from pytest_joules.record import FOLDER, Recorder
+from pytest_joules.record import FOLDER, Recorder, session_name
 from pytest_joules.report import export, terminal, text
 from pytest_joules.session import JoulesSession
 from pytest_joules.sources import Source
@@ -377,5 +376,4 @@ def _recorder(config: pytest.Config, chosen: Options, source: Source) -> Recorde
         "tolerance": chosen.tolerance,
         "window_s": chosen.window,
     }
-    name = f"{begun:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
-    return Recorder(folder=config.rootpath / FOLDER / name, settings=settings)
+    return Recorder(folder=config.rootpath / FOLDER / session_name(begun), settings=settings)
