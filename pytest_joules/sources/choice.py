@@ -10,6 +10,9 @@ from pytest_joules.procedure import Procedure
 from pytest_joules.sources import Source
 from pytest_joules.sources.live import LiveSource
 
+_VIRTUAL_DEADLINE_S = 1e6
+"""Virtual time costs nothing."""
+
 
 def chosen_source(chosen: Options) -> Source:
     """Set up the source of ``--joules-source``.
@@ -46,7 +49,7 @@ def _simulated(chosen: Options) -> Source:
         planted=planted(chosen.plant),
         stack=chosen.stack_named(chosen.stack).name,
         chance=Chance(seed=_recorded(chosen.baselines) if chosen.records else "judged"),
-        procedure=Procedure(min_window_s=chosen.window),
+        procedure=Procedure(min_window_s=chosen.window, deadline_s=_VIRTUAL_DEADLINE_S),
         session=session,
     )
 
