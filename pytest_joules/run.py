@@ -13,6 +13,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from pytest_joules.bench import EnergyBench, RehearsalBench, RehearsalEnds
+from pytest_joules.engines import Engine
 from pytest_joules.errors import (
     ConfigurationError,
     Inconclusive,
@@ -358,13 +359,22 @@ def _source(chosen: Options) -> Source:
         from pytest_joules.sources.recorded import RecordedSource  # noqa: PLC0415  only here
 
         return RecordedSource.from_options(chosen.data)
-    from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415  only a live run needs
-    from pytest_joules.meter import ZeusMeter  # noqa: PLC0415  an engine and a meter
+    return _live(chosen)
 
-    rig = Rig(
-        engine=VllmEngine(),
-        meter=ZeusMeter(),
-        procedure=Procedure(min_window_s=chosen.window),
-        session=uuid.uuid4().hex[:12],
+
+def _live(chosen: Options) -> LiveSource:
+    # Only a live run needs engines and a meter.
+    from pytest_joules.engines.diffusers import DiffusersEngine  # noqa: PLC0415
+    from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415
+    from pytest_joules.engines.xdit import XditEngine  # noqa: PLC0415
+    from pytest_joules.meter import ZeusMeter  # noqa: PLC0415
+
+    engines: tuple[Engine, ...] = (VllmEngine(), DiffusersEngine(), XditEngine())
+    meter, session = ZeusMeter(), uuid.uuid4().hex[:12]
+    procedure = Procedure(min_window_s=chosen.window)
+    return LiveSource(
+        rigs={
+            engine.name: Rig(engine=engine, meter=meter, procedure=procedure, session=session)
+            for engine in engines
+        }
     )
-    return LiveSource(rigs={"vllm": rig})

@@ -98,20 +98,20 @@ def _order(point: Point, shape: pipelines.Shape, batches: int) -> dict[str, Any]
 
 
 def _batches(point: Point, shape: pipelines.Shape, events: Iterator[Event]) -> list[BatchTrace]:
-    """Read batches; all ranks wait for each other, and one of them returns what was made."""
+    """Read batches; all ranks wait for each other, and the last returns what was made."""
     heard = [event for event in events if event["event"] == "batch"]
     asked = [point.batch_size, shape.num_frames or 1, shape.height, shape.width]
-    first = [event for event in heard if event["rank"] == 0]
-    made = [event["made"] for event in heard if event["made"] is not None]
-    if made != [asked] * len(first):
-        wrong = next((each for each in made if each != asked), None)
-        raise LoadError(
-            f"{point.id}: batches must make {asked} (number, frames, height, width), but "
-            f"{f'one made {wrong}' if wrong else f'{len(made)} of {len(first)} returned any'}; "
-            "its energy would be that of other work."
-        )
+    for event in heard:
+        is_last = event["rank"] == point.num_gpus - 1
+        if event["made"] != asked and (is_last or event["made"] is not None):
+            raise LoadError(
+                f"{point.id}: a batch made {event['made']} instead of {asked} (number, frames, "
+                "height, width); its energy would be that of other work."
+            )
     return [
-        BatchTrace(started_s=event["started_s"], finish_s=event["finish_s"]) for event in first
+        BatchTrace(started_s=event["started_s"], finish_s=event["finish_s"])
+        for event in heard
+        if event["rank"] == 0
     ]
 
 

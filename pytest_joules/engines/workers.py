@@ -13,6 +13,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
+from pytest_joules.engines import logs
 from pytest_joules.engines.worker.channel import EVENTS, ORDERS
 from pytest_joules.errors import LaunchError, ServerDied, is_expected
 from pytest_joules.process import Supervised, supervised
@@ -26,6 +27,7 @@ _LOOK_S: Final = 0.25
 _DYING_S: Final = 20.0
 _CHUNK: Final = 1 << 16
 _TAIL_LINES: Final = 30
+_LOOKED_AT_LINES: Final = 10_000
 
 Event = Mapping[str, Any]
 
@@ -139,8 +141,8 @@ class Worker:
         )
 
     def _story(self, what: str) -> str:
-        log = self._child.log_path
-        return f"{what}\nThe end of {log}:\n{self._child.log_tail(_TAIL_LINES)}"
+        own = logs.of_ranks(self._child.log_tail(_LOOKED_AT_LINES)).splitlines()
+        return "\n".join([what, f"The end of {self._child.log_path}:", *own[-_TAIL_LINES:]])
 
 
 @contextmanager
