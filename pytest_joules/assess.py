@@ -1,7 +1,7 @@
 """From traces to a result: pure, so that a stored trace can be judged again later."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
 import numpy as np
@@ -12,6 +12,7 @@ from pytest_joules.errors import MeterError, is_expected
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.provenance import Provenance
+from pytest_joules.request_times import request_times
 from pytest_joules.result import Evidence, Latency, Reason, Result, SourceName
 from pytest_joules.steady_state import (
     Window,
@@ -74,7 +75,7 @@ def assess(measured: Measured, procedure: Procedure) -> Result:
         mean_batch_size=mean_batch_size(load.server, energy.window),
         mean_output_tokens=fmean(r.output_tokens for r in answered) if answered else None,
         kv_cache_usage=_mean(load.server, energy.window, "kv_cache_usage"),
-        latency=latency(answered, window),
+        latency=_with_server_times(latency(answered, window), load.server, energy.window),
         evidence=_evidence(measured, energy, work),
         reasons=(*measured.earlier, *_reasons(measured, window, procedure)),
         notes=_notes(measured, energy, procedure, window=window),
@@ -103,6 +104,15 @@ def latency(answered: Sequence[RequestTrace], window: Window) -> Latency:
         p99_ttft_s=_quantile(firsts, 0.99),
         median_e2el_s=_quantile(whole, 0.5),
     )
+
+
+def _with_server_times(
+    seen: Latency, samples: Sequence[ServerSample], window: Window
+) -> Latency:
+    times = request_times(samples, window)
+    if times is None:
+        return seen
+    return replace(seen, mean_preprocessing_s=times.preprocessing_s, mean_queue_s=times.queue_s)
 
 
 def _gaps_inside(request: RequestTrace, window: Window) -> Iterator[float]:
@@ -185,6 +195,7 @@ def _evidence(measured: Measured, energy: WindowEnergy, work: Work) -> Evidence:
     window, load = energy.window, measured.load
     inside = [r for g in measured.meter.gpus for r in g.readings if window.holds(r.time_s)]
     readings = measured.meter.gpus[0].readings
+    prompts = [r.prompt_tokens for r in load.requests if r.error is None]
     masks = [r.clock_event_reasons for r in inside if r.clock_event_reasons is not None]
     return Evidence(
         launch_id=measured.launch_id,
@@ -203,6 +214,7 @@ def _evidence(measured: Measured, energy: WindowEnergy, work: Work) -> Evidence:
         mean_sm_clock_hz=_present([r.sm_clock_hz for r in inside]),
         clock_event_reasons=int(np.bitwise_or.reduce(masks)) if masks else None,
         mean_step_s=_mean_step_s(load.server, window),
+        mean_prompt_tokens=fmean(prompts) if prompts else None,
         preemptions=_rise(load.server, window, "preemptions"),
     )
 

@@ -10,6 +10,7 @@ from pytest_joules.assess import Measured, assess
 from pytest_joules.catalog import gpu_slug
 from pytest_joules.engines import Engine, Server
 from pytest_joules.errors import JoulesError, MeterError, ServerDied, is_expected
+from pytest_joules.load.media import digest
 from pytest_joules.meter import Meter
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
@@ -176,17 +177,18 @@ def _record(job: _Job, point: Point) -> Measured:
         launch_id=job.launch_id,
         load=load,
         meter=recording.trace(),
-        provenance=_provenance(job),
+        provenance=_provenance(job, point),
         own_pids=job.server.process_ids,
         frozen_work=work.work if work else None,
     )
 
 
-def identity_of(gpus: Sequence[GpuIdentity]) -> Identity:
-    """Return what must be equal before a result on these GPUs is compared.
+def identity_of(gpus: Sequence[GpuIdentity], point: Point) -> Identity:
+    """Return what must be equal before a result of the point on these GPUs is compared.
 
     Raises:
         MeterError: The GPUs differ, so that no one identity describes them.
+        InvalidPoint: The files that the point shows are not there.
     """
     first = gpus[0]
     for name in ("name", "memory_bytes", "power_limit_w", "mig"):
@@ -202,12 +204,13 @@ def identity_of(gpus: Sequence[GpuIdentity]) -> Identity:
         memory_bytes=first.memory_bytes,
         power_limit_w=first.power_limit_w,
         mig=first.mig,
+        inputs_sha256=digest(point),
     )
 
 
-def _provenance(job: _Job) -> Provenance:
+def _provenance(job: _Job, point: Point) -> Provenance:
     return Provenance(
-        identity=identity_of(job.gpus),
+        identity=identity_of(job.gpus, point),
         context=Context(
             stack=job.launch.stack.name,
             packages=job.server.packages,

@@ -82,6 +82,9 @@ def server_key(point: Point) -> Point:
     everything that only shapes requests.
     """
     shared = replace(point, num_requests=None, seed=0, input_tokens=None, output_tokens=None)
+    if point.vision is not None:
+        # How many images a request may show, and which frames of a video, is the server's.
+        shared = replace(shared, height=None, width=None, media="")
     if point.spec.work_unit == "token":
         shared = replace(
             shared, task="text-conversation" if point.spec.modality == "text" else point.task

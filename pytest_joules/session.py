@@ -18,6 +18,7 @@ from pytest_joules.errors import (
 )
 from pytest_joules.gate.calibration import Calibration
 from pytest_joules.gate.ruling import Case
+from pytest_joules.load.media import require_media
 from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.options import Options
 from pytest_joules.plan import Launch, Plan, Stack, plan, require_runs_on, server_key
@@ -104,10 +105,14 @@ class JoulesSession:
         """Remember that a test will ask for a point.
 
         Raises:
-            InvalidPoint: The point cannot run on the session's GPU.
+            InvalidPoint: The point cannot run on the session's GPU, or shows files that are
+                not there.
+            MissingDependency: It shows images that cannot be made here.
             ConfigurationError: It is noted with another tolerance already.
         """
         require_runs_on(point, self.options.gpu)
+        if self.source.name == "live":
+            require_media(point)
         self.ledger.wishes.setdefault(point, set()).add(wish)
         if wish is Wish.CHECK:
             asked = self.options.tolerance if tolerance is None else tolerance

@@ -58,6 +58,14 @@ class ServerSample:
     """Share of the KV cache in use, 0 to 1."""
 
     preemptions: float | None = None
+    e2el_s: float | None = None
+    """Summed over finished requests: from the server's taking it to its last token."""
+
+    queue_s: float | None = None
+    """Likewise: from the engine core's taking it to its first scheduling."""
+
+    inference_s: float | None = None
+    """Likewise: from its first scheduling to its last token."""
 
 
 @dataclass(frozen=True, kw_only=True)

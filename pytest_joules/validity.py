@@ -10,10 +10,14 @@ from itertools import pairwise
 from pytest_joules.counter import COUNTER_RULES
 from pytest_joules.energy import WindowEnergy
 from pytest_joules.procedure import SHORTEST_TRUSTED_WINDOW_S, Procedure
+from pytest_joules.request_times import request_times
 from pytest_joules.result import Reason
 from pytest_joules.steady_state import Window, full_batch_window
 from pytest_joules.trace import LoadTrace, ServerSample
 from pytest_joules.units import percent
+
+_MUCH = 0.05
+"""Share of a request's time in the server from which its preparation is named as a cause."""
 
 LOAD_RULES: Mapping[str, str] = {
     "window-short": "steady state shorter than the least window or too few counter ticks",
@@ -124,9 +128,22 @@ def _batch_reasons(load: LoadTrace, window: Window, procedure: Procedure) -> Ite
         yield Reason(
             code="batch-starved",
             text=f"asked for a batch of {asked}, {achieved}; at least "
-            f"{procedure.least_batch_share:.0%} is needed. The KV cache may be too small, "
-            "another client may hold slots, or the CPU cannot feed the GPU.",
+            f"{procedure.least_batch_share:.0%} is needed. {_why_starved(load, window)}",
         )
+
+
+def _why_starved(load: LoadTrace, window: Window) -> str:
+    times = request_times(load.server, window)
+    if times is not None and times.preprocessing_s > _MUCH * times.whole_s:
+        return (
+            f"Of {times.whole_s:.2f} s in the server, a request was prepared on the CPU for "
+            f"{times.preprocessing_s:.2f} s: the CPU cannot feed the GPU. Ask for a smaller "
+            "batch, smaller images or fewer frames, or give the server more cores."
+        )
+    return (
+        "The KV cache may be too small, another client may hold slots, or the CPU cannot feed "
+        "the GPU."
+    )
 
 
 def _request_reasons(load: LoadTrace, procedure: Procedure) -> Iterator[Reason]:

@@ -172,7 +172,7 @@ def test_too_few_gpus_are_an_error(num_visible: int, gpu: str, seen: str) -> Non
 )
 def test_gpus_that_differ_have_no_common_identity(name: str, value: object) -> None:
     with pytest.raises(MeterError, match=f"the GPUs differ in {name}: .*GPU-1"):
-        identity_of([gpu_identity(0), gpu_identity(1, **{name: value})])
+        identity_of([gpu_identity(0), gpu_identity(1, **{name: value})], POINT)
 
 
 def test_memory_that_is_held_is_an_error_before_the_launch() -> None:

@@ -28,6 +28,7 @@ OTHERS: dict[str, Any] = {
     "memory_bytes": 141 * 10**9 + 1,
     "power_limit_w": 700.1,
     "mig": True,
+    "inputs_sha256": "0" * 64,
 }
 
 

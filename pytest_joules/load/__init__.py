@@ -110,7 +110,7 @@ def offer(
     require_fits(point, target)
     folder.mkdir(parents=True, exist_ok=True)
     job = Job(
-        url=f"http://{target.host}:{target.port}/v1/completions",
+        url=f"http://{target.host}:{target.port}{_path(point)}",
         model=target.model,
         point=point,
         max_model_len=target.max_model_len,
@@ -126,6 +126,11 @@ def offer(
     if any(request.error for request in trace.requests):
         server.require_healthy()
     return trace
+
+
+def _path(point: Point) -> str:
+    # Images come by chat only; a plain completion takes token ids, which pin the prompt.
+    return "/v1/completions" if point.vision is None else "/v1/chat/completions"
 
 
 def _run(target: Target, limits: Limits, *, folder: Path, server: Watched) -> None:

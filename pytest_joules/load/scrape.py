@@ -39,6 +39,9 @@ _OPTIONAL: Final = {
     "steps": "vllm:iteration_tokens_total_count",
     "kv_cache_usage": "vllm:kv_cache_usage_perc",
     "preemptions": "vllm:num_preemptions_total",
+    "e2el_s": "vllm:e2e_request_latency_seconds_sum",
+    "queue_s": "vllm:request_queue_time_seconds_sum",
+    "inference_s": "vllm:request_inference_time_seconds_sum",
 }
 _MEANS: Final = frozenset({"kv_cache_usage"})
 

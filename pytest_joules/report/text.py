@@ -81,7 +81,12 @@ def _describe_launch(made: Plan, launch: Launch) -> list[str]:
     engine = f"{first.engine} {first.model} {first.precision}"
     where = f"{first.num_gpus} x {launch.gpu}, stack {launch.stack.name}"
     cost = f"about {made.gpu_minutes(launch):.1f} GPU minutes"
-    return [f"{engine} on {where}: {cost}", f"    batch sizes {batches}"]
+    shown = list(dict.fromkeys(str(p.vision) for p in launch.points if p.vision))
+    return [
+        f"{engine} on {where}: {cost}",
+        f"    batch sizes {batches}",
+        *(f"    each request shows {each}" for each in shown),
+    ]
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -24,7 +24,8 @@ class LiveSource:
     launches: bool = True
 
     def identity(self, launch: Launch) -> Identity:
-        return identity_of(choose_gpus(self._rig(launch).meter.identify(), launch))
+        gpus = choose_gpus(self._rig(launch).meter.identify(), launch)
+        return identity_of(gpus, launch.largest)
 
     def clock(self) -> float:
         return next(iter(self.rigs.values())).clock()
