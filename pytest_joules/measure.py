@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 from pytest_joules.assess import Measured, assess
-from pytest_joules.catalog import gpu_slug
-from pytest_joules.engines import Engine, Server
+from pytest_joules.engines import AttachedServer, Engine, Server
 from pytest_joules.errors import JoulesError, MeterError, ServerDied, is_expected
+from pytest_joules.gpu_choice import choose_gpus, gpus_of
 from pytest_joules.load.media import digest
 from pytest_joules.meter import Meter
 from pytest_joules.plan import Launch
@@ -70,7 +70,7 @@ class _Job:
     frozen: Mapping[Point, FrozenWork]
     gpus: tuple[GpuIdentity, ...]
     server: Server
-    launch_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    launch_id: str
 
 
 def measure(launch: Launch, rig: Rig, frozen: Mapping[Point, FrozenWork]) -> Iterator[Outcome]:
@@ -92,11 +92,21 @@ def measure(launch: Launch, rig: Rig, frozen: Mapping[Point, FrozenWork]) -> Ite
         MeterError: The GPUs are not there, not free, or cannot be read.
         LaunchError: The engine did not become ready.
     """
-    gpus = choose_gpus(rig.meter.identify(), launch)
-    require_drained(gpus, rig)
+    gpus = () if rig.engine.attaches else choose_gpus(rig.meter.identify(), launch)
+    if gpus:
+        require_drained(gpus, rig)
     rig.say(f"launch {launch.stack.name}: {launch.largest.id}")
     with rig.engine.started(launch, gpu_uuids=[gpu.uuid for gpu in gpus]) as server:
-        job = _Job(launch=launch, rig=rig, frozen=frozen, gpus=gpus, server=server)
+        job = _Job(
+            launch=launch,
+            rig=rig,
+            frozen=frozen,
+            gpus=gpus or gpus_of(server.process_ids, launch, rig.meter),
+            server=server,
+            launch_id=server.launch_id
+            if isinstance(server, AttachedServer)
+            else uuid.uuid4().hex[:12],
+        )
         for point in launch.points:
             rig.say(f"measure {point.id}")
             outcome = _outcome(job, point)
@@ -110,24 +120,6 @@ def _outcome(job: _Job, point: Point) -> Outcome:
         return assess(_record(job, point), job.rig.procedure)
     except JoulesError as error:
         return Failure(point=point, error=error)
-
-
-def choose_gpus(visible: Sequence[GpuIdentity], launch: Launch) -> tuple[GpuIdentity, ...]:
-    """Choose the launch's GPUs among the visible ones, in their order.
-
-    Raises:
-        MeterError: Fewer GPUs of the asked model are visible than the launch needs.
-    """
-    fitting = [gpu for gpu in visible if gpu_slug(gpu.name) == launch.gpu]
-    needed = launch.largest.num_gpus
-    if len(fitting) < needed:
-        seen = ", ".join(f"{gpu.name} ({gpu_slug(gpu.name)})" for gpu in visible) or "none"
-        raise MeterError(
-            f"{launch.largest.id} needs {needed} x {launch.gpu}, but the visible GPUs are: "
-            f"{seen}. Name the GPU that is there (--gpu), make more visible "
-            "(CUDA_VISIBLE_DEVICES), or choose another source (--joules-source)."
-        )
-    return tuple(fitting[:needed])
 
 
 def require_drained(gpus: Sequence[GpuIdentity], rig: Rig) -> None:

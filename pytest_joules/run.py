@@ -358,13 +358,23 @@ def _source(chosen: Options) -> Source:
         from pytest_joules.sources.recorded import RecordedSource  # noqa: PLC0415  only here
 
         return RecordedSource.from_options(chosen.data)
-    from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415  only a live run needs
-    from pytest_joules.meter import ZeusMeter  # noqa: PLC0415  an engine and a meter
+    return _live(chosen)
 
-    rig = Rig(
-        engine=VllmEngine(),
-        meter=ZeusMeter(),
-        procedure=Procedure(min_window_s=chosen.window),
-        session=uuid.uuid4().hex[:12],
-    )
-    return LiveSource(rigs={"vllm": rig})
+
+def _live(chosen: Options) -> LiveSource:
+    # Only a live run needs engines and a meter.
+    from pytest_joules.engines.endpoint import EndpointEngine  # noqa: PLC0415
+    from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415
+    from pytest_joules.meter import ZeusMeter  # noqa: PLC0415
+
+    session = uuid.uuid4().hex[:12]
+    rigs = {
+        engine.name: Rig(
+            engine=engine,
+            meter=ZeusMeter(),
+            procedure=Procedure(min_window_s=chosen.window),
+            session=session,
+        )
+        for engine in (VllmEngine(), EndpointEngine())
+    }
+    return LiveSource(rigs=rigs)

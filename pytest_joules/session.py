@@ -21,7 +21,16 @@ from pytest_joules.gate.ruling import Case
 from pytest_joules.load.media import require_media
 from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.options import Options
-from pytest_joules.plan import Launch, Plan, Stack, plan, require_runs_on, server_key
+from pytest_joules.plan import (
+    ATTACHED,
+    Launch,
+    Plan,
+    Stack,
+    plan,
+    require_runs_on,
+    require_stack,
+    server_key,
+)
 from pytest_joules.point import Point
 from pytest_joules.referee import Referee
 from pytest_joules.result import Result
@@ -108,11 +117,14 @@ class JoulesSession:
             InvalidPoint: The point cannot run on the session's GPU, or shows files that are
                 not there.
             MissingDependency: It shows images that cannot be made here.
-            ConfigurationError: It is noted with another tolerance already.
+            ConfigurationError: A stack cannot run it, or it is noted with another tolerance
+                already.
         """
         require_runs_on(point, self.options.gpu)
         if self.source.name == "live":
             require_media(point)
+            for stack in filter(None, (self.stack, self.old_stack)):
+                require_stack(point, stack)
         self.ledger.wishes.setdefault(point, set()).add(wish)
         if wish is Wish.CHECK:
             asked = self.options.tolerance if tolerance is None else tolerance
@@ -168,7 +180,7 @@ class JoulesSession:
             JoulesError: The point could not be measured.
         """
         self.note(point, Wish.CHECK, self.referee.tolerances.get(point))
-        while len(self._of(point, self.stack)) < self.options.num_launches:
+        while len(self._of(point, self.stack)) < self._launches_of(point):
             self._raise_failure(point)
             self._launch(self._open_points(point, self.stack), self.stack)
         self._raise_failure(point)
@@ -202,6 +214,10 @@ class JoulesSession:
             self._listener.judged(judgement)
         return ruling.next_stack
 
+    def _launches_of(self, point: Point) -> int:
+        """Return how many launches to record; a server that we do not start gives one."""
+        return 1 if point.engine == ATTACHED else self.options.num_launches
+
     def _open_points(self, first: Point, stack: Stack) -> list[Point]:
         """Return the points that the launch for ``first`` can serve and that need it."""
         key = server_key(first)
@@ -216,7 +232,7 @@ class JoulesSession:
         if Wish.CHECK not in ledger.wishes[point]:
             return stack == self.stack and done == 0
         if self.options.records:
-            return done < self.options.num_launches
+            return done < self._launches_of(point)
         try:
             return self._decide(point) == stack
         except JoulesError:
@@ -225,6 +241,7 @@ class JoulesSession:
     def _launch(self, points: Iterable[Point], stack: Stack) -> None:
         launch = self._launch_of(points, stack)
         self._require_budget(launch)
+        self._require_restarted(launch)
         open_points = list(launch.points)
         started_s = self.source.clock()
         self.ledger.num_launches += 1
@@ -241,6 +258,15 @@ class JoulesSession:
 
     def _launch_of(self, points: Iterable[Point], stack: Stack) -> Launch:
         return plan(tuple(points), stack=stack, gpu=self.options.gpu).launches[0]
+
+    def _require_restarted(self, launch: Launch) -> None:
+        """Launches are the independent samples: one start of a server cannot give two."""
+        if launch.largest.engine == ATTACHED and self._of(launch.largest, launch.stack):
+            raise Inconclusive(
+                f"{launch.largest.id}: one start of the server at {launch.stack.url} is one "
+                "sample, and a verdict needs another; restart the server and run again. "
+                "Engines that this plugin launches need no help with that."
+            )
 
     def _require_budget(self, launch: Launch) -> None:
         budget, spent = self.options.budget, self.ledger.spent_gpu_s / 60

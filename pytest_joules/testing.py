@@ -90,6 +90,7 @@ class FakeMachine:
     """Every launch made, for tests to look at."""
 
     name: str = "fake"
+    attaches: bool = False
     _spans: list[tuple[float, float, float]] = field(default_factory=list)
 
     def clock(self) -> float:

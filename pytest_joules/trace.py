@@ -5,6 +5,7 @@ processes of one machine share, so traces of different processes can be laid sid
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +89,9 @@ class LoadTrace:
 
     client_lag_s: float
     """Longest delay of the load generator's event loop."""
+
+    counted_by: Literal["server", "client", "both"] = "server"
+    """Who counted: ``both`` means the client the tokens and the server the batch."""
 
 
 @dataclass(frozen=True, kw_only=True)

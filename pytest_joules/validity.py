@@ -33,6 +33,7 @@ LOAD_RULES: Mapping[str, str] = {
 LOAD_NOTES: Mapping[str, str] = {
     "window-user-short": "window shorter than 30 s because the user asked for it",
     "window-drift": "first and last quarter differ by more than 2 % in energy per work unit",
+    "client-counted": "the server tells no token counters: the client's were taken",
     "preempted": "the engine preempted requests: the KV cache is too small for this batch",
 }
 
@@ -80,6 +81,7 @@ def load_notes(
         *_short_note(measured.window),
         *_drift_note(measured, procedure),
         *_preemption_note(load, measured.window),
+        *_counted_note(load),
     )
 
 
@@ -220,6 +222,18 @@ def _drift_note(measured: WindowEnergy, procedure: Procedure) -> Iterator[Reason
             text=f"energy per work unit changed by {change} from the window's first quarter "
             "to its last; it may not have been steady.",
         )
+
+
+def _counted_note(load: LoadTrace) -> Iterator[Reason]:
+    if load.counted_by == "server":
+        return
+    batch = "as the server tells it" if load.counted_by == "both" else "the client's"
+    yield Reason(
+        code="client-counted",
+        text="the server tells no token counters, so tokens are what its answers said, spread "
+        "evenly from a request's first token to its end, and reconciled with nothing; the "
+        f"batch is {batch}.",
+    )
 
 
 def _preemption_note(load: LoadTrace, window: Window) -> Iterator[Reason]:

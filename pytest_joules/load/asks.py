@@ -99,6 +99,7 @@ def ask(request: Request, job: Job) -> Ask:
         streamed=streamed,
         prompt_tokens=request.prompt_tokens,
         counts_exactly="prompt" in body,
+        counts_at_end=job.counts_at_end,
         output_tokens=limit if pinned else None,
     )
 

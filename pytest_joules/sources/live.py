@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pytest_joules.errors import ConfigurationError, is_expected
-from pytest_joules.measure import FrozenWork, Outcome, Rig, choose_gpus, identity_of, measure
+from pytest_joules.gpu_choice import choose_gpus
+from pytest_joules.measure import FrozenWork, Outcome, Rig, identity_of, measure
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.provenance import Identity

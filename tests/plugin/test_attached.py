@@ -1,0 +1,37 @@
+"""engine="endpoint": one start of a server that we do not start is one sample."""
+
+import json
+
+CHECK = """
+    from pytest_joules import Point
+
+    SERVED = Point(model="Qwen/Qwen3-8B", engine="endpoint", batch_size=16)
+
+    def test_energy(energy_bench):
+        energy_bench.check(SERVED)
+
+    def test_measured(energy_bench):
+        assert energy_bench.measure(SERVED).energy_per_token_j > 0
+"""
+
+
+def test_a_session_records_one_launch_however_many_are_asked(joules):
+    joules.tests(CHECK)
+
+    joules.run("--joules-record", "--joules-launches=3").assert_outcomes(passed=2)
+
+    (name,) = joules.baseline_files()
+    (entry,) = json.loads((joules.path / "baselines" / name).read_text())["points"]
+    assert len(entry["runs"]) == 1
+
+
+def test_a_verdict_that_needs_a_second_start_is_undecided_and_says_so(joules):
+    joules.tests(CHECK)
+    joules.run("--joules-record")
+
+    run = joules.run()
+
+    run.assert_outcomes(passed=1, failed=1)
+    assert run.ret == 6
+    run.stdout.fnmatch_lines(["*Inconclusive*one start of the server*restart the server*"])
+    run.stdout.fnmatch_lines(["*launches made: 16"])
