@@ -305,10 +305,20 @@ class JoulesSession:
             return
         self.ledger.results.append(outcome)
         self._listener.finished(outcome)
-        if outcome.is_valid:
+        if self._is_of_the_baseline(outcome):
+            self.ledger.failures[outcome.point] = _not_restarted(outcome)
+        elif outcome.is_valid:
             self._of(outcome.point, stack).append(outcome)
         else:
             self.ledger.failures[outcome.point] = _invalid(outcome)
+
+    def _is_of_the_baseline(self, result: Result) -> bool:
+        """Tell whether a baseline was recorded with the very server start measured now."""
+        if Wish.CHECK not in self.ledger.wishes[result.point]:
+            return False
+        stored = self.referee.known_runs(result.point)
+        known = {run.evidence.launch_id for run in stored if run.evidence}
+        return result.evidence is not None and result.evidence.launch_id in known
 
     def _of(self, point: Point, stack: Stack) -> list[Result]:
         return self.ledger.of_stack.setdefault((point, stack.name), [])
@@ -317,6 +327,13 @@ class JoulesSession:
         if point in self.ledger.failures:
             # Anew for each test, or its traceback would grow by the frames of those before.
             raise self.ledger.failures[point].with_traceback(None)
+
+
+def _not_restarted(result: Result) -> Inconclusive:
+    return Inconclusive(
+        f"{result.point.id}: the baseline holds a run of this very start of the server, which "
+        "cannot be compared with itself nor count twice; restart the server and run again."
+    )
 
 
 def _invalid(result: Result) -> InvalidMeasurement:
