@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from pytest_joules import catalog
+from pytest_joules import catalog, pipelines
+from pytest_joules.batches import least_batches
 from pytest_joules.errors import ConfigurationError, InvalidPoint, is_expected
 from pytest_joules.point import Point
 
@@ -12,6 +13,8 @@ __tracebackhide__ = is_expected
 
 ATTACHED: Final = "endpoint"
 """The engine that launches nothing: whoever runs the server decides when it starts."""
+
+_WARM_UP_BATCHES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +71,16 @@ class Costs:
     ramp_up_s: float = 30.0
     min_window_s: float = 60.0
 
+    def of(self, point: Point, gpu: str) -> float:
+        """Return the seconds that one point takes once its engine has started."""
+        batch_s = None
+        if point.engine in pipelines.ENGINES:
+            batch_s = pipelines.batch_latency_s(point, gpu)
+        if batch_s is None:
+            return self.ramp_up_s + self.min_window_s
+        least = least_batches(point.work_unit, pipelines.shape(point).steps)
+        return _WARM_UP_BATCHES * batch_s + max(self.min_window_s, least * batch_s)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -78,8 +91,8 @@ class Plan:
 
     def gpu_minutes(self, launch: Launch) -> float:
         """Estimate one launch: every GPU counts from start to end."""
-        per_point_s = self.costs.ramp_up_s + self.costs.min_window_s
-        busy_s = self.costs.start_s + per_point_s * len(launch.points)
+        points_s = sum(self.costs.of(point, launch.gpu) for point in launch.points)
+        busy_s = self.costs.start_s + points_s
         return busy_s * launch.largest.num_gpus / 60
 
     @property
@@ -98,6 +111,9 @@ def server_key(point: Point) -> Point:
     if point.vision is not None:
         # How many images a request may show, and which frames of a video, is the server's.
         shared = replace(shared, height=None, width=None, media="")
+    if point.engine in pipelines.ENGINES:
+        shared = replace(shared, steps=None, height=None, width=None)
+        shared = replace(shared, num_frames=None, fps=None)
     if point.spec.work_unit == "token":
         shared = replace(
             shared, task="text-conversation" if point.spec.modality == "text" else point.task
@@ -154,8 +170,11 @@ def require_runs_on(point: Point, gpu: str) -> None:
     """Refuse a point that the GPU cannot run; unknown GPUs are not judged.
 
     Raises:
-        InvalidPoint: FP8 is asked of a GPU without FP8 arithmetic.
+        InvalidPoint: FP8 is asked of a GPU without FP8 arithmetic, or a pipeline for what it
+            cannot make.
     """
+    if point.engine in pipelines.ENGINES:
+        pipelines.require_runnable(point)
     known = catalog.gpu(gpu)
     if known and point.precision == "fp8" and known.fp8_flop_per_s is None:
         raise InvalidPoint(

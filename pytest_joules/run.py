@@ -13,6 +13,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from pytest_joules.bench import EnergyBench, RehearsalBench, RehearsalEnds
+from pytest_joules.engines import Engine
 from pytest_joules.errors import (
     ConfigurationError,
     Inconclusive,
@@ -363,18 +364,23 @@ def _source(chosen: Options) -> Source:
 
 def _live(chosen: Options) -> LiveSource:
     # Only a live run needs engines and a meter.
+    from pytest_joules.engines.diffusers import DiffusersEngine  # noqa: PLC0415
     from pytest_joules.engines.endpoint import EndpointEngine  # noqa: PLC0415
     from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415
+    from pytest_joules.engines.xdit import XditEngine  # noqa: PLC0415
     from pytest_joules.meter import ZeusMeter  # noqa: PLC0415
 
-    session = uuid.uuid4().hex[:12]
-    rigs = {
-        engine.name: Rig(
-            engine=engine,
-            meter=ZeusMeter(),
-            procedure=Procedure(min_window_s=chosen.window),
-            session=session,
-        )
-        for engine in (VllmEngine(), EndpointEngine())
-    }
-    return LiveSource(rigs=rigs)
+    engines: tuple[Engine, ...] = (
+        VllmEngine(),
+        EndpointEngine(),
+        DiffusersEngine(),
+        XditEngine(),
+    )
+    meter, session = ZeusMeter(), uuid.uuid4().hex[:12]
+    procedure = Procedure(min_window_s=chosen.window)
+    return LiveSource(
+        rigs={
+            engine.name: Rig(engine=engine, meter=meter, procedure=procedure, session=session)
+            for engine in engines
+        }
+    )

@@ -280,7 +280,9 @@ class JoulesSession:
             )
 
     def _frozen(self, launch: Launch) -> dict[Point, FrozenWork]:
-        known = {point: self._first_run(point) for point in launch.points}
+        # Batches are all the same work: each run takes those after its own warming up.
+        tokens = [point for point in launch.points if point.work_unit == "token"]
+        known = {point: self._first_run(point) for point in tokens}
         return {
             point: FrozenWork(
                 num_requests=run.evidence.num_requests,

@@ -101,6 +101,32 @@ class BatchTrace:
     started_s: float
     finish_s: float
 
+    @property
+    def latency_s(self) -> float:
+        return self.finish_s - self.started_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchLoad:
+    """One pipeline called again and again with the same shape: all that was recorded."""
+
+    batch_size: int
+    """Images or videos that each call makes."""
+
+    least_batches: int
+    """Batches that the window must hold."""
+
+    batches: tuple[BatchTrace, ...]
+    """In order of time, those that warmed up included."""
+
+    @property
+    def num_made(self) -> int:
+        """Images or videos of all batches."""
+        return self.batch_size * len(self.batches)
+
+
+Load = LoadTrace | BatchLoad
+
 
 @dataclass(frozen=True, kw_only=True)
 class GpuIdentity:

@@ -7,13 +7,14 @@ in ``counter``; this module adds those on load, window and engine, and lists all
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 
+from pytest_joules.batches import PRECISION, relative_error
 from pytest_joules.counter import COUNTER_RULES
 from pytest_joules.energy import WindowEnergy
 from pytest_joules.procedure import SHORTEST_TRUSTED_WINDOW_S, Procedure
 from pytest_joules.request_times import request_times
 from pytest_joules.result import Reason
-from pytest_joules.steady_state import Window, full_batch_window
-from pytest_joules.trace import LoadTrace, ServerSample
+from pytest_joules.steady_state import Window, full_batch_window, window_batches
+from pytest_joules.trace import BatchLoad, Load, LoadTrace, ServerSample
 from pytest_joules.units import percent
 
 _MUCH = 0.05
@@ -27,6 +28,8 @@ LOAD_RULES: Mapping[str, str] = {
     "tokens-disagree": "server and client token counts differ by more than 0.5 %",
     "client-lagged": "the load generator's event loop was held up",
     "client-busy": "the load generator used more than one core",
+    "batches-few": "the window holds fewer batches than its kind of work needs",
+    "batches-apart": "the pipeline ran in less than 98 % of the window",
     "scrape-slow": "the server's counters answered too slowly at a window's edge",
 }
 
@@ -34,6 +37,7 @@ LOAD_NOTES: Mapping[str, str] = {
     "window-user-short": "window shorter than 30 s because the user asked for it",
     "window-drift": "first and last quarter differ by more than 2 % in energy per work unit",
     "client-counted": "the server tells no token counters: the client's were taken",
+    "batches-uneven": "the mean batch latency is uncertain by more than 1 %",
     "preempted": "the engine preempted requests: the KV cache is too small for this batch",
 }
 
@@ -54,18 +58,22 @@ NOTES: Mapping[str, str] = {**COUNTER_NOTES, **LOAD_NOTES}
 
 
 def load_reasons(
-    load: LoadTrace, window: Window, procedure: Procedure, *, num_ticks: int
+    load: Load, window: Window, procedure: Procedure, *, num_ticks: int
 ) -> tuple[Reason, ...]:
     """Return every rule on load and window that the measurement broke.
 
     Args:
-        load: What client and server recorded.
+        load: What client and server, or the worker, recorded.
         window: The steady state.
         procedure: Thresholds.
         num_ticks: Ticks of the energy counter in the window.
     """
+    short = _length_reasons(window, procedure, num_ticks=num_ticks)
+    if isinstance(load, BatchLoad):
+        return (*short, *_batch_work_reasons(load, window, procedure))
     return (
-        *_window_reasons(load, window, procedure, num_ticks=num_ticks),
+        *short,
+        *_ramp_up_reasons(load, window, procedure),
         *_batch_reasons(load, window, procedure),
         *_request_reasons(load, procedure),
         *_client_reasons(load, procedure),
@@ -73,15 +81,16 @@ def load_reasons(
     )
 
 
-def load_notes(
-    load: LoadTrace, measured: WindowEnergy, procedure: Procedure
-) -> tuple[Reason, ...]:
+def load_notes(load: Load, measured: WindowEnergy, procedure: Procedure) -> tuple[Reason, ...]:
     """Return what a reader should know though it invalidates nothing."""
     return (
         *_short_note(measured.window),
         *_drift_note(measured, procedure),
-        *_preemption_note(load, measured.window),
-        *_counted_note(load),
+        *(
+            _uneven_note(load, measured.window)
+            if isinstance(load, BatchLoad)
+            else (*_preemption_note(load, measured.window), *_counted_note(load))
+        ),
     )
 
 
@@ -101,8 +110,8 @@ def mean_batch_size(samples: Sequence[ServerSample], window: Window) -> float | 
     return area / (inside[-1].time_s - inside[0].time_s)
 
 
-def _window_reasons(
-    load: LoadTrace, window: Window, procedure: Procedure, *, num_ticks: int
+def _length_reasons(
+    window: Window, procedure: Procedure, *, num_ticks: int
 ) -> Iterator[Reason]:
     least_s, least_ticks = procedure.least_window_s, procedure.least_ticks
     if window.duration_s < least_s or num_ticks < least_ticks:
@@ -112,6 +121,9 @@ def _window_reasons(
             f"at least {least_s:g} s and {least_ticks} ticks are needed. Offer more requests "
             "(num_requests) or a longer window (--joules-window).",
         )
+
+
+def _ramp_up_reasons(load: LoadTrace, window: Window, procedure: Procedure) -> Iterator[Reason]:
     full = full_batch_window(load)
     cut = (window.start_s - full.start_s) / full.duration_s
     if cut >= procedure.largest_cut:
@@ -119,6 +131,37 @@ def _window_reasons(
             code="window-late",
             text=f"the ramp-up took {cut:.0%} of the time with a full batch, less than "
             f"{procedure.largest_cut:.0%} is trusted. Offer more requests.",
+        )
+
+
+def _batch_work_reasons(
+    load: BatchLoad, window: Window, procedure: Procedure
+) -> Iterator[Reason]:
+    inside = window_batches(load, window)
+    if len(inside) < load.least_batches:
+        yield Reason(
+            code="batches-few",
+            text=f"{len(inside)} batches in the window, at least {load.least_batches} are "
+            "needed. Make more (num_requests), or leave num_requests out.",
+        )
+    busy = sum(batch.latency_s for batch in inside) / window.duration_s
+    if not busy >= procedure.least_busy_share:
+        yield Reason(
+            code="batches-apart",
+            text=f"the pipeline ran in {busy:.1%} of the window, at least "
+            f"{procedure.least_busy_share:.0%} is needed: the rest of the energy is not its "
+            "own. Make batches longer (batch_size, steps), or free a CPU core.",
+        )
+
+
+def _uneven_note(load: BatchLoad, window: Window) -> Iterator[Reason]:
+    inside = [batch.latency_s for batch in window_batches(load, window)]
+    error = relative_error(inside)
+    if not error <= PRECISION:
+        yield Reason(
+            code="batches-uneven",
+            text=f"the mean latency of {len(inside)} batches is uncertain by {error:.1%}, more "
+            f"than {PRECISION:.0%}. Measure for longer (--joules-window).",
         )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-from pytest_joules.engines import api, vllm_command
+from pytest_joules.engines import api, logs, vllm_command
 from pytest_joules.errors import LaunchError, ServerDied, is_expected
 from pytest_joules.load import Limits, Target, offer
 from pytest_joules.plan import Launch
@@ -255,7 +255,7 @@ def _story(what: str, child: Supervised) -> str:
             what,
             *(f"{name}: {text}" for name, text in told.items() if text),
             f"The end of {child.log_path}:",
-            *vllm_command.without_noise(log).splitlines()[-_TAIL_LINES:],
+            *logs.without_noise(log).splitlines()[-_TAIL_LINES:],
         ]
     )
 
