@@ -186,7 +186,7 @@ def _whole(ends_s: Sequence[float], sub_window_s: float) -> list[float]:
         if end_s - chosen[-1] >= sub_window_s:
             chosen.append(end_s)
     # What is left at the end belongs to the last one: it would be shorter than the others.
-    return [*chosen[:-1], ends_s[-1]]
+    return [*(chosen[:-1] or chosen), ends_s[-1]]
 
 
 def _edges(

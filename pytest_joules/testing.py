@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from pytest_joules import catalog
+from pytest_joules import catalog, pipelines
+from pytest_joules.batches import least_batches, num_missing
 from pytest_joules.engines import Server
 from pytest_joules.errors import LaunchError, ServerDied, is_expected
 from pytest_joules.measure import Rig
@@ -26,8 +27,11 @@ from pytest_joules.procedure import Procedure
 from pytest_joules.sources.live import LiveSource
 from pytest_joules.steady_state import is_long_enough
 from pytest_joules.trace import (
+    BatchLoad,
+    BatchTrace,
     GpuIdentity,
     GpuTrace,
+    Load,
     LoadTrace,
     MeterTrace,
     Reading,
@@ -41,6 +45,7 @@ TICK_S = 0.1
 """The fake energy counter's update period."""
 
 _ENGINE_PID = 4242
+_FIXED_IMAGES = 16
 Power = Callable[[Stack, Point], float]
 """Watts of one GPU while a stack serves a point."""
 
@@ -64,7 +69,8 @@ class FakeMachine:
     num_gpus: int = 8
     power_w: Power = saturating_power
     step_s: float = 0.02
-    """Duration of an engine step: each running request gets one token."""
+    """Duration of an engine step: each running request gets one token; in diffusion the step
+    of one image of 1024 x 1024, beside that of 16 which every batch costs."""
 
     launch_noise: float = 0.0
     """Standard deviation of a launch's power, relative."""
@@ -206,18 +212,47 @@ class FakeServer:
     def packages(self) -> dict[str, str]:
         return {"fake-engine": self.launch.stack.name}
 
-    def drive(self, point: Point, *, min_window_s: float, deadline_s: float) -> LoadTrace:
-        """Serve the point's requests in closed loop.
+    def drive(self, point: Point, *, min_window_s: float, deadline_s: float) -> Load:
+        """Serve the point's requests in closed loop, or make its batches.
 
         Raises:
             ServerDied: ``dies_after_requests`` is set and reached.
         """
         del deadline_s
         start_s = self.machine.now_s
-        requests = self._serve(point, min_window_s)
-        self.machine.now_s = max(request.finish_s for request in requests)
+        is_diffusion = point.engine in pipelines.ENGINES
+        serve = self._make_batches if is_diffusion else self._serve_requests
+        load = serve(point, min_window_s)
         watts = self.machine.power_w(self.launch.stack, point) * self._factor
         self.machine.draw(start_s, self.machine.now_s, watts)
+        return load
+
+    def _make_batches(self, point: Point, min_window_s: float) -> BatchLoad:
+        """Make batches, each as long as its steps, pixels and frames ask; the first longer."""
+        shape, batches = pipelines.shape(point), list[BatchTrace]()
+        least = least_batches(point.work_unit, shape.steps)
+        megapixels = shape.height * shape.width * (shape.num_frames or 1) / 2**20
+        batch_s = (
+            self.machine.step_s * shape.steps * megapixels * (_FIXED_IMAGES + point.batch_size)
+        )
+        asked = (point.num_requests or 0) // point.batch_size
+        while (
+            len(batches) < asked
+            if asked
+            else num_missing(batches, least=least, min_window_s=min_window_s)
+        ):
+            self._is_enough(point, point.batch_size * len(batches))
+            begin_s = self.machine.now_s
+            self.machine.now_s += batch_s * (1 if batches else 1.5)
+            batches.append(BatchTrace(started_s=begin_s, finish_s=self.machine.now_s))
+        return BatchLoad(
+            batch_size=point.batch_size, least_batches=least, batches=tuple(batches)
+        )
+
+    def _serve_requests(self, point: Point, min_window_s: float) -> LoadTrace:
+        start_s = self.machine.now_s
+        requests = self._serve(point, min_window_s)
+        self.machine.now_s = max(request.finish_s for request in requests)
         return LoadTrace(
             max_concurrency=point.batch_size,
             started_s=start_s,

@@ -12,7 +12,7 @@ from pytest_joules.counter import circumstances
 from pytest_joules.energy import WindowEnergy
 from pytest_joules.procedure import Procedure
 from pytest_joules.steady_state import Window, full_batch_window
-from pytest_joules.trace import LoadTrace
+from pytest_joules.trace import Load, LoadTrace
 from pytest_joules.validity import (
     COUNTER_NOTES,
     LOAD_NOTES,
@@ -23,7 +23,7 @@ from pytest_joules.validity import (
     load_reasons,
     mean_batch_size,
 )
-from tests.fakes.traces import closed_loop
+from tests.fakes.traces import batch_load, closed_loop
 
 # Four slots, 40 requests of 8 s, staggered by 2 s: 4,000 tokens; full from 0.5 s to 72 s.
 GOOD = closed_loop([2, 4, 6, *[8] * 37], slots=4)
@@ -32,7 +32,7 @@ PROCEDURE = Procedure()
 
 
 def codes(
-    load: LoadTrace = GOOD,
+    load: Load = GOOD,
     window: Window = WINDOW,
     procedure: Procedure = PROCEDURE,
     *,
@@ -72,6 +72,7 @@ def test_a_good_load_breaks_no_rule() -> None:
 
 
 LONG = Window(start_s=20.0, end_s=50.0)
+LAST_48_S = Window(start_s=6.0, end_s=54.0)
 HALF = 0.5 + 71.5 / 2
 BOUNDARIES = [
     ("window-short", {"window": LONG}, {"window": replace(LONG, end_s=49.99)}),
@@ -109,6 +110,16 @@ BOUNDARIES = [
     ),
     ("client-busy", {}, {"load": replace(GOOD, ended_s=GOOD.started_s)}),
     ("scrape-slow", {"load": with_samples(took_s=1.0)}, {"load": with_samples(took_s=1.01)}),
+    (
+        "batches-few",
+        {"load": batch_load([6.0] * 9), "window": LAST_48_S},
+        {"load": batch_load([6.0] * 9), "window": replace(LAST_48_S, start_s=9.1)},
+    ),
+    (
+        "batches-apart",
+        {"load": batch_load([5.9] * 9, pause_s=0.1), "window": LAST_48_S},
+        {"load": batch_load([5.85] * 9, pause_s=0.15), "window": LAST_48_S},
+    ),
 ]
 
 
@@ -244,6 +255,12 @@ NOTE_BOUNDARIES = [
     ),
     ("client-counted", {}, {"load": replace(GOOD, counted_by="client")}),
     ("client-counted", {}, {"load": replace(GOOD, counted_by="both")}),
+    # Six batches in the window: an error of 0.1095 / sqrt(6) / 6 = 0.75 %, and of twice that.
+    (
+        "batches-uneven",
+        {"load": batch_load([6.0, *[5.9, 6.1] * 10])},
+        {"load": batch_load([6.0, *[5.8, 6.2] * 10])},
+    ),
     (
         "preempted",
         {"load": with_samples(preemptions=7)},

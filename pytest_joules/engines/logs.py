@@ -8,6 +8,15 @@ _NOISE: Final = re.compile(r"nanobind: | - leaked | - \.\.\. skipped|See https:/
 _LAUNCHER: Final = re.compile(r"[EWI]\d{4} [^\n]*torch/distributed/elastic/")
 
 
+_KILLED: Final = re.compile(r"rank +: (\d+)[^\n]*\n\s*exitcode +: -(\d+) ")
+
+
+def killed(log: str) -> list[str]:
+    """Name the ranks that a signal ended, as torchrun says: their own log ends in silence."""
+    found = dict.fromkeys(_KILLED.findall(log))
+    return [f"rank {rank} was ended by signal {number}" for rank, number in found]
+
+
 def without_noise(log: str) -> str:
     """Drop what a library says at every exit, which would fill the end of any log."""
     return "\n".join(line for line in log.splitlines() if not _NOISE.match(line))

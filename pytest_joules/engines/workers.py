@@ -141,8 +141,10 @@ class Worker:
         )
 
     def _story(self, what: str) -> str:
-        own = logs.of_ranks(self._child.log_tail(_LOOKED_AT_LINES)).splitlines()
-        return "\n".join([what, f"The end of {self._child.log_path}:", *own[-_TAIL_LINES:]])
+        log = self._child.log_tail(_LOOKED_AT_LINES)
+        own = logs.of_ranks(log).splitlines()[-_TAIL_LINES:]
+        killed = [f"Cause: {each}." for each in logs.killed(log)]
+        return "\n".join([what, *killed, f"The end of {self._child.log_path}:", *own])
 
 
 @contextmanager

@@ -91,9 +91,8 @@ def made(output: Any) -> list[int] | None:
 
     ``None`` on ranks that return nothing: with xDiT only the last one decodes.
     """
-    images = getattr(output, "images", None)
-    found = images if images is not None else getattr(output, "frames", None)
-    if found is None or len(found) == 0 or isinstance(found[0], str):
+    found: Any = getattr(output, "images", getattr(output, "frames", None))
+    if found is None or len(found) == 0 or found[0] is None:
         return None
     first = found[0]
     if hasattr(first, "size") and hasattr(first, "height"):  # a PIL image
