@@ -31,6 +31,10 @@ _CANNOT_SET: Final[Mapping[str, tuple[Collection[str], str]]] = {
         _OF_A_LAUNCH,
         "the server is started by somebody else, so set it there",
     ),
+    "transformers": (
+        ("num_gpus", "tensor_parallel", "data_parallel", "expert_parallel", "max_model_len"),
+        "it runs on one GPU, in the model's own context",
+    ),
 }
 
 
@@ -54,6 +58,6 @@ def require_engine(engine: str, spec: Task, given: Collection[str]) -> None:
     wrong = [name for name in names if name in given]
     if wrong:
         raise InvalidPoint(
-            f"{', '.join(wrong)} cannot be set with engine={engine!r}: {reason}, and leave it "
-            "out of the point."
+            f"{', '.join(wrong)} cannot be set with engine={engine!r}: {reason}. Leave it out, "
+            "or use another engine."
         )

@@ -366,6 +366,7 @@ def _live(chosen: Options) -> LiveSource:
     # Only a live run needs engines and a meter.
     from pytest_joules.engines.diffusers import DiffusersEngine  # noqa: PLC0415
     from pytest_joules.engines.endpoint import EndpointEngine  # noqa: PLC0415
+    from pytest_joules.engines.transformers import TransformersEngine  # noqa: PLC0415
     from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415
     from pytest_joules.engines.xdit import XditEngine  # noqa: PLC0415
     from pytest_joules.meter import ZeusMeter  # noqa: PLC0415
@@ -373,6 +374,7 @@ def _live(chosen: Options) -> LiveSource:
     engines: tuple[Engine, ...] = (
         VllmEngine(),
         EndpointEngine(),
+        TransformersEngine(),
         DiffusersEngine(),
         XditEngine(),
     )

@@ -90,8 +90,9 @@ class LoadTrace:
     client_lag_s: float
     """Longest delay of the load generator's event loop."""
 
-    counted_by: Literal["server", "client", "both"] = "server"
-    """Who counted: ``both`` means the client the tokens and the server the batch."""
+    counted_by: Literal["server", "client", "both", "engine"] = "server"
+    """Who counted: ``both`` means the client the tokens and the server the batch; ``engine``
+    that it feeds itself, so that there is no client and nothing to reconcile."""
 
 
 @dataclass(frozen=True, kw_only=True)

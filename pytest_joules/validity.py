@@ -268,7 +268,7 @@ def _drift_note(measured: WindowEnergy, procedure: Procedure) -> Iterator[Reason
 
 
 def _counted_note(load: LoadTrace) -> Iterator[Reason]:
-    if load.counted_by == "server":
+    if load.counted_by in ("server", "engine"):
         return
     batch = "as the server tells it" if load.counted_by == "both" else "the client's"
     yield Reason(

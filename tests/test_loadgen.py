@@ -17,10 +17,11 @@ from hypothesis import strategies as st
 from pytest_joules.errors import LoadError
 from pytest_joules.load import Job
 from pytest_joules.load import generator as loadgen
-from pytest_joules.load.asks import ask, is_streamed, prompt_ids
+from pytest_joules.load.asks import ask, is_streamed
 from pytest_joules.load.completions import Answer, Chunk
 from pytest_joules.load.generator import ClosedLoop, run
 from pytest_joules.point import Point, Request
+from pytest_joules.prompts import prompt_ids
 from pytest_joules.tasks import Lengths
 from pytest_joules.trace import RequestTrace
 from tests.fakes.openai_server import FAULTS, Server, at, running

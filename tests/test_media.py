@@ -13,9 +13,10 @@ from PIL import Image
 
 from pytest_joules.errors import InvalidPoint, MissingDependency
 from pytest_joules.load import Job
-from pytest_joules.load.asks import asks, prompt_text
+from pytest_joules.load.asks import asks
 from pytest_joules.load.media import digest, parts, picture, require_media
 from pytest_joules.point import Point
+from pytest_joules.prompts import prompt_text
 from pytest_joules.tasks import Lengths
 
 MODEL = "Qwen/Qwen3-VL-8B-Instruct"

@@ -5,39 +5,13 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
-from random import Random
-from typing import Any, Final
+from typing import Any
 
 from pytest_joules.load import Job
 from pytest_joules.load.completions import Ask
 from pytest_joules.load.media import parts
 from pytest_joules.point import Point, Request
-
-FIRST_ID: Final = 1_000
-"""Lower ids are control tokens in some vocabularies."""
-
-END_ID: Final = 30_000
-"""Within every vocabulary of a language model that is in use (32,000 and more)."""
-
-_WORDS: Final = (
-    "the of and to in is that it was for on are with as at be this have from or one had by "
-    "not but what all were when we there can an your which their said if do will each about "
-    "how up out them then she many some so these would other into has more her two like him "
-    "see time could no make than first been its who now people my made over did down only way "
-    "find use may water long little very after words called just where most know get through "
-    "back much go good new write our me man too any day same right look think also around"
-)
-"""So common that each of them is one token in most vocabularies."""
-
-
-def prompt_ids(seed: int, index: int, length: int) -> list[int]:
-    """Return the pinned token ids of a prompt; a longer one begins with the shorter."""
-    return Random(f"prompt:{seed}:{index}").choices(range(FIRST_ID, END_ID), k=length)
-
-
-def prompt_text(seed: int, index: int, length: int) -> str:
-    """Return a pinned prompt of so many words; a longer one begins with the shorter."""
-    return " ".join(Random(f"prompt:{seed}:{index}").choices(_WORDS.split(), k=length))
+from pytest_joules.prompts import prompt_ids, prompt_text
 
 
 def is_streamed(index: int, point: Point, sample_size: int) -> bool:
@@ -83,7 +57,7 @@ def ask(request: Request, job: Job) -> Ask:
     """Say what is sent for a request."""
     point = job.point
     pinned = point.mode == "fixed"
-    limit = request.output_tokens if pinned else _room(request, job)
+    limit = _limit(request, job)
     body = {"model": job.model, **_prompt(request, job), "temperature": 0}
     if limit is not None:
         body |= {"max_tokens": limit}
@@ -114,13 +88,19 @@ def _prompt(request: Request, job: Job) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": content}]}
 
 
-def _room(request: Request, job: Job) -> int | None:
-    """Return the longest output asked for; ``None`` leaves it to the server's context."""
-    lengths = job.point.output_tokens or job.point.spec.output_tokens
+def room(request: Request, point: Point, context: int | None) -> int:
+    """Return the longest output of a request that the model ends by itself."""
+    lengths = point.output_tokens or point.spec.output_tokens
     longest = lengths.longest if lengths else request.output_tokens
-    if job.max_model_len is None:
-        return longest
-    room = max(1, job.max_model_len - request.prompt_tokens)
-    if job.point.vision is not None and longest > room:
+    return longest if context is None else max(1, min(longest, context - request.prompt_tokens))
+
+
+def _limit(request: Request, job: Job) -> int | None:
+    """Return the longest output asked for; ``None`` leaves it to the server's context."""
+    if job.point.mode == "fixed":
+        return request.output_tokens
+    longest = room(request, job.point, None)
+    bounded = room(request, job.point, job.max_model_len)
+    if job.point.vision is not None and bounded < longest:
         return None  # nobody but the server knows how many tokens an image takes
-    return min(longest, room)
+    return bounded
