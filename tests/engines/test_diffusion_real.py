@@ -106,7 +106,11 @@ def test_a_video_pipeline(tiny_video: Point, diffusion_stack: Stack, tmp_path: P
 
 @pytest.fixture(params=["diffusers", "xdit-2"])
 def mortal(
-    request: pytest.FixtureRequest, tiny_image: Point, diffusion_stack: Stack, tmp_path: Path
+    request: pytest.FixtureRequest,
+    tiny_image: Point,
+    *,
+    diffusion_stack: Stack,
+    tmp_path: Path,
 ) -> Iterator[tuple[PipelineServer, Point]]:
     """A worker that will not live; none of its processes outlives it."""
     point = tiny_image.but(**ENGINES[request.param])
