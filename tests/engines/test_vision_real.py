@@ -1,22 +1,31 @@
 """Images and videos through a real vLLM: a tiny Qwen2-VL with random weights."""
 
 import subprocess
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
-from pytest_joules.engines.vllm import VllmEngine
+from pytest_joules.engines.vllm import VllmEngine, VllmServer
+from pytest_joules.measure import Rig, measure
+from pytest_joules.meter import ZeusMeter
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
+from pytest_joules.procedure import Procedure
 from pytest_joules.request_times import request_times
+from pytest_joules.result import Result
 from pytest_joules.steady_state import full_batch_window
 from pytest_joules.tasks import Lengths
 from pytest_joules.trace import LoadTrace
+from tests.fakes.mock_nvml import MockNvml
 
 HERE = Path(__file__).parent
 PATIENCE_S = 300.0
+DISTURBED = {"client-lagged", "client-busy", "scrape-slow", "batch-starved"}
+"""What a load generator meets that has to share its core with other work."""
+
 TOKENS_AROUND = 2
 """The model's marks where what is shown begins and ends."""
 
@@ -55,11 +64,11 @@ def point_of(model: Path, **fields: object) -> Point:
     return base.but(**fields)
 
 
-def driven(points: list[Point], stack: Stack, folder: Path) -> Iterator[LoadTrace]:
+@contextmanager
+def serving(points: list[Point], stack: Stack, folder: Path) -> Iterator[VllmServer]:
     launch = Launch(points=tuple(points), stack=stack, gpu="cpu")
     with VllmEngine(folder=folder).started(launch) as server:
-        for point in points:
-            yield server.drive(point, min_window_s=0.0, deadline_s=PATIENCE_S)
+        yield server
 
 
 def require_counted(trace: LoadTrace, point: Point, *, shown: int) -> None:
@@ -90,18 +99,67 @@ def require_timed(trace: LoadTrace) -> None:
     assert 0 < told[1] - told[0] <= sum(whole_s)
 
 
-def test_images_are_seen_in_full_by_every_request(
-    vision_model: Path, vision_stack: Stack, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def images(vision_model: Path) -> list[Point]:
     """Two images each, at two sizes on one server."""
-    points = [point_of(vision_model, num_images=2, width=width) for width in (112, 224)]
+    return [point_of(vision_model, num_images=2, width=width) for width in (112, 224)]
 
-    small, large = driven(points, vision_stack, tmp_path)
 
-    require_counted(small, points[0], shown=2 * (16 + TOKENS_AROUND))
-    require_counted(large, points[1], shown=2 * (32 + TOKENS_AROUND))
+@pytest.fixture(scope="module")
+def image_server(
+    images: list[Point], vision_stack: Stack, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[VllmServer]:
+    with serving(images, vision_stack, tmp_path_factory.mktemp("images")) as server:
+        yield server
+
+
+def test_images_are_seen_in_full_by_every_request(
+    images: list[Point], image_server: VllmServer
+) -> None:
+    small, large = (
+        image_server.drive(point, min_window_s=0.0, deadline_s=PATIENCE_S) for point in images
+    )
+
+    require_counted(small, images[0], shown=2 * (16 + TOKENS_AROUND))
+    require_counted(large, images[1], shown=2 * (32 + TOKENS_AROUND))
     require_timed(small)
     require_timed(large)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Running:
+    """An engine whose server is there already, so that a module needs one only."""
+
+    server: VllmServer
+    name: str = "vllm"
+    attaches: bool = False
+
+    @contextmanager
+    def started(self, launch: Launch, *, gpu_uuids: Sequence[str]) -> Iterator[VllmServer]:
+        del launch, gpu_uuids
+        yield self.server
+
+
+def test_the_preparation_of_images_is_part_of_a_metered_result(
+    images: list[Point], image_server: VllmServer, mock_nvml: MockNvml
+) -> None:
+    mock_nvml.set_power(0, 300.0)
+    point = images[0].but(num_requests=None)
+    rig = Rig(
+        engine=Running(server=image_server),
+        meter=ZeusMeter(),
+        procedure=Procedure(min_window_s=3.0),
+    )
+
+    (result,) = measure(Launch(points=(point,), stack=Stack(), gpu="h200"), rig, {})
+
+    assert isinstance(result, Result), result
+    assert {reason.code for reason in result.reasons} <= DISTURBED
+    assert 0 < result.mean_preprocessing_s < 10
+    assert result.evidence
+    assert result.evidence.mean_prompt_tokens is not None
+    assert 2 * 18 + 8 < result.evidence.mean_prompt_tokens < 2 * 18 + 32
+    assert Result.from_json(result.as_json()) == result
 
 
 def test_all_declared_frames_of_a_video_are_seen(
@@ -110,7 +168,8 @@ def test_all_declared_frames_of_a_video_are_seen(
     """Two frames make one layer of 16 tokens."""
     point = point_of(vision_model, task="video-chat", num_frames=6, fps=2)
 
-    (trace,) = driven([point], vision_stack, tmp_path)
+    with serving([point], vision_stack, tmp_path) as server:
+        trace = server.drive(point, min_window_s=0.0, deadline_s=PATIENCE_S)
 
     require_counted(trace, point, shown=3 * 16 + TOKENS_AROUND)
     require_timed(trace)

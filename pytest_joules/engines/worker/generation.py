@@ -120,7 +120,8 @@ class _Loop:
                 self._answered, min_window_s=self._order["min_window_s"]
             )
         self._failed_in_a_row = self._failed_in_a_row + 1 if result.error else 0
-        if self._failed_in_a_row >= max(_FAILURES, self._order["batch_size"]):
+        limit = max(_FAILURES, self._order["batch_size"])
+        if self._failed_in_a_row >= limit and not self.given_up:
             self.given_up = (
                 f"{self._failed_in_a_row} requests failed one after the other, the last with: "
                 f"{result.error}"
@@ -163,14 +164,19 @@ def prepared(job: Any) -> Iterator[Work]:
             f"torch {torch.__version__} sees no GPU. Install a build of torch for this GPU in "
             f"the stack; {DEVICE}=cpu runs on the CPU, whose energy no GPU tells."
         )
-    model = _model(job, device=device)
     settings = import_module("transformers.generation.configuration_utils")
+    if not hasattr(settings, "ContinuousBatchingConfig"):
+        raise RuntimeError(
+            f"transformers {transformers.__version__} has no ContinuousBatchingConfig; install "
+            "a newer one in the stack (5.19 is tested)."
+        )
     batching = settings.ContinuousBatchingConfig(
         max_requests_per_batch=job["batch_size"],
         allow_block_sharing=job["prefix_caching"],
         seed=0,
         **job["arguments"],
     )
+    model = _model(job, device=device)
     generation = transformers.GenerationConfig(
         do_sample=False, eos_token_id=_ends(model), pad_token_id=0
     )
