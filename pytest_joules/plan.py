@@ -110,7 +110,8 @@ def server_key(point: Point) -> Point:
     shared = replace(point, num_requests=None, seed=0, input_tokens=None, output_tokens=None)
     if point.vision is not None:
         # How many images a request may show, and which frames of a video, is the server's.
-        shared = replace(shared, height=None, width=None, media="")
+        shared = replace(shared, height=None, width=None)
+        shared = replace(shared, media="") if point.vision.kind == "image" else shared
     if point.engine in pipelines.ENGINES:
         shared = replace(shared, steps=None, height=None, width=None)
         shared = replace(shared, num_frames=None, fps=None)

@@ -316,9 +316,10 @@ class JoulesSession:
 
     def _is_of_the_baseline(self, result: Result) -> bool:
         """Tell whether a baseline was recorded with the very server start measured now."""
-        if Wish.CHECK not in self.ledger.wishes[result.point]:
+        point = result.point
+        if point.engine != ATTACHED or Wish.CHECK not in self.ledger.wishes[point]:
             return False
-        stored = self.referee.known_runs(result.point)
+        stored = self.referee.known_runs(point)
         known = {run.evidence.launch_id for run in stored if run.evidence}
         return result.evidence is not None and result.evidence.launch_id in known
 

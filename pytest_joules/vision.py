@@ -48,7 +48,11 @@ class Vision:
     height: int
     width: int
     num_frames: int = 32
-    fps: int = 1
+    """Frames of a synthetic video, or the most that the model sees of a file."""
+
+    fps: int | None = None
+    """Frames a second; ``None`` takes a file's frames evenly from its whole length."""
+
     media: str = ""
     """Folder of the user's own files; empty makes synthetic ones."""
 
@@ -56,7 +60,9 @@ class Vision:
         """Say it for a plan."""
         source = f"files of {self.media}" if self.media else f"{self.width} x {self.height}"
         if self.kind == "video":
-            return f"video of {self.num_frames} frames at {self.fps} fps, {source}"
+            rate = f" at {self.fps} fps" if self.fps else ""
+            most = "at most " if self.media else ""
+            return f"video of {most}{self.num_frames} frames{rate}, {source}"
         return f"{self.num_images} image{'s' if self.num_images > 1 else ''}, {source}"
 
 
@@ -86,7 +92,8 @@ def vision_of(spec: Task, given: dict[str, int | str]) -> Vision | None:
     for side in ("height", "width"):
         if int(given.get(side, 1)) > _LONGEST_SIDE:
             raise InvalidPoint(f"{side}={given[side]}: give at most {_LONGEST_SIDE} pixels.")
-    return Vision(**{"kind": kind, **_DEFAULTS[kind], **given})  # type: ignore[arg-type]
+    rate = {} if kind == "image" or "media" in given else {"fps": 1}
+    return Vision(**{"kind": kind, **_DEFAULTS[kind], **rate, **given})  # type: ignore[arg-type]
 
 
 def _require_absent(names: tuple[str, ...], given: dict[str, int | str], spec: Task) -> None:

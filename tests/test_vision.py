@@ -21,7 +21,11 @@ VIDEO = Point(model=MODEL, task="video-chat")
         (IMAGE.but(num_images=3, width=640, height=480), "3 images, 640 x 480"),
         (IMAGE.but(media="photos"), "1 image, files of photos"),
         (VIDEO, "video of 32 frames at 1 fps, 640 x 360"),
-        (VIDEO.but(num_frames=8, fps=2, media="clips"), "video of 8 frames at 2 fps, "),
+        (
+            VIDEO.but(num_frames=8, fps=2, media="clips"),
+            "video of at most 8 frames at 2 fps, files of clips",
+        ),
+        (VIDEO.but(media="clips"), "video of at most 32 frames, files of clips"),
     ],
 )
 def test_what_is_shown_can_be_said_and_the_plan_says_it(point: Point, text: str) -> None:

@@ -147,6 +147,8 @@ def test_a_vision_server_takes_what_its_requests_show_and_caches_none_of_it() ->
         *("--limit-mm-per-prompt", '{"video": 1}'),
         *("--media-io-kwargs", '{"video": {"num_frames": 8, "fps": 2}}'),
     )
+    files = made(task="video-chat", media="clips")
+    assert files[-1] == '{"video": {"num_frames": 32}}'
     assert "--mm-processor-cache-gb" not in made(task="image-chat", prefix_caching=True)
     assert "--limit-mm-per-prompt" not in made()
 

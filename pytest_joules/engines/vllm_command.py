@@ -163,7 +163,8 @@ def _vision(point: Point) -> tuple[str, ...]:
     # Real users rarely show the same image twice: with a cache, the second would be free.
     cache = () if point.prefix_caching else ("--mm-processor-cache-gb", "0")
     limit = json.dumps({vision.kind: vision.num_images})
-    frames = {"video": {"num_frames": vision.num_frames, "fps": vision.fps}}
+    rate = {"fps": vision.fps} if vision.fps else {}
+    frames = {"video": {"num_frames": vision.num_frames, **rate}}
     # On the command line, for a server takes them from no request unless it trusts them all.
     loading = ("--media-io-kwargs", json.dumps(frames)) if vision.kind == "video" else ()
     return (*cache, "--limit-mm-per-prompt", limit, *loading)
