@@ -41,7 +41,7 @@ def done(index: int, *token_s: float, sent_s: float = 10.0, **changes: Any) -> d
 # Worked by hand: two requests, the second sent 1 s after the first, and one that failed.
 LOAD = [
     done(1, 11.5, 12.0, 12.5, sent_s=11.0),
-    done(0, 10.5, 11.0, 11.45),
+    done(0, 10.5, 11.0, 11.45, finish_s=11.75),  # it was told late
     done(2, error="out of blocks", scheduled_s=-1),
 ]
 
@@ -60,6 +60,7 @@ def at(time_s: float) -> ServerSample:
         (10.6, 1, 1, 1, 1, 0),
         (11.1, 1, 2, 2, 1, 0),
         (11.3, 2, 1, 2, 1, 0),
+        (11.6, 1, 1, 4, 2, 0),
         (11.8, 1, 1, 4, 2, 1),
         (12.3, 1, 0, 5, 2, 2),
         (13.1, 0, 0, 6, 2, 3),
