@@ -132,7 +132,7 @@ def plan(points: Sequence[Point], *, stack: Stack, gpu: str) -> Plan:
     """
     groups: dict[Point, list[Point]] = {}
     for point in dict.fromkeys(points):
-        require_runs_on(point, gpu)
+        require_launchable(point, gpu)
         groups.setdefault(server_key(point), []).append(point)
     return Plan(
         launches=tuple(
@@ -167,15 +167,23 @@ def require_stack(point: Point, stack: Stack) -> None:
         )
 
 
+def require_launchable(point: Point, gpu: str) -> None:
+    """Refuse a point that no launch on this GPU could measure.
+
+    Raises:
+        InvalidPoint: As ``require_runs_on``; or a pipeline is asked for what it cannot make.
+    """
+    require_runs_on(point, gpu)
+    if point.engine in pipelines.ENGINES:
+        pipelines.require_runnable(point)
+
+
 def require_runs_on(point: Point, gpu: str) -> None:
     """Refuse a point that the GPU cannot run; unknown GPUs are not judged.
 
     Raises:
-        InvalidPoint: FP8 is asked of a GPU without FP8 arithmetic, or a pipeline for what it
-            cannot make.
+        InvalidPoint: FP8 is asked of a GPU without FP8 arithmetic.
     """
-    if point.engine in pipelines.ENGINES:
-        pipelines.require_runnable(point)
     known = catalog.gpu(gpu)
     if known and point.precision == "fp8" and known.fp8_flop_per_s is None:
         raise InvalidPoint(

@@ -27,6 +27,7 @@ from pytest_joules.plan import (
     Plan,
     Stack,
     plan,
+    require_launchable,
     require_runs_on,
     require_stack,
     server_key,
@@ -120,7 +121,9 @@ class JoulesSession:
             ConfigurationError: A stack cannot run it, or it is noted with another tolerance
                 already.
         """
-        require_runs_on(point, self.options.gpu)
+        # What is looked up only need not be known here.
+        require = require_launchable if self.source.launches else require_runs_on
+        require(point, self.options.gpu)
         if self.source.name == "live":
             require_media(point)
             for stack in filter(None, (self.stack, self.old_stack)):

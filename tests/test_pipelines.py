@@ -10,7 +10,7 @@ import pytest
 
 from pytest_joules import catalog, pipelines
 from pytest_joules.errors import InvalidPoint
-from pytest_joules.plan import Costs, Stack, plan, require_runs_on, server_key
+from pytest_joules.plan import Costs, Stack, plan, require_launchable, server_key
 from pytest_joules.point import Point
 from pytest_joules.report.text import describe_plan
 from tests.engines import tiny_pipelines
@@ -34,7 +34,7 @@ def test_table_3_has_twelve_diffusion_models() -> None:
 def test_every_diffusion_model_resolves(model: catalog.Model, weights: str) -> None:
     point = point_of(model, weights=weights)
 
-    require_runs_on(point, "h200")
+    require_launchable(point, "h200")
     job = json.loads(json.dumps(pipelines.as_job(point)))
 
     assert pipelines.pipeline(point).name == model.pipeline
@@ -109,7 +109,7 @@ def test_the_point_wins_over_the_catalog() -> None:
 )
 def test_what_cannot_be_made_is_refused_with_a_remedy(point: Point, told: str) -> None:
     with pytest.raises(InvalidPoint, match=told) as caught:
-        require_runs_on(point, "b200")
+        require_launchable(point, "b200")
 
     assert point.id in str(caught.value)
 
@@ -149,10 +149,10 @@ def test_a_folder_is_read_as_diffusers_saved_it(name: str, tmp_path: Path) -> No
         **frames,
     )
 
-    require_runs_on(point, "h200")
+    require_launchable(point, "h200")
     assert pipelines.components(point) == tiny_pipelines.MODELS[name]
     with pytest.raises(InvalidPoint, match=r"no default steps.*set steps"):
-        require_runs_on(point.but(steps=None), "h200")
+        require_launchable(point.but(steps=None), "h200")
 
 
 def test_a_folder_with_an_unknown_pipeline_is_refused(tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_a_folder_with_an_unknown_pipeline_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         InvalidPoint, match=r"'KandinskyPipeline'.*is unknown; known are .*Flux"
     ):
-        require_runs_on(point, "h200")
+        require_launchable(point, "h200")
 
 
 @pytest.mark.parametrize("text", ["{", "[1]"])
@@ -171,7 +171,7 @@ def test_a_broken_folder_is_told_with_its_file(tmp_path: Path, text: str) -> Non
     point = Point(model=str(tmp_path), task="text-to-image")
 
     with pytest.raises(InvalidPoint, match=re.escape(str(tmp_path / "model_index.json"))):
-        require_runs_on(point, "h200")
+        require_launchable(point, "h200")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from time import monotonic
 
 import pytest
 
-from pytest_joules.engines import workers
+from pytest_joules.engines import logs, workers
 from pytest_joules.engines.workers import Worker
 from pytest_joules.errors import LaunchError, ServerDied
 
@@ -138,6 +139,44 @@ def test_a_program_that_ends_before_it_is_ready_is_a_launch_error(tmp_path: Path
         pytest.raises(LaunchError, match="no engine here"),
     ):
         running.await_ready(PATIENCE_S)
+
+
+def test_the_worker_needs_nothing_but_the_standard_library(tmp_path: Path) -> None:
+    argv = [sys.executable, "-I", "-S"]
+    with (
+        workers.started(argv, {"engine": "none"}, env={}, folder=tmp_path) as running,
+        pytest.raises(LaunchError, match="rank 0 of the worker failed: KeyError: 'none'"),
+    ):
+        running.await_ready(PATIENCE_S)
+
+
+def test_the_worker_can_be_imported_without_pytest_and_imports_no_engine() -> None:
+    code = (
+        "import sys\n"
+        "from pytest_joules.engines.worker import __main__, components, diffusion, xdit\n"
+        "assert not {'pytest', 'torch', 'diffusers', 'numpy', 'zeus'} & set(sys.modules)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=PATIENCE_S)
+
+
+def test_the_worker_run_as_a_module_reads_its_job(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "pytest_joules.engines.worker", str(tmp_path)]
+    run = subprocess.run(
+        command, capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    assert "job.json" in run.stderr
+
+
+def test_what_a_launcher_says_of_its_ranks_is_no_cause() -> None:
+    log = (
+        "[rank0]: ValueError: the cause\n"
+        'nanobind: leaked 3 types!\n - leaked type "x"\n'
+        "See https://nanobind.readthedocs.io/W1121 09:14:16.738000 24880 "
+        "torch/distributed/elastic/multiprocessing/api.py:1028] Sending process 1\n"
+        "  rank      : 1 (local_rank: 1)\n  exitcode  : -9 (pid: 25220)\n"
+    )
+    assert logs.of_ranks(log) == "[rank0]: ValueError: the cause"
+    assert logs.killed(log) == ["rank 1 was ended by signal 9"]
 
 
 def test_a_folder_that_holds_no_pipes_is_a_launch_error(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from pytest_joules.engines.xdit import XditEngine
 from pytest_joules.errors import LaunchError, ServerDied
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
+from tests.engines import tiny_pipelines
 from tests.engines.conftest import gone
 from tests.engines.cpu_follower import worker_pids
 
@@ -102,6 +104,23 @@ def test_a_video_pipeline(tiny_video: Point, diffusion_stack: Stack, tmp_path: P
 
     assert load.least_batches == 2
     assert len(load.batches) >= 3
+
+
+@pytest.mark.parametrize("engine", ["diffusers", "xdit"])
+def test_real_weights_are_loaded_and_prompts_encoded(
+    engine: str, tiny_image: Point, *, diffusion_stack: Stack, tmp_path: Path
+) -> None:
+    maker = Path(__file__).with_name("tiny_weights.py")
+    components = json.dumps(tiny_pipelines.MODELS["PixArtSigmaPipeline"])
+    folder = str(tmp_path / "pixart")
+    command = [diffusion_stack.python, str(maker), folder, components]
+    subprocess.run(command, check=True, timeout=DEADLINE_S, capture_output=True)
+    point = tiny_image.but(model=folder, weights="real", engine=engine, batch_size=3)
+    with serving(point, diffusion_stack, tmp_path) as server:
+        load = server.drive(point, min_window_s=0.1, deadline_s=DEADLINE_S)
+
+    assert load.num_made % 3 == 0
+    assert len(load.batches) >= 9
 
 
 @pytest.fixture(params=["diffusers", "xdit-2"])

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 ORDERS = "orders.{rank}"
 EVENTS = "events.{rank}"
@@ -19,7 +19,7 @@ class Channel:
         self._events = (folder / EVENTS.format(rank=rank)).open("w", encoding="utf-8")
         self._orders = (folder / ORDERS.format(rank=rank)).open(encoding="utf-8")
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Channel":  # noqa: PYI034  Self needs Python 3.11; stacks may be older
         return self
 
     def __exit__(
