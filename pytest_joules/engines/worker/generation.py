@@ -18,8 +18,8 @@ from time import monotonic
 from types import SimpleNamespace
 from typing import Any
 
-DEVICE = "PYTEST_JOULES_DEVICE"
-DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+from pytest_joules.engines.worker.device import DTYPES, choose
+
 _LOOK_S = 0.5
 _NO_END = -1
 _FAILURES = 8
@@ -158,12 +158,6 @@ def prepared(job: Any) -> Iterator[Work]:
         RuntimeError: There is no GPU.
     """
     torch, transformers = import_module("torch"), import_module("transformers")
-    device = os.environ.get(DEVICE, "cuda")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise RuntimeError(
-            f"torch {torch.__version__} sees no GPU. Install a build of torch for this GPU in "
-            f"the stack; {DEVICE}=cpu runs on the CPU, whose energy no GPU tells."
-        )
     settings = import_module("transformers.generation.configuration_utils")
     if not hasattr(settings, "ContinuousBatchingConfig"):
         raise RuntimeError(
@@ -176,7 +170,7 @@ def prepared(job: Any) -> Iterator[Work]:
         seed=0,
         **job["arguments"],
     )
-    model = _model(job, device=device)
+    model = _model(job, device=choose())
     generation = transformers.GenerationConfig(
         do_sample=False, eos_token_id=_ends(model), pad_token_id=0
     )
@@ -200,7 +194,8 @@ def _ends(model: Any) -> Any:
 
 def _model(job: Any, *, device: str) -> Any:
     torch, transformers = import_module("torch"), import_module("transformers")
-    dtype = getattr(torch, DTYPES[job["precision"]]) if job["precision"] in DTYPES else "auto"
+    named = DTYPES.get(job["precision"])
+    dtype = getattr(torch, named) if named else "auto"
     trust = {"trust_remote_code": job["trust_remote_code"]}
     made_by = transformers.AutoModelForCausalLM
     extra = {"attn_implementation": job["attention"]} if job["attention"] else {}
