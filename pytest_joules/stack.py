@@ -26,6 +26,7 @@ DISTRIBUTIONS: Final = (
     "accelerate",
     "diffusers",
     "xfuser",
+    "yunchang",
     "flash-attn*",
     "flashinfer*",
     "triton",

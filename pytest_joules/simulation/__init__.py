@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,10 @@ class MachineCosts:
     _steps: dict[tuple[int, int, int], Cost] = field(default_factory=dict)
     _bytes: dict[int, float] = field(default_factory=dict)
 
+    @cached_property
+    def _memory_bytes(self) -> float:
+        return self.machine.kv_memory_bytes
+
     def step(self, batch: int, context_tokens: float, prefill_tokens: float) -> Cost:
         """Cost one step; see ``batching.Costs``."""
         key = (
@@ -70,7 +75,7 @@ class MachineCosts:
 
     def memory_share(self, batch: int, context_tokens: float) -> float:
         """Return the share of the KV memory in use."""
-        return batch * self._sequence_bytes(context_tokens) / self.machine.kv_memory_bytes
+        return batch * self._sequence_bytes(context_tokens) / self._memory_bytes
 
     def _sequence_bytes(self, context_tokens: float) -> float:
         low = int(context_tokens // 64)
@@ -99,8 +104,10 @@ class SimulatedMachine:
     planted: Planted = field(default_factory=Planted)
     num_gpus: int = 8
     name: str = "simulated"
+    attaches: bool = False
     gpus: VirtualGpus = field(init=False)
     _launched: dict[str, int] = field(default_factory=dict)
+    _costs: dict[Point, MachineCosts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.gpus = VirtualGpus(
@@ -136,6 +143,13 @@ class SimulatedMachine:
         except InvalidPoint as error:
             raise LaunchError(f"simulated: {error}") from None
         yield server
+
+    def costs(self, point: Point, made: LanguageMachine) -> MachineCosts:
+        """Return the costs of a point's steps, the same in each of its launches."""
+        asked = point.but(num_requests=None)
+        # The host's input feed is a queue of its own here, so steps do not wait for it.
+        ready = made.but(input_rate_factor=math.inf)
+        return self._costs.setdefault(asked, MachineCosts(machine=ready))
 
     def factors(self, draw: str, seconds: float) -> NDArray[np.float64]:
         """Draw the noise of one load, as factors of energy per work unit."""
@@ -190,9 +204,9 @@ class SimulatedServer:
         """Serve the point's requests in closed loop; see ``Server``."""
         made = self._machine(point)
         clock, gpus = self.host.clock, self.host.gpus
-        gpus.idle_w = made.parameters.static_power_w * made.static_power_factor
+        gpus.idle_w = _static_power_w(made)
         batching = Batching(
-            costs=MachineCosts(machine=made.but(input_rate_factor=math.inf)),
+            costs=self.host.costs(point, made),
             demand=self._demand(point, made, (min_window_s, deadline_s)),
             now_s=clock.now_s,
             idle=Cost(duration_s=1.0, power_w=gpus.idle_w * made.num_gpus, busy_share=0.0),
@@ -231,6 +245,11 @@ class SimulatedServer:
             input_s=made.input_s_per_request,
             seen_tokens=round(seen),
         )
+
+
+def _static_power_w(made: LanguageMachine) -> float:
+    p = made.parameters
+    return p.static_power_ratio * p.gpu.tdp_w * made.static_power_factor
 
 
 def _asked(request: Request, planted: Planted) -> Request:

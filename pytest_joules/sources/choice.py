@@ -1,12 +1,18 @@
 """Which source a session's results come from, by its options; loads no other."""
 
 import uuid
+import zlib
+from pathlib import Path
 
+from pytest_joules.engines import Engine
 from pytest_joules.measure import Rig
 from pytest_joules.options import Options
 from pytest_joules.procedure import Procedure
 from pytest_joules.sources import Source
 from pytest_joules.sources.live import LiveSource
+
+_VIRTUAL_DEADLINE_S = 1e6
+"""Virtual time costs nothing."""
 
 
 def chosen_source(chosen: Options) -> Source:
@@ -21,16 +27,33 @@ def chosen_source(chosen: Options) -> Source:
         return RecordedSource.from_options(chosen.data)
     if chosen.source == "simulated":
         return _simulated(chosen)
-    from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415  only a live run needs
-    from pytest_joules.meter import ZeusMeter  # noqa: PLC0415  an engine and a meter
+    return _live(chosen)
 
-    rig = Rig(
-        engine=VllmEngine(keep=chosen.keep),
-        meter=ZeusMeter(),
-        procedure=Procedure(min_window_s=chosen.window),
-        session=uuid.uuid4().hex[:12],
+
+def _live(chosen: Options) -> LiveSource:
+    # Only a live run needs engines and a meter.
+    from pytest_joules.engines.diffusers import DiffusersEngine  # noqa: PLC0415
+    from pytest_joules.engines.endpoint import EndpointEngine  # noqa: PLC0415
+    from pytest_joules.engines.transformers import TransformersEngine  # noqa: PLC0415
+    from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415
+    from pytest_joules.engines.xdit import XditEngine  # noqa: PLC0415
+    from pytest_joules.meter import ZeusMeter  # noqa: PLC0415
+
+    engines: tuple[Engine, ...] = (
+        VllmEngine(keep=chosen.keep),
+        EndpointEngine(keep=chosen.keep),
+        TransformersEngine(keep=chosen.keep),
+        DiffusersEngine(keep=chosen.keep),
+        XditEngine(keep=chosen.keep),
     )
-    return LiveSource(rigs={"vllm": rig})
+    meter, session = ZeusMeter(), uuid.uuid4().hex[:12]
+    procedure = Procedure(min_window_s=chosen.window)
+    return LiveSource(
+        rigs={
+            engine.name: Rig(engine=engine, meter=meter, procedure=procedure, session=session)
+            for engine in engines
+        }
+    )
 
 
 def _simulated(chosen: Options) -> Source:
@@ -43,8 +66,16 @@ def _simulated(chosen: Options) -> Source:
         gpu=chosen.gpu,
         planted=planted(chosen.plant),
         stack=chosen.stack_named(chosen.stack).name,
-        # Judged runs are the same each time; recorded ones must not be copies of each other.
-        chance=Chance(seed=session if chosen.records else "judged"),
-        procedure=Procedure(min_window_s=chosen.window),
+        chance=Chance(seed=_recorded(chosen.baselines) if chosen.records else "judged"),
+        procedure=Procedure(min_window_s=chosen.window, deadline_s=_VIRTUAL_DEADLINE_S),
         session=session,
     )
+
+
+def _recorded(root: Path) -> str:
+    """Return a seed that no recording so far has used, the same for the same baselines.
+
+    Judged runs are the same each time; recorded ones must not be copies of each other.
+    """
+    stored = [path.read_bytes() for path in sorted((root / "simulated").rglob("*.json"))]
+    return f"recorded after {zlib.crc32(b''.join(stored)):08x}"

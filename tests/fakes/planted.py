@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from math import expm1, log
 
 from pytest_joules.diagnose import Diagnosis, diagnose
-from pytest_joules.gate.noise import TYPICAL, Noise
+from pytest_joules.gate.noise import SCENARIOS, TYPICAL, Noise
 from pytest_joules.measure import Failure, FrozenWork
 from pytest_joules.plan import Stack, plan
 from pytest_joules.point import Point
@@ -17,7 +18,7 @@ from pytest_joules.sources.simulated import simulated_source
 from pytest_joules.steady_state import Work
 
 GPU = "b200"
-TALK = Point(model="Qwen/Qwen3-8B", batch_size=128)
+TALK = Point(model="Qwen/Qwen3-8B", batch_size=64)
 STILL = TYPICAL.scaled(0).but(name="still", thermal=0.0)
 
 
@@ -38,7 +39,7 @@ def case(plant, *codes, furthest, point=TALK):
 
 
 CASES = (
-    case("kv-memory", "memory-capacity", furthest=-0.985),
+    case("kv-memory", "memory-capacity", furthest=-0.99),
     case("cpu-feed", "gpu-waits", furthest=-0.97),
     case("clocks", "clocks", furthest=-0.6),
     case("power-cap", "power-cap", furthest=-0.72),
@@ -88,14 +89,19 @@ def effect(case: Case, dose: float, clean: Result) -> float:
     return log(changed.energy_per_work_unit_j / clean.energy_per_work_unit_j)
 
 
+@cache
+def _still(point: Point) -> Result:
+    return simulate(point, {}, seed="still", noise=STILL)
+
+
 def dose_for(case: Case, wanted: float) -> float | None:
     """Find the dose that changes energy by this share, up or down; ``None`` where none does."""
-    clean = simulate(case.point, {}, seed="still", noise=STILL)
+    clean = _still(case.point)
     goal = log(1 + wanted)
     if abs(effect(case, case.furthest, clean)) < goal:
         return None
     low, high = 0.0, 1.0
-    for _ in range(12):
+    for _ in range(7):
         middle = (low + high) / 2
         is_enough = abs(effect(case, middle * case.furthest, clean)) >= goal
         low, high = (low, middle) if is_enough else (middle, high)
@@ -106,9 +112,14 @@ def explained(
     point: Point, plants: Mapping[str, float], *, seed: int, noise: Noise
 ) -> Diagnosis:
     """Explain a planted launch by a clean one of another session."""
-    clean = simulate(point, {}, seed=f"then {seed}", noise=noise)
+    clean = _clean(point, seed, noise.name)
     now = simulate(point, plants, seed=f"now {seed}", noise=noise, like=clean)
     return diagnose([clean], [now])
+
+
+@cache
+def _clean(point: Point, seed: int, scenario: str) -> Result:
+    return simulate(point, {}, seed=f"then {seed}", noise=SCENARIOS[scenario])
 
 
 def percent_change(made: Diagnosis) -> float:
