@@ -145,7 +145,8 @@ def _samples(
     """Count what the server would say, ten times a second."""
     ends_s = disturbed.at([span.end_s for span in spans])
     start_s, end_s = float(disturbed.moved_s[0]), float(disturbed.moved_s[-1])
-    moments = np.append(np.arange(start_s - TICK_S, end_s, TICK_S), end_s)
+    grid = np.arange(start_s - TICK_S, end_s, TICK_S)
+    moments = np.append(grid[grid < end_s], end_s)  # rounding may put one on the end, or past
     edges_s = np.concatenate(([start_s], ends_s))
 
     def grown(values: Sequence[float]) -> Array:
