@@ -8,7 +8,7 @@ from pytest_joules.latent.fitted import known_error
 from pytest_joules.latent.prediction import Prediction, predict
 from pytest_joules.result import Reason, Result
 
-CODE = "implausible"
+IMPLAUSIBLE = "implausible"
 _STARVED = 0.9
 _NEAR = 0.15
 
@@ -29,7 +29,7 @@ def note_on(result: Result) -> Reason | None:
     if error.low <= ratio <= error.high:
         return None
     band = f"90 of 100 such results lie between {error.low:.2f}x and {error.high:.2f}x"
-    return Reason(code=CODE, text=f"{_text(result, expected)}; {band}.")
+    return Reason(code=IMPLAUSIBLE, text=f"{_text(result, expected)}; {band}.")
 
 
 def _expected(result: Result) -> Prediction | None:
