@@ -172,7 +172,8 @@ def _swept(
         values = [2**power for power in range(4) if 2**power <= _LARGEST_GPU_COUNT]
     else:
         largest = machine(point, gpu, architecture=shape).max_batch_size()
-        values = [2**power for power in range(13) if 2**power <= max(1, largest)]
+        powers = [2**power for power in range(13) if 2**power < largest]
+        values = [*powers, max(1, min(largest, 2**12))]
     points = [point.but(**{axis: value}) for value in values]
     fitting = [
         each for each in points if machine(each, gpu, architecture=shape).max_batch_size() > 0

@@ -4,8 +4,9 @@ import pytest
 
 from pytest_joules import Point
 from pytest_joules.commands import measured as measured_lines
+from pytest_joules.contract import reason
 from pytest_joules.latent import known_error, predict
-from pytest_joules.latent.plausibility import beside_model, note_on
+from pytest_joules.latent.plausibility import IMPLAUSIBLE, beside_model, far_from_model
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.provenance import Context, Identity, Provenance
 from pytest_joules.result import Result
@@ -52,22 +53,20 @@ def test_nothing_is_suggested_near_the_model():
 def test_a_note_begins_where_the_band_ends(side):
     bound = getattr(known_error("h100", "text-conversation"), side)
     inside, outside = (0.99, 1.01) if side == "high" else (1.01, 0.99)
-    assert note_on(measured(energy=bound * inside)) is None
-    note = note_on(measured(energy=bound * outside))
-    assert note.code == "implausible"
-    assert "90 of 100 such results" in note.text
+    assert far_from_model(measured(energy=bound * inside)) == ""
+    assert "90 of 100 such results" in far_from_model(measured(energy=bound * outside))
 
 
 def test_nothing_is_said_where_nothing_is_known():
     unknown = measured(energy=9.0, point=POINT.but(model="no/such"))
     assert beside_model(unknown) == ""
-    assert note_on(unknown) is None
-    assert note_on(measured(energy=9.0, gpu="h200")) is None
+    assert far_from_model(unknown) == ""
+    assert far_from_model(measured(energy=9.0, gpu="h200")) == ""
 
 
 def test_joules_show_tells_it_of_live_results_alone():
     near, far = measured(energy=1.0), measured(energy=100.0)
-    far = far.but(notes=(note_on(far),))
+    far = far.but(notes=(reason(IMPLAUSIBLE, far_from_model(far)),))
     assert measured_lines([near], None)[-1] == (
         f"model: {POINT.id}: energy per token is 1.00x the latent model's"
     )
