@@ -15,6 +15,7 @@ from rich.table import Table
 
 from pytest_joules.errors import JoulesError
 from pytest_joules.predict_command import predict_command
+from pytest_joules.version import __version__
 
 T = TypeVar("T")
 app = typer.Typer(
@@ -31,9 +32,24 @@ Root = Annotated[Path, typer.Option("--baselines", help="Folder of the baselines
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
+def _show_version(wanted: bool) -> None:  # noqa: FBT001  typer's callback
+    if wanted:
+        typer.echo(f"joules {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print it and exit."
+        ),
+    ] = False,
+) -> None:
     """Measure in tests (see `pytest --help`, group joules); look around with this command."""
+    del version
 
 
 @app.command()
@@ -150,6 +166,31 @@ def compare(
         raise typer.Exit(1)
     if any(verdict.fails for verdict in verdicts):
         raise typer.Exit(6)
+
+
+@app.command()
+def explain(
+    then: Annotated[
+        str,
+        typer.Argument(help="Baseline file, export or session: PATH[#POINT_ID][@STACK]."),
+    ],
+    now: Annotated[str, typer.Argument(help="What it is compared with, likewise.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Say why energy per work unit differs: ranked causes, their evidence and what to do.
+
+    Example: joules explain baselines/h200/vllm/text-conversation/qwen-qwen3-8b.json latest
+    """
+    from pytest_joules import explaining  # noqa: PLC0415  loads the diagnosis
+
+    def job() -> str:
+        sides = explaining.read_side(then), explaining.read_side(now)
+        if as_json:
+            return json.dumps(explaining.explained_json(*sides), indent=1)
+        return "\n".join(explaining.explained(*sides))
+
+    typer.echo(_told(job))
 
 
 @app.command("show")

@@ -26,6 +26,7 @@ SLOWER = (
     "sm_clock_hz",
     "memory_clock_hz",
     "clock_event_reasons",
+    "busy_share",
     "memory_used_bytes",
     "process_ids",
 )
@@ -153,6 +154,33 @@ def test_what_nvml_does_not_offer_is_none(mock_nvml):
     assert (trace.gpus[0].gpu.power_limit_w, trace.gpus[0].gpu.mig) == (None, False)
     assert reading.temperature_c is reading.clock_event_reasons is reading.process_ids is None
     assert reading.power_w == 80.0
+
+
+def test_links_between_gpus(mock_nvml):
+    def links():
+        return [gpu.links for gpu in ZeusMeter().identify()]
+
+    assert links() == [((SECOND, "host-bridge"),), ((FIRST, "host-bridge"),)]
+    mock_nvml.set(1, socket=1)
+    assert links() == [((SECOND, "system"),), ((FIRST, "system"),)]
+    mock_nvml.set(0, nvlinks=18)
+    assert links() == [((SECOND, "system"),), ((FIRST, "system"),)]
+    mock_nvml.set(1, nvlinks=17)  # one is down
+    assert links() == [((SECOND, "nvlink-18"),), ((FIRST, "nvlink-17"),)]
+    mock_nvml.set(0, topology_error=NOT_SUPPORTED)
+    assert links() == [(), ((FIRST, "nvlink-17"),)]
+
+
+def test_links_reach_the_trace_and_a_neighbour_s_fault_is_no_change(mock_nvml):
+    mock_nvml.set(0, nvlinks=18)
+    mock_nvml.set(1, nvlinks=18)
+    with ZeusMeter().recording([FIRST]) as recording:
+        wait_until(lambda: has_readings(2)(recording.trace()))
+        mock_nvml.lose(1)
+
+    (gpu,) = recording.trace().gpus
+    assert gpu.gpu.links == ((SECOND, "nvlink-18"),)
+    assert gpu.error is None
 
 
 @pytest.mark.parametrize(("code", "tells"), [(NOT_SUPPORTED, False), (NO_PERMISSION, True)])
