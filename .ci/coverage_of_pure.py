@@ -6,7 +6,8 @@ from pathlib import Path
 
 LEAST = 95.0
 PURE = """
-assess baseline catalog energy errors plan point procedure provenance referee result
+assess baseline batches catalog energy errors pipelines plan point procedure provenance
+referee result
 steady_state storage strategies tasks trace units validity verdict
 counter/ expect/ gate/ claims/ report/
 """

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pytest_joules.errors import JoulesError
+from pytest_joules.version import __version__
 
 T = TypeVar("T")
 app = typer.Typer(
@@ -29,9 +30,24 @@ Root = Annotated[Path, typer.Option("--baselines", help="Folder of the baselines
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
+def _show_version(wanted: bool) -> None:  # noqa: FBT001  typer's callback
+    if wanted:
+        typer.echo(f"joules {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print it and exit."
+        ),
+    ] = False,
+) -> None:
     """Measure in tests (see `pytest --help`, group joules); look around with this command."""
+    del version
 
 
 @app.command()

@@ -1,6 +1,6 @@
 """What one pytest run does with energy tests: rehearse, reorder, bench, tell, exit code.
 
-With ``plugin`` and ``options`` this is all that knows pytest.
+With ``plugin``, ``collection`` and ``options`` this is all that knows pytest.
 """
 
 import itertools
@@ -12,6 +12,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from pytest_joules.bench import EnergyBench, RehearsalBench, RehearsalEnds
+from pytest_joules.collection import grouped, report_collection_error
 from pytest_joules.errors import (
     ConfigurationError,
     Inconclusive,
@@ -22,7 +23,6 @@ from pytest_joules.errors import (
 )
 from pytest_joules.gate.calibration import FEWEST
 from pytest_joules.options import MarkerOptions, Options, is_asked
-from pytest_joules.plan import server_key
 from pytest_joules.point import Point
 from pytest_joules.record import FOLDER, Recorder, session_name
 from pytest_joules.report import export, terminal, text
@@ -40,7 +40,8 @@ EXIT_UNDECIDED = 6
 if TYPE_CHECKING:  # reads published data; most runs have none
     from pytest_joules.sources.recorded import RecordedSource
 
-_tolerance_key = pytest.StashKey[float | None]()
+_marker_key = pytest.StashKey[MarkerOptions]()
+_bench_key = pytest.StashKey[EnergyBench]()
 
 
 class Run:
@@ -181,10 +182,16 @@ class Run:
             item._report_sections.clear()  # noqa: SLF001  or its output would be shown twice
         return self._stopped_by
 
-    def call(self) -> Generator[None, object, object]:
-        """Let a test's body run; in the rehearsal nothing that it raises gets out."""
+    def call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Let a test's body run; in the rehearsal nothing that it raises gets out.
+
+        Raises:
+            pytest.fail.Exception: The test passed with ``energy_bench``, but without a value.
+        """
         if not self._rehearsing:
-            return (yield)
+            done = yield
+            _require_measured(item)
+            return done
         try:
             return (yield)
         except _REHEARSAL_STOPS as error:  # its real run will raise it
@@ -212,16 +219,17 @@ class Run:
         """
         if not self.options.gpu:
             raise ConfigurationError(_NO_GPU)
-        if _tolerance_key not in item.stash:  # not seen at collection: ``getfixturevalue``
-            item.stash[_tolerance_key] = MarkerOptions.from_item(item).tolerance
-        tolerance = item.stash[_tolerance_key]
+        if _marker_key not in item.stash:  # not seen at collection: ``getfixturevalue``
+            item.stash[_marker_key] = MarkerOptions.from_item(item)
+        tolerance = item.stash[_marker_key].tolerance
         if self._rehearsing:
             return RehearsalBench(self.session, tolerance=tolerance, asked=self._asked)
-        return EnergyBench(
+        item.stash[_bench_key] = EnergyBench(
             self.session,
             tolerance=tolerance,
             tell=lambda name, value: item.user_properties.append((name, value)),
         )
+        return item.stash[_bench_key]
 
     def header(self) -> list[str]:
         """Return the lines under pytest's own header; nothing the second time."""
@@ -312,20 +320,6 @@ _UNREAL = {
 }
 
 
-def grouped(
-    items: Sequence[pytest.Item], points: Mapping[pytest.Item, Point]
-) -> list[pytest.Item]:
-    """Bring tests of one server together, at the place of the first of them."""
-    mates: dict[Point, list[pytest.Item]] = {}
-    for item in items:
-        if item in points:
-            mates.setdefault(server_key(points[item]), []).append(item)
-    ordered: list[pytest.Item] = []
-    for item in items:
-        ordered += mates.pop(server_key(points[item]), []) if item in points else [item]
-    return ordered
-
-
 def _is_parallel(config: pytest.Config) -> bool:
     # A worker's own options say that it is alone; an empty --tx is none.
     return hasattr(config, "workerinput") or bool(
@@ -333,25 +327,24 @@ def _is_parallel(config: pytest.Config) -> bool:
     )
 
 
+def _require_measured(item: pytest.Item) -> None:
+    bench = item.stash.get(_bench_key, None)
+    if bench is None or bench.has_measured or item.stash[_marker_key].may_measure_nothing:
+        return
+    pytest.fail(
+        "this test used energy_bench but measured nothing, so its pass would mean nothing. "
+        "Measure a point in it, skip it where there is none to measure, or mark it "
+        "@pytest.mark.joules(may_measure_nothing=True).",
+        pytrace=False,
+    )
+
+
 def _marker_error(item: pytest.Item) -> JoulesError | None:
     try:
-        item.stash[_tolerance_key] = MarkerOptions.from_item(item).tolerance
+        item.stash[_marker_key] = MarkerOptions.from_item(item)
     except ConfigurationError as error:
         return error
     return None
-
-
-def report_collection_error(
-    session: pytest.Session, item: pytest.Item, error: BaseException
-) -> None:
-    """Let pytest count and show an error as one of collection."""
-    report = pytest.CollectReport(
-        nodeid=item.nodeid,
-        outcome="failed",
-        longrepr=f"{type(error).__name__}: {error}",
-        result=[],
-    )
-    session.config.hook.pytest_collectreport(report=report)
 
 
 def _published(chosen: Options) -> "RecordedSource | None":
@@ -376,4 +369,5 @@ def _recorder(config: pytest.Config, chosen: Options, source: Source) -> Recorde
         "tolerance": chosen.tolerance,
         "window_s": chosen.window,
     }
-    return Recorder(folder=config.rootpath / FOLDER / session_name(begun), settings=settings)
+    folder = config.rootpath / FOLDER / session_name(begun)
+    return Recorder(folder=folder, settings=settings, keep=chosen.keep)

@@ -174,6 +174,7 @@ class SimulatedServer:
     launch: Launch
     draw: str
     process_ids: frozenset[int] = frozenset({ENGINE_PID})
+    model_revision: str | None = "simulated"
 
     @property
     def packages(self) -> dict[str, str]:

@@ -4,6 +4,7 @@ import uuid
 import zlib
 from pathlib import Path
 
+from pytest_joules.engines import Engine
 from pytest_joules.measure import Rig
 from pytest_joules.options import Options
 from pytest_joules.procedure import Procedure
@@ -26,16 +27,29 @@ def chosen_source(chosen: Options) -> Source:
         return RecordedSource.from_options(chosen.data)
     if chosen.source == "simulated":
         return _simulated(chosen)
-    from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415  only a live run needs
-    from pytest_joules.meter import ZeusMeter  # noqa: PLC0415  an engine and a meter
+    return _live(chosen)
 
-    rig = Rig(
-        engine=VllmEngine(),
-        meter=ZeusMeter(),
-        procedure=Procedure(min_window_s=chosen.window),
-        session=uuid.uuid4().hex[:12],
+
+def _live(chosen: Options) -> LiveSource:
+    # Only a live run needs engines and a meter.
+    from pytest_joules.engines.diffusers import DiffusersEngine  # noqa: PLC0415
+    from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415
+    from pytest_joules.engines.xdit import XditEngine  # noqa: PLC0415
+    from pytest_joules.meter import ZeusMeter  # noqa: PLC0415
+
+    engines: tuple[Engine, ...] = (
+        VllmEngine(keep=chosen.keep),
+        DiffusersEngine(),
+        XditEngine(),
     )
-    return LiveSource(rigs={"vllm": rig})
+    meter, session = ZeusMeter(), uuid.uuid4().hex[:12]
+    procedure = Procedure(min_window_s=chosen.window)
+    return LiveSource(
+        rigs={
+            engine.name: Rig(engine=engine, meter=meter, procedure=procedure, session=session)
+            for engine in engines
+        }
+    )
 
 
 def _simulated(chosen: Options) -> Source:
