@@ -6,7 +6,6 @@ from pytest_joules import Point, expect
 
 IMAGE_MODELS = ["stabilityai/stable-diffusion-3.5-medium"]
 VIDEO_MODELS = ["Wan-AI/Wan2.1-T2V-1.3B-Diffusers"]
-NOT_SIMULATED = pytest.mark.not_simulated("diffusion pipelines are not simulated yet")
 
 
 @pytest.mark.paper_claim
@@ -48,7 +47,6 @@ def test_videos_cost_more_than_images(paper_claims, claim_id):
     paper_claims.check(claim_id)
 
 
-@NOT_SIMULATED
 @pytest.mark.live_form(models=IMAGE_MODELS, task="text-to-image")
 @pytest.mark.parametrize(
     ("less", "more"),
@@ -67,7 +65,6 @@ def test_more_work_costs_more_per_image(energy_bench, model, *, less, more):
     )
 
 
-@NOT_SIMULATED
 @pytest.mark.live_form(models=VIDEO_MODELS, task="text-to-video")
 def test_more_frames_cost_more_per_video(energy_bench, model):
     """Section 3.3: more frames cost more per video."""
@@ -76,7 +73,6 @@ def test_more_frames_cost_more_per_video(energy_bench, model):
     expect.lower(few, many)
 
 
-@NOT_SIMULATED
 @pytest.mark.live_form(models=VIDEO_MODELS, task="text-to-video")
 def test_a_video_costs_more_than_an_image(energy_bench, model):
     """Section 3.3: a video costs more than an image of the smallest image model."""

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pytest_joules.errors import JoulesError
+from pytest_joules.predict_command import predict_command
 from pytest_joules.version import __version__
 
 T = TypeVar("T")
@@ -26,6 +27,7 @@ imports = typer.Typer(help="Read measurements of other tools into this one's for
 app.add_typer(imports, name="import")
 baselines = typer.Typer(help="Look at recorded baselines, and move them for a stated reason.")
 app.add_typer(baselines, name="baseline")
+app.command("predict")(predict_command)
 Root = Annotated[Path, typer.Option("--baselines", help="Folder of the baselines.")]
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 

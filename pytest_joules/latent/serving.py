@@ -29,6 +29,9 @@ class Serving:
     task: Value
     modality: Value
     num_gpus: Value
+    stalls: Value
+    """1 where groups with attention of their own wait for each other's prompts, else 0."""
+
     dense_bytes: Value
     """Of weights that are read in every step."""
 
@@ -101,6 +104,7 @@ def serving(
         task=point.task,
         modality=point.spec.modality,
         num_gpus=float(g),
+        stalls=float(groups > 1),
         dense_bytes=(always_bytes(point, a) + (groups - 1) * each * a.attention_params) / g,
         expert_bytes=BYTES_PER_PARAM[point.precision] * a.expert_params / g,
         num_experts=float(a.num_experts),
@@ -179,9 +183,7 @@ def input_s_per_request(s: Serving, p: Parameters) -> Value:
 
 def by_task(values: Mapping[str, float], task: Value) -> Value:
     """Look up a value by task, of one task or of an array of them."""
-    if isinstance(task, str):
-        return values.get(task, 0.0)
-    return np.array([values.get(each, 0.0) for each in task])
+    return sum(value * (task == known) for known, value in values.items())
 
 
 def step_s(
@@ -217,6 +219,7 @@ def step_s(
         * (s.layer_vector_bytes * p.layer_moves + s.visit_vector_bytes * p.expert_visit_moves)
         / bandwidth,
         "prefill": prefill
+        * (1 + s.stalls * (p.group_stall - 1))
         * s.prefill_flop_per_token
         / (flop_per_s * speed * p.prefill_flop_ratio)
         + prompts
@@ -294,8 +297,8 @@ def step_j(
     s: Serving,
     p: Parameters,
     seconds: Mapping[str, Value],
-    batch: Value,
     *,
+    batch: Value,
     context: Value,
     prefill: Value,
 ) -> dict[str, Value]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pytest_joules.errors import ConfigurationError, is_expected
+from pytest_joules.latent.plausibility import note_on
 from pytest_joules.measure import (
     FrozenWork,
     Outcome,
@@ -16,7 +17,7 @@ from pytest_joules.measure import (
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.provenance import Identity
-from pytest_joules.result import SourceName
+from pytest_joules.result import Result, SourceName
 
 __tracebackhide__ = is_expected
 
@@ -41,7 +42,7 @@ class LiveSource:
         return next(iter(self.rigs.values())).clock()
 
     def outcomes(self, launch: Launch, frozen: Mapping[Point, FrozenWork]) -> Iterator[Outcome]:
-        return measure(launch, self._rig(launch), frozen)
+        return map(_beside_model, measure(launch, self._rig(launch), frozen))
 
     def _rig(self, launch: Launch) -> Rig:
         engine = launch.largest.engine
@@ -51,3 +52,11 @@ class LiveSource:
                 f"engines that can: {', '.join(self.rigs)}."
             )
         return self.rigs[engine]
+
+
+def _beside_model(outcome: Outcome) -> Outcome:
+    """Note on a result that it lies far from what the latent model expects."""
+    if not isinstance(outcome, Result):
+        return outcome
+    note = note_on(outcome)
+    return outcome.but(notes=(*outcome.notes, note)) if note else outcome
