@@ -6,9 +6,9 @@ from pathlib import Path
 
 LEAST = 95.0
 PURE = """
-assess baseline batches catalog energy errors pipelines plan point procedure provenance
-referee result
-steady_state storage strategies tasks trace units validity verdict
+assess baseline batches catalog energy engine_rules errors pipelines plan point procedure
+prompts provenance referee request_times result steady_state storage strategies tasks
+trace units validity verdict vision
 counter/ expect/ gate/ claims/ report/
 """
 

@@ -193,6 +193,10 @@ LOAD_NOTES: Mapping[str, Rule] = {
         "first and last quarter differ by more than 2 % in energy per work unit",
         "Measure for longer (--joules-window).",
     ),
+    "client-counted": Rule(
+        "the server tells no token counters: the client's were taken",
+        "Compare only with results counted alike; serve with an engine that has metrics.",
+    ),
     "batches-uneven": Rule(
         "the mean batch latency is uncertain by more than 1 %",
         "Measure for longer (--joules-window).",

@@ -6,12 +6,12 @@ import pytest
 
 from pytest_joules.engines import Server
 from pytest_joules.errors import JoulesError, LaunchError, LoadError, MeterError, ServerDied
+from pytest_joules.gpu_choice import choose_gpus
 from pytest_joules.measure import (
     Failure,
     FrozenWork,
     Outcome,
     Rig,
-    choose_gpus,
     identity_of,
     measure,
     require_drained,
@@ -173,7 +173,7 @@ def test_too_few_gpus_are_an_error(num_visible: int, gpu: str, seen: str) -> Non
 )
 def test_gpus_that_differ_have_no_common_identity(name: str, value: object) -> None:
     with pytest.raises(MeterError, match=f"the GPUs differ in {name}: .*GPU-1"):
-        identity_of([gpu_identity(0), gpu_identity(1, **{name: value})])
+        identity_of([gpu_identity(0), gpu_identity(1, **{name: value})], POINT)
 
 
 def linked(*kinds: tuple[int, int, str]) -> list[GpuIdentity]:

@@ -353,6 +353,8 @@ NOTE_BOUNDARIES = [
         {"energy": measured([1, 2, 3], [1, 1, 1])},
         {"energy": quarters(1, 2, 3, 4)},
     ),
+    ("client-counted", {}, {"load": replace(GOOD, counted_by="client")}),
+    ("client-counted", {}, {"load": replace(GOOD, counted_by="both")}),
     # Six batches in the window: an error of 0.1095 / sqrt(6) / 6 = 0.75 %, and of twice that.
     (
         "batches-uneven",

@@ -106,6 +106,7 @@ class SimulatedMachine:
     planted: Planted = field(default_factory=Planted)
     num_gpus: int = 8
     name: str = "simulated"
+    attaches: bool = False
     gpus: VirtualGpus = field(init=False)
     _launched: dict[str, int] = field(default_factory=dict)
     _costs: dict[Point, MachineCosts] = field(default_factory=dict)

@@ -4,16 +4,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pytest_joules.errors import ConfigurationError, is_expected
+from pytest_joules.gpu_choice import choose_gpus, require_gpu
 from pytest_joules.latent.plausibility import note_on
-from pytest_joules.measure import (
-    FrozenWork,
-    Outcome,
-    Rig,
-    choose_gpus,
-    identity_of,
-    measure,
-    require_gpu,
-)
+from pytest_joules.measure import FrozenWork, Outcome, Rig, identity_of, measure
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.provenance import Identity
@@ -36,7 +29,8 @@ class LiveSource:
         require_gpu(next(iter(self.rigs.values())).meter.identify(), gpu)
 
     def identity(self, launch: Launch) -> Identity:
-        return identity_of(choose_gpus(self._rig(launch).meter.identify(), launch))
+        gpus = choose_gpus(self._rig(launch).meter.identify(), launch)
+        return identity_of(gpus, launch.largest)
 
     def clock(self) -> float:
         return next(iter(self.rigs.values())).clock()
