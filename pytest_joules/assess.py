@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from pytest_joules import surroundings
 from pytest_joules.counter import counter_notes, meter_reasons
 from pytest_joules.energy import WindowEnergy, ticks, window_energy, work_curve
 from pytest_joules.errors import MeterError, is_expected
@@ -33,8 +34,16 @@ from pytest_joules.trace import (
     MeterTrace,
     RequestTrace,
     ServerSample,
+    require_load,
+    require_meter,
 )
-from pytest_joules.validity import load_notes, load_reasons, mean_batch_size
+from pytest_joules.validity import (
+    answer_reasons,
+    load_notes,
+    load_reasons,
+    mean_batch_size,
+    time_weighted_mean,
+)
 
 __tracebackhide__ = is_expected
 
@@ -65,10 +74,12 @@ def assess(measured: Measured, procedure: Procedure) -> Result:
 
     Raises:
         NoSteadyState: There is no window to measure.
-        MeterError: A counter does not advance, or a GPU was not read.
-        LoadError: The server's counters were not read in the whole window.
+        MeterError: A counter does not advance or shows no number, or a GPU was not read.
+        LoadError: The server's counters were not read in the whole window, or fell.
     """
     load, gpus = measured.load, measured.meter.gpus
+    require_load(load)
+    require_meter(measured.meter)
     _require_every_gpu(measured)
     work = measured.frozen_work or steady_work(
         load, settled_s=_settled_s(load, gpus, procedure)
@@ -204,7 +215,10 @@ def _reasons(measured: Measured, window: Window, procedure: Procedure) -> tuple[
         end_s=window.end_s,
         own_pids=measured.own_pids,
     )
-    return (*counters, *load_reasons(measured.load, window, procedure, num_ticks=num_ticks))
+    load = load_reasons(measured.load, window, procedure, num_ticks=num_ticks)
+    if isinstance(measured.load, BatchLoad):
+        return (*counters, *load)
+    return (*counters, *load, *answer_reasons(measured.load, measured.point))
 
 
 def _notes(
@@ -241,6 +255,9 @@ def _evidence(measured: Measured, energy: WindowEnergy, work: Work) -> Evidence:
         mean_temperature_c=_present([r.temperature_c for r in inside]),
         mean_sm_clock_hz=_present([r.sm_clock_hz for r in inside]),
         clock_event_reasons=int(np.bitwise_or.reduce(masks)) if masks else None,
+        idle_power_w=surroundings.idle_power_w(measured.meter, load.started_s),
+        busy_share=surroundings.busy_share(inside),
+        power_capped_share=surroundings.power_capped_share(inside),
         **_of_requests(load, window),
     )
 
@@ -248,9 +265,10 @@ def _evidence(measured: Measured, energy: WindowEnergy, work: Work) -> Evidence:
 def _of_requests(load: Load, window: Window) -> dict[str, float | None]:
     if isinstance(load, BatchLoad):
         return {}
-    prompts = [r.prompt_tokens for r in load.requests if r.error is None]
     return {
-        "mean_prompt_tokens": fmean(prompts) if prompts else None,
+        "mean_in_flight": surroundings.mean_in_flight(load, window),
+        "mean_waiting": time_weighted_mean(load.server, window, "waiting"),
+        "mean_prompt_tokens": surroundings.mean_prompt_tokens(load),
         "mean_step_s": _mean_step_s(load.server, window),
         "preemptions": _rise(load.server, window, "preemptions"),
     }

@@ -68,14 +68,19 @@ def require_warm_up(load: BatchLoad) -> int:
     return found
 
 
-def num_missing(batches: Sequence[BatchTrace], *, least: int, min_window_s: float) -> int:
+def num_missing(
+    batches: Sequence[BatchTrace], *, least: int, min_window_s: float, fixed: int | None = None
+) -> int:
     """Return how many more batches to run before looking again; 0 when it is enough.
 
     Args:
         batches: All so far.
         least: Batches that the window must hold.
         min_window_s: How long the window must be; uneven batches make it longer.
+        fixed: Where set, batches to make in all, whatever they take.
     """
+    if fixed is not None:
+        return fixed - len(batches)
     warm_up = num_warm_up(batches)
     if warm_up is None:
         return int(len(batches) < MOST_WARM_UP)

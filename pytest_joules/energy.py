@@ -88,8 +88,9 @@ def work_curve(load: Load) -> Curve:
     spread over its duration.
 
     Raises:
-        LoadError: There are fewer than two samples, or they are not in order of time; or,
-            when called, a time is before the first or after the last sample.
+        LoadError: There are fewer than two samples, they are not in order of time, or the
+            counter fell or showed no number; or, when called, a time is before the first or
+            after the last sample.
     """
     if isinstance(load, BatchLoad):
         ends = [end for batch in load.batches for end in (batch.started_s, batch.finish_s)]
@@ -103,6 +104,11 @@ def work_curve(load: Load) -> Curve:
             f"the server's counters were read {len(times)} times, which must be twice or more "
             "and in order of time; without them no token is counted. See the server's log."
         )
+    if not np.isfinite(units).all() or (np.diff(units) < 0).any():
+        raise LoadError(
+            f"the server's token counter went {_odd(units)}, but it must only rise. An engine "
+            "process may have started anew: see the server's log."
+        )
 
     def curve(at: NDArray[np.float64]) -> NDArray[np.float64]:
         outside = _outside(at, times)
@@ -112,6 +118,12 @@ def work_curve(load: Load) -> Curve:
         return values
 
     return curve
+
+
+def _odd(values: NDArray[np.float64]) -> str:
+    """Show the first step that is no rise."""
+    step = int(np.argmin(np.diff(values) >= 0))  # NaN is no rise either
+    return f"from {values[step]:.0f} to {values[step + 1]:.0f}"
 
 
 def _outside(at: NDArray[np.float64], known_s: NDArray[np.float64]) -> str:

@@ -1,6 +1,6 @@
 """Diffusion points resolved, without network: pipeline class, shape, components, and cost.
 
-The tables are ``data/pipelines.toml`` and ``data/architectures.toml``. A model that the
+The tables are ``data/pipelines.toml`` and ``data/components.toml``. A model that the
 catalog does not know is a local folder with a ``model_index.json``, as ``diffusers`` saves it.
 """
 
@@ -147,7 +147,7 @@ def components(point: Point) -> dict[str, dict[str, Any]]:
         InvalidPoint: They are not known: neither in the catalog's architectures nor in a
             local folder.
     """
-    tables = _table("architectures.toml")
+    tables = _table("components.toml")
     parts = tables["models"].get(point.model)
     if parts is not None:
         return {part: dict(tables["components"][name]) for part, name in parts.items()}

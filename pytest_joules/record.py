@@ -6,9 +6,11 @@ result, valid or not, in order), ``baselines.jsonl`` (the stored runs compared w
 """
 
 import json
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +19,7 @@ from pytest_joules.gate.ruling import Case, rule
 from pytest_joules.point import Point
 from pytest_joules.result import Result
 from pytest_joules.session import Judgement, Listener
-from pytest_joules.storage import read, write_atomically
+from pytest_joules.storage import parse, read, write_atomically
 from pytest_joules.verdict import Comparison
 
 __tracebackhide__ = is_expected
@@ -26,6 +28,11 @@ SCHEMA = 1
 FOLDER = Path(".joules") / "sessions"
 _SETTINGS, _RESULTS = "session.json", "results.jsonl"
 _BASELINES, _VERDICTS = "baselines.jsonl", "verdicts.jsonl"
+
+
+def session_name(begun: datetime) -> str:
+    """Name a session so that names sort as sessions began, also within one second."""
+    return f"{begun:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}"
 
 
 @dataclass(kw_only=True)
@@ -163,7 +170,7 @@ def results_of(path: Path) -> list[Result]:
     """
     if path.is_dir():
         return _results(path / _RESULTS)
-    return [_result(values, str(path)) for values in read(path)]
+    return [result_of(values, str(path)) for values in read(path)]
 
 
 def _require_session(folder: Path) -> None:
@@ -182,10 +189,15 @@ def _by_point(results: Sequence[Result]) -> dict[Point, tuple[Result, ...]]:
 
 
 def _results(path: Path) -> list[Result]:
-    return [_result(values, str(path)) for values in _lines(path)]
+    return [result_of(values, str(path)) for values in _lines(path)]
 
 
-def _result(values: Mapping[str, Any], name: str) -> Result:
+def result_of(values: Mapping[str, Any], name: str) -> Result:
+    """Build one result from its JSON.
+
+    Raises:
+        FormatError: It cannot be read.
+    """
     try:
         return Result.from_json(values)
     except (JoulesError, TypeError, ValueError, KeyError, AttributeError) as error:
@@ -200,7 +212,5 @@ def _lines(path: Path) -> Iterator[Any]:
     for number, line in enumerate(lines, start=1):
         if not line.endswith("\n"):
             return
-        try:
-            yield json.loads(line)  # invalid results may hold NaN, which strict JSON has not
-        except ValueError as error:
-            raise FormatError(f"{path}, line {number}: {error}.") from None
+        # Invalid results may hold NaN, which strict JSON has not.
+        yield parse(line, name=f"{path}, line {number}", is_strict=False)

@@ -19,7 +19,7 @@ class Reason:
     """One rule of the validity contract that a measurement broke."""
 
     code: str
-    """Stable identifier, such as ``counter-frozen``; ``validity.RULES`` lists all."""
+    """Stable identifier, such as ``counter-frozen``; ``contract.RULES`` lists all."""
 
     text: str
     """The value seen, what it should be, and the remedy."""
@@ -81,7 +81,8 @@ class Evidence:
     """Requests finished when the window closed."""
 
     idle_power_w: float | None = None
-    """Drawn with the engine loaded and no request; reported, never subtracted."""
+    """Drawn by all GPUs with the engine loaded, before the first request; reported, never
+    subtracted."""
 
     cpu_energy_j: float | None = None
     """Of the CPU packages over the whole recording, ramp-up and drain included: RAPL is read
@@ -101,10 +102,22 @@ class Evidence:
     mean_step_s: float | None = None
     """Duration over engine steps."""
 
-    mean_prompt_tokens: float | None = None
-    """Of an answered request, as the server counts: template, images and frames included."""
-
     preemptions: float | None = None
+    mean_in_flight: float | None = None
+    """Time-weighted mean of requests that the client waited for."""
+
+    mean_waiting: float | None = None
+    """Time-weighted mean of requests that the engine had taken and not yet begun."""
+
+    mean_prompt_tokens: float | None = None
+    """Mean prompt tokens of a finished request, as the server counts: a chat's template, images
+    and frames included."""
+
+    busy_share: float | None = None
+    """Share of the time in which any kernel ran, mean of all GPUs; the rest they waited."""
+
+    power_capped_share: float | None = None
+    """Share of readings in which the power limit held the clocks down."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,6 @@ With ``plugin`` and ``options`` this is all that knows pytest.
 """
 
 import itertools
-import uuid
 from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -13,7 +12,6 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from pytest_joules.bench import EnergyBench, RehearsalBench, RehearsalEnds
-from pytest_joules.engines import Engine
 from pytest_joules.errors import (
     ConfigurationError,
     Inconclusive,
@@ -23,16 +21,14 @@ from pytest_joules.errors import (
     is_expected,
 )
 from pytest_joules.gate.calibration import FEWEST
-from pytest_joules.measure import Rig
 from pytest_joules.options import MarkerOptions, Options, is_asked
 from pytest_joules.plan import server_key
 from pytest_joules.point import Point
-from pytest_joules.procedure import Procedure
-from pytest_joules.record import FOLDER, Recorder
+from pytest_joules.record import FOLDER, Recorder, session_name
 from pytest_joules.report import export, terminal, text
 from pytest_joules.session import JoulesSession
 from pytest_joules.sources import Source
-from pytest_joules.sources.live import LiveSource
+from pytest_joules.sources.choice import chosen_source
 from pytest_joules.units import percent
 from pytest_joules.version import __version__
 
@@ -78,7 +74,7 @@ class Run:
             if chosen.export:
                 export.require_suffix(chosen.export)
             source: Source | None = config.hook.pytest_joules_source(options=chosen)
-            run = cls(config, chosen, source or _source(chosen))
+            run = cls(config, chosen, source or chosen_source(chosen))
         except JoulesError as error:
             raise pytest.UsageError(f"pytest-joules: {error}") from None
         run.require_possible()
@@ -97,6 +93,7 @@ class Run:
                 "pytest-joules: --joules-record measures a baseline, but the source is "
                 f"{self.session.source.name}, which launches nothing. Leave one of them out."
             )
+        self._require_plantable()
         if self.options.calibrate and self.options.num_launches < FEWEST:
             raise pytest.UsageError(
                 f"pytest-joules: {self.options.num_launches} launches are too few to calibrate "
@@ -106,6 +103,19 @@ class Run:
             raise pytest.UsageError(
                 "pytest-joules: under pytest-xdist parallel tests would share the GPU, so "
                 "every energy would include a neighbour's. Run with -n0 and without --tx."
+            )
+
+    def _require_plantable(self) -> None:
+        chosen = self.options
+        if chosen.plant and chosen.source != "simulated":
+            raise pytest.UsageError(
+                f"pytest-joules: --joules-plant changes a simulated stack, but the source is "
+                f"{chosen.source}. Add --joules-source=simulated."
+            )
+        if chosen.plant and chosen.records:
+            raise pytest.UsageError(
+                "pytest-joules: with --joules-plant nothing is recorded: a baseline of a stack "
+                "with a planted cause would hide it. Leave one of them out."
             )
 
     def prepare(
@@ -123,11 +133,27 @@ class Run:
                 if isinstance(stopped_by, InvalidPoint | ConfigurationError):
                     broken[item] = stopped_by
                 asked.update({item: self._asked} if self._asked else {})
+        if asked and is_asked(self._config) and not self.options.plan:
+            self._require_gpu()
         broken.update(self._too_narrow(asked))
         for item, reason in broken.items():
             report_collection_error(session, item, reason)
         points = {item: each[0] for item, each in asked.items()}
         items[:] = grouped([item for item in items if item not in broken], points)
+
+    def _require_gpu(self) -> None:
+        """Tell once, not test by test, that the GPU which was asked for is not here.
+
+        Where only a file names the GPU, as in a repository with other tests, those still run.
+
+        Raises:
+            pytest.UsageError: It is not, or cannot be read.
+        """
+        try:
+            self.session.source.require_gpu(self.options.gpu)
+        except JoulesError as error:
+            remedy = "To go on without it, choose another source (--joules-source)."
+            raise pytest.UsageError(f"pytest-joules: {error} {remedy}") from None
 
     def _too_narrow(
         self, asked: Mapping[pytest.Item, Sequence[Point]]
@@ -350,39 +376,4 @@ def _recorder(config: pytest.Config, chosen: Options, source: Source) -> Recorde
         "tolerance": chosen.tolerance,
         "window_s": chosen.window,
     }
-    name = f"{begun:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
-    return Recorder(folder=config.rootpath / FOLDER / name, settings=settings)
-
-
-def _source(chosen: Options) -> Source:
-    if chosen.source == "recorded":
-        from pytest_joules.sources.recorded import RecordedSource  # noqa: PLC0415  only here
-
-        return RecordedSource.from_options(chosen.data)
-    return _live(chosen)
-
-
-def _live(chosen: Options) -> LiveSource:
-    # Only a live run needs engines and a meter.
-    from pytest_joules.engines.diffusers import DiffusersEngine  # noqa: PLC0415
-    from pytest_joules.engines.endpoint import EndpointEngine  # noqa: PLC0415
-    from pytest_joules.engines.transformers import TransformersEngine  # noqa: PLC0415
-    from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415
-    from pytest_joules.engines.xdit import XditEngine  # noqa: PLC0415
-    from pytest_joules.meter import ZeusMeter  # noqa: PLC0415
-
-    engines: tuple[Engine, ...] = (
-        VllmEngine(),
-        EndpointEngine(),
-        TransformersEngine(),
-        DiffusersEngine(),
-        XditEngine(),
-    )
-    meter, session = ZeusMeter(), uuid.uuid4().hex[:12]
-    procedure = Procedure(min_window_s=chosen.window)
-    return LiveSource(
-        rigs={
-            engine.name: Rig(engine=engine, meter=meter, procedure=procedure, session=session)
-            for engine in engines
-        }
-    )
+    return Recorder(folder=config.rootpath / FOLDER / session_name(begun), settings=settings)

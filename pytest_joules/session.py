@@ -183,6 +183,7 @@ class JoulesSession:
             JoulesError: The point could not be measured.
         """
         self.note(point, Wish.CHECK, self.referee.tolerances.get(point))
+        self.referee.require_recordable(point)
         while len(self._of(point, self.stack)) < self._launches_of(point):
             self._raise_failure(point)
             self._launch(self._open_points(point, self.stack), self.stack)
@@ -202,6 +203,16 @@ class JoulesSession:
         stored = self.referee.known_runs(point)
         new, reference = self._of(point, self.stack)[-1:], [*stored, *old][-1:]
         return (new[0], reference[0]) if new and reference else None
+
+    def sides(self, point: Point) -> tuple[list[Result], list[Result]]:
+        """Return what the point is compared with and what is compared, to be explained.
+
+        An invalid measurement, where there is no valid one, is better explained than not.
+        """
+        old = self._of(point, self.old_stack) if self.old_stack else []
+        seen = [result for result in self.ledger.results if result.point == point]
+        new = self._of(point, self.stack) or [r for r in seen if not r.is_valid][-1:]
+        return old or list(self.referee.known_runs(point)), new
 
     def _decide(self, point: Point) -> Stack | None:
         """Ask the referee; return the stack to launch next, or ``None`` once decided."""
@@ -301,8 +312,7 @@ class JoulesSession:
         """Return the run whose work all later ones of the point repeat."""
         stacks = [self.stack, self.old_stack] if self.old_stack else [self.stack]
         here = [run for stack in stacks for run in self._of(point, stack)]
-        stored = () if self.options.records else self.referee.known_runs(point)
-        return next(iter([*stored, *here]), None)
+        return next(iter([*self.referee.known_runs(point), *here]), None)
 
     def _keep(self, outcome: Outcome, stack: Stack) -> None:
         if isinstance(outcome, Failure):

@@ -17,7 +17,7 @@ from pytest_joules.batches import (
     relative_error,
 )
 from pytest_joules.energy import window_energy, work_curve
-from pytest_joules.errors import NoSteadyState
+from pytest_joules.errors import LoadError, NoSteadyState
 from pytest_joules.measure import Rig, measure
 from pytest_joules.plan import Stack, plan
 from pytest_joules.point import Point
@@ -84,6 +84,13 @@ def test_how_many_batches_are_missing(latencies_s: list[float], expected: int) -
     assert num_missing(batches, least=8, min_window_s=10.0) == expected
 
 
+@pytest.mark.parametrize(("made", "missing"), [(0, 5), (3, 2), (5, 0)])
+def test_a_fixed_number_of_batches_is_made_whatever_they_take(made: int, missing: int) -> None:
+    batches = batch_load([1.0, 9.0, 1.0, 9.0, 1.0][:made]).batches
+
+    assert num_missing(batches, least=8, min_window_s=60.0, fixed=5) == missing
+
+
 @given(latency_s=st.floats(0.01, 100.0), warm_up_s=st.floats(0.01, 100.0))
 def test_asking_again_always_ends_with_a_window_that_is_long_enough(
     latency_s: float, warm_up_s: float
@@ -136,8 +143,10 @@ def gpu_of(watts: list[float], *, tick_s: float = 0.1) -> GpuTrace:
     joules, readings = 0.0, []
     for number in range(round(len(watts) / tick_s) + 1):
         time_s = number * tick_s
-        readings.append(Reading(time_s=time_s, took_s=0.0, energy_mj=round(1000 * joules)))
-        joules += watts[min(int(time_s + 1e-9), len(watts) - 1)] * tick_s
+        now_w = watts[min(int(time_s + 1e-9), len(watts) - 1)]
+        counter_mj = round(1000 * joules)
+        readings.append(Reading(time_s=time_s, took_s=0.0, energy_mj=counter_mj, power_w=now_w))
+        joules += now_w * tick_s
     return GpuTrace(gpu=identity, readings=tuple(readings))
 
 
@@ -213,6 +222,22 @@ def test_what_was_recorded_of_batches_can_be_judged_again() -> None:
     assert result.energy_per_image_j == pytest.approx(300.0, rel=1e-2)
     assert {reason.code for reason in result.reasons} == set()
     assert "batches-uneven" not in {note.code for note in result.notes}
+
+
+@pytest.mark.parametrize(
+    ("load", "told"),
+    [
+        (batch_load([]), "0 batches of 4"),
+        (batch_load([1.0], batch_size=0), "1 batches of 0"),
+        (batch_load([1.0, math.nan]), "finish_s of batch 1 is nan"),
+        (batch_load([1.0, -1.0]), "batch 1 ran from"),
+        (batch_load([1.0, 1.0], pause_s=-0.5), "batch 1 ran from 0.5 s to 1.5 s"),
+    ],
+    ids=["none", "of-nothing", "nan", "backwards", "overlapping"],
+)
+def test_batches_that_nobody_measured_are_refused(load: BatchLoad, told: str) -> None:
+    with pytest.raises(LoadError, match=told):
+        assess(measured_of(load, gpu_of([400.0] * 60)), Procedure())
 
 
 def test_uneven_batches_are_noted() -> None:

@@ -47,7 +47,7 @@ def test_every_diffusion_model_resolves(model: catalog.Model, weights: str) -> N
 
 
 def test_components_of_the_table_are_all_used_and_complete() -> None:
-    text = (files("pytest_joules") / "data" / "architectures.toml").read_text()
+    text = (files("pytest_joules") / "data" / "components.toml").read_text()
     tables = tomllib.loads(text)
 
     used = {name for parts in tables["models"].values() for name in parts.values()}

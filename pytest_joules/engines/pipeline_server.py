@@ -57,8 +57,10 @@ class PipelineServer:
         least = least_batches(point.work_unit, shape.steps)
         ends_s = monotonic() + deadline_s
         batches: list[BatchTrace] = []
-        missing = point.num_requests // point.batch_size if point.num_requests else 1
-        while missing:
+        fixed = point.num_requests // point.batch_size if point.num_requests else None
+        while missing := num_missing(
+            batches, least=least, min_window_s=min_window_s, fixed=fixed
+        ):
             if monotonic() > ends_s:
                 raise LoadError(
                     f"{point.id}: {len(batches)} batches took {deadline_s:.0f} s and were not "
@@ -67,11 +69,6 @@ class PipelineServer:
             silence_s = _patience_s(batches, deadline_s)
             events = self._worker.ask(_order(point, shape, missing), silence_s=silence_s)
             batches += _batches(point, shape, events)
-            missing = (
-                0
-                if point.num_requests
-                else num_missing(batches, least=least, min_window_s=min_window_s)
-            )
         return BatchLoad(
             batch_size=point.batch_size, least_batches=least, batches=tuple(batches)
         )

@@ -124,7 +124,17 @@ def identity(handle: Handle) -> GpuIdentity:
         power_limit_w=None if limit_mw is None else limit_mw / 1000,
         mig=mig is not None and mig[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
         driver=_ask("driver", pynvml.nvmlSystemGetDriverVersion),
+        tells_power=_tells_power(handle),
     )
+
+
+def _tells_power(handle: Handle) -> bool:
+    # Only where NVML itself says "not supported": a missing permission has a remedy.
+    try:
+        pynvml.nvmlDeviceGetPowerUsage(handle)
+    except pynvml.NVMLError as error:
+        return bool(error.value != pynvml.NVML_ERROR_NOT_SUPPORTED)
+    return True
 
 
 def state(index: int, handle: Handle) -> GpuState:
@@ -174,6 +184,12 @@ def clock_event_reasons(handle: Handle) -> int | None:
         "clocks", pynvml.nvmlDeviceGetCurrentClocksEventReasons, handle
     )
     return reasons
+
+
+def busy_share(handle: Handle) -> float | None:
+    """Return the share of NVML's last sample period in which any kernel ran, 0 to 1."""
+    rates = _ask_or_none("utilization", pynvml.nvmlDeviceGetUtilizationRates, handle)
+    return None if rates is None else rates.gpu / 100
 
 
 def memory_used_bytes(handle: Handle) -> int | None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pytest_joules.errors import ConfigurationError, is_expected
-from pytest_joules.gpu_choice import choose_gpus
+from pytest_joules.gpu_choice import choose_gpus, require_gpu
 from pytest_joules.measure import FrozenWork, Outcome, Rig, identity_of, measure
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
@@ -23,6 +23,9 @@ class LiveSource:
 
     name: SourceName = "live"
     launches: bool = True
+
+    def require_gpu(self, gpu: str) -> None:
+        require_gpu(next(iter(self.rigs.values())).meter.identify(), gpu)
 
     def identity(self, launch: Launch) -> Identity:
         gpus = choose_gpus(self._rig(launch).meter.identify(), launch)

@@ -28,9 +28,9 @@ typedef struct {
     char name[96], uuid[96];
     double power_limit_w, temperature_c, sm_clock_mhz, memory_clock_mhz;
     double tick_s, frozen_from_s, reset_at_s, offset_at_s, offset_j, lost_from_s;
-    double stall_from_s, stall_until_s, power_gain;
+    double stall_from_s, stall_until_s, power_gain, busy_percent;
     int64_t memory_total, memory_used, clock_event_reasons, mig, persistence, architecture;
-    int64_t energy_error, processes_error, num_processes, pids[MAX_PROCESSES];
+    int64_t energy_error, power_error, processes_error, num_processes, pids[MAX_PROCESSES];
     int64_t num_points;
     point_t points[MAX_POINTS];
 } gpu_t;
@@ -196,6 +196,7 @@ int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *energy
 int nvmlDeviceGetPowerUsage(void *handle, unsigned *milliwatts)
 {
     ENTER(handle);
+    if (gpu.power_error) return (int)gpu.power_error;
     *milliwatts = (unsigned)(1000 * gpu.power_gain * power_w(&gpu, now_s()));
     return OK;
 }
@@ -229,6 +230,14 @@ int nvmlDeviceGetClockInfo(void *handle, int which, unsigned *megahertz)
     double clock = which == 2 ? gpu.memory_clock_mhz : gpu.sm_clock_mhz;
     UNLESS(!isnan(clock));
     *megahertz = (unsigned)clock;
+    return OK;
+}
+int nvmlDeviceGetUtilizationRates(void *handle, unsigned *rates)
+{
+    ENTER(handle);
+    UNLESS(!isnan(gpu.busy_percent));
+    rates[0] = (unsigned)gpu.busy_percent;
+    rates[1] = 0;
     return OK;
 }
 int nvmlDeviceGetCurrentClocksEventReasons(void *handle, unsigned long long *reasons)
