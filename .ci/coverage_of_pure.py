@@ -6,8 +6,9 @@ from pathlib import Path
 
 LEAST = 95.0
 PURE = """
-assess baseline catalog energy errors plan point procedure progress provenance referee result
-steady_state storage strategies tasks trace units validity verdict
+assess baseline batches catalog energy engine_rules errors pipelines plan point procedure
+progress prompts provenance referee request_times result steady_state storage strategies tasks
+trace units validity verdict visible vision
 counter/ expect/ gate/ claims/ report/
 """
 

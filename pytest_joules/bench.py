@@ -8,6 +8,7 @@ number ever reaches a test.
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from pytest_joules.diagnose import diagnose
 from pytest_joules.errors import (
     EnergyRegression,
     Inconclusive,
@@ -17,12 +18,16 @@ from pytest_joules.errors import (
 )
 from pytest_joules.options import share
 from pytest_joules.point import Point
+from pytest_joules.report.causes import causes
 from pytest_joules.report.text import explain, software_changes
 from pytest_joules.result import Result
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.verdict import Comparison, Verdict
 
 __tracebackhide__ = is_expected
+
+_EXPLAINED = (Verdict.REGRESSION, Verdict.INVALID)
+"""Verdicts that are told with causes; what is undecided may be no change at all."""
 
 Tell = Callable[[str, object], None]
 """Takes one name and value about the running test, for its report."""
@@ -35,6 +40,8 @@ class EnergyBench:
         self._session = session
         self._tolerance = tolerance
         self._tell = tell
+        self.has_measured = False
+        """Whether any call came to a measured value; a test without one proves nothing."""
 
     def __call__(self, **fields: Any) -> Result:
         """Measure the point with these fields; see ``Point``.
@@ -52,6 +59,7 @@ class EnergyBench:
         """
         _require_point(point)
         result = self._session.measure(point)
+        self.has_measured = True
         self._tell_result(result)
         return result
 
@@ -81,12 +89,26 @@ class EnergyBench:
         _require_point(point)
         if self._session.options.records:
             self._tell("joules_recorded_runs", self._session.record(point))
+            self.has_measured = True
             return None
         asked = _share(tolerance, self._tolerance)
-        comparison = self._session.check(point, asked)
+        try:
+            comparison = self._session.check(point, asked)
+        except InvalidMeasurement as error:
+            why = self._why(point)
+            if not why:
+                raise
+            raise InvalidMeasurement("\n  ".join([str(error), *why])) from None
+        self.has_measured = True
         self._tell_comparison(comparison)
-        _raise_verdict(comparison, self._software_changes(point))
+        why = self._why(point) if comparison.verdict in _EXPLAINED else []
+        _raise_verdict(comparison, self._software_changes(point), why)
         return comparison
+
+    def _why(self, point: Point) -> list[str]:
+        """Return the ranked causes of a change; none without something to compare with."""
+        then, now = self._session.sides(point)
+        return causes(diagnose(then, now)) if then and now else []
 
     def _software_changes(self, point: Point) -> list[str]:
         pair = self._session.pair(point)
@@ -115,14 +137,14 @@ def _share(given: float | None, marked: float | None) -> float | None:
     return marked if given is None else share(given, "check(tolerance=...)")
 
 
-def _raise_verdict(comparison: Comparison, software: Sequence[str]) -> None:
+def _raise_verdict(comparison: Comparison, software: Sequence[str], why: Sequence[str]) -> None:
     match comparison.verdict:
         case Verdict.REGRESSION:
-            raise EnergyRegression(explain(comparison, software))
+            raise EnergyRegression(explain(comparison, software, why))
         case Verdict.INCONCLUSIVE:
             raise Inconclusive(explain(comparison, software))
         case Verdict.INVALID:
-            raise InvalidMeasurement(explain(comparison, software))
+            raise InvalidMeasurement(explain(comparison, software, why))
         case Verdict.UNCHANGED | Verdict.IMPROVEMENT:
             return
 

@@ -20,6 +20,11 @@ class Identity:
     memory_bytes: int | None = None
     power_limit_w: float | None = None
     mig: bool | None = None
+    topology: str | None = None
+    """How several GPUs reach each other, such as ``1 x nvlink-18``."""
+
+    inputs_sha256: str = ""
+    """Of the user's files that requests showed; empty for synthetic inputs."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +36,9 @@ class Context:
     """Versions by distribution: the engine, torch, cuda, ..."""
 
     driver: str = ""
-    model_revision: str = ""
+    model_revision: str | None = None
+    """Commit of the served snapshot; ``None`` where the stack could not tell."""
+
     gpu_uuids: tuple[str, ...] = ()
     session: str = ""
     """Identifies the pytest run."""
@@ -55,6 +62,8 @@ class Provenance:
         values = asdict(self)
         values["context"]["gpu_uuids"] = list(self.context.gpu_uuids)
         values["context"]["packages"] = dict(self.context.packages)
+        if not self.identity.inputs_sha256:  # few points show files
+            del values["identity"]["inputs_sha256"]
         return values
 
     @classmethod
@@ -63,6 +72,16 @@ class Provenance:
         context = dict(values["context"])
         context["gpu_uuids"] = tuple(context.get("gpu_uuids", ()))
         return cls(identity=Identity(**values["identity"]), context=Context(**context))
+
+
+_OTHER_HARDWARE = (
+    "Energy is only comparable on equal hardware: give this machine a folder of its own "
+    "(--joules-baselines)"
+)
+_WHY = {
+    "inputs_sha256": "Energy is only comparable with equal inputs: show the files of the "
+    "baseline again (media)"
+}
 
 
 def require_comparable(ours: Identity, theirs: Identity, point_id: str) -> None:
@@ -76,20 +95,17 @@ def require_comparable(ours: Identity, theirs: Identity, point_id: str) -> None:
         if mine != other:
             raise BaselineMismatch(
                 f"{point_id}: the baseline has {item.name}={other!r}, this machine has "
-                f"{mine!r}. Energy is only comparable on equal hardware: give this machine "
-                "a folder of its own (--joules-baselines), or delete the old baseline and "
-                "record a new one (--joules-record)."
+                f"{mine!r}. {_WHY.get(item.name, _OTHER_HARDWARE)}, or delete the old baseline "
+                "and record a new one (--joules-record)."
             )
 
 
 def differences(ours: Context, theirs: Context) -> dict[str, tuple[str, str]]:
     """Return what differs in software, as ``{name: (theirs, ours)}``."""
-    mine = {"driver": ours.driver, "model_revision": ours.model_revision, **ours.packages}
-    other = {
-        "driver": theirs.driver,
-        "model_revision": theirs.model_revision,
-        **theirs.packages,
-    }
+    mine, other = (
+        {"driver": each.driver, "model_revision": each.model_revision or "", **each.packages}
+        for each in (ours, theirs)
+    )
     return {
         name: (other.get(name, ""), mine.get(name, ""))
         for name in sorted({*mine, *other})

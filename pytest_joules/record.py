@@ -6,18 +6,21 @@ result, valid or not, in order), ``baselines.jsonl`` (the stored runs compared w
 """
 
 import json
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from pytest_joules.errors import ConfigurationError, FormatError, JoulesError, is_expected
 from pytest_joules.gate.ruling import Case, rule
 from pytest_joules.point import Point
+from pytest_joules.pruning import prune
 from pytest_joules.result import Result
 from pytest_joules.session import Judgement, Listener
-from pytest_joules.storage import read, write_atomically
+from pytest_joules.storage import parse, read, write_atomically
 from pytest_joules.verdict import Comparison
 
 __tracebackhide__ = is_expected
@@ -28,6 +31,11 @@ _SETTINGS, _RESULTS = "session.json", "results.jsonl"
 _BASELINES, _VERDICTS = "baselines.jsonl", "verdicts.jsonl"
 
 
+def session_name(begun: datetime) -> str:
+    """Name a session so that names sort as sessions began, also within one second."""
+    return f"{begun:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}"
+
+
 @dataclass(kw_only=True)
 class Recorder(Listener):
     """Writes down what a session finds out, while it runs."""
@@ -35,6 +43,9 @@ class Recorder(Listener):
     folder: Path
     settings: Mapping[str, Any]
     """What decides verdicts besides the data, for people; verdicts carry their own."""
+
+    keep: int = 50
+    """Stored sessions to keep beside and with this one."""
 
     _stored: set[Point] = field(default_factory=set)
     _is_broken: bool = False
@@ -67,6 +78,7 @@ class Recorder(Listener):
             text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
             write_atomically(self.folder / _SETTINGS, text)
             (self.folder.parents[1] / ".gitignore").write_text("*\n", encoding="utf-8")
+            prune(self.folder.parent, newest=self.keep, holding=_SETTINGS)
 
 
 def _verdict(judgement: Judgement) -> dict[str, Any]:
@@ -184,7 +196,7 @@ def results_of(path: Path) -> list[Result]:
     """
     if path.is_dir():
         return _results(path / _RESULTS)
-    return [_result(values, str(path)) for values in read(path)]
+    return [result_of(values, str(path)) for values in read(path)]
 
 
 def _by_point(results: Sequence[Result]) -> dict[Point, tuple[Result, ...]]:
@@ -193,10 +205,15 @@ def _by_point(results: Sequence[Result]) -> dict[Point, tuple[Result, ...]]:
 
 
 def _results(path: Path) -> list[Result]:
-    return [_result(values, str(path)) for values in _lines(path)]
+    return [result_of(values, str(path)) for values in _lines(path)]
 
 
-def _result(values: Mapping[str, Any], name: str) -> Result:
+def result_of(values: Mapping[str, Any], name: str) -> Result:
+    """Build one result from its JSON.
+
+    Raises:
+        FormatError: It cannot be read.
+    """
     try:
         return Result.from_json(values)
     except (JoulesError, TypeError, ValueError, KeyError, AttributeError) as error:
@@ -211,7 +228,5 @@ def _lines(path: Path) -> Iterator[Any]:
     for number, line in enumerate(lines, start=1):
         if not line.endswith("\n"):
             return
-        try:
-            yield json.loads(line)  # invalid results may hold NaN, which strict JSON has not
-        except ValueError as error:
-            raise FormatError(f"{path}, line {number}: {error}.") from None
+        # Invalid results may hold NaN, which strict JSON has not.
+        yield parse(line, name=f"{path}, line {number}", is_strict=False)

@@ -1,10 +1,9 @@
 """What one pytest run does with energy tests: rehearse, reorder, bench, tell, exit code.
 
-With ``plugin`` and ``options`` this is all that knows pytest.
+With ``plugin``, ``collection`` and ``options`` this is all that knows pytest.
 """
 
 import itertools
-import uuid
 from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from pytest_joules.bench import EnergyBench, RehearsalBench, RehearsalEnds
+from pytest_joules.collection import grouped, report_collection_error
 from pytest_joules.errors import (
     ConfigurationError,
     Inconclusive,
@@ -22,16 +22,14 @@ from pytest_joules.errors import (
     is_expected,
 )
 from pytest_joules.gate.calibration import FEWEST
-from pytest_joules.measure import Rig
 from pytest_joules.options import MarkerOptions, Options, is_asked
-from pytest_joules.plan import server_key
 from pytest_joules.point import Point
-from pytest_joules.procedure import Procedure
-from pytest_joules.record import FOLDER, Recorder
+from pytest_joules.record import FOLDER, Recorder, session_name
 from pytest_joules.report import export, terminal, text
 from pytest_joules.screen import Screen
 from pytest_joules.session import JoulesSession
 from pytest_joules.sources import Source
+from pytest_joules.sources.choice import chosen_source
 from pytest_joules.sources.live import LiveSource
 from pytest_joules.units import percent
 from pytest_joules.verdict import EXIT_UNDECIDED
@@ -42,7 +40,8 @@ __tracebackhide__ = is_expected
 if TYPE_CHECKING:  # reads published data; most runs have none
     from pytest_joules.sources.recorded import RecordedSource
 
-_tolerance_key = pytest.StashKey[float | None]()
+_marker_key = pytest.StashKey[MarkerOptions]()
+_bench_key = pytest.StashKey[EnergyBench]()
 
 
 class Run:
@@ -80,7 +79,7 @@ class Run:
             if chosen.export:
                 export.require_suffix(chosen.export)
             source: Source | None = config.hook.pytest_joules_source(options=chosen)
-            run = cls(config, chosen, source or _source(chosen))
+            run = cls(config, chosen, source or chosen_source(chosen))
         except JoulesError as error:
             raise pytest.UsageError(f"pytest-joules: {error}") from None
         run.require_possible()
@@ -99,6 +98,7 @@ class Run:
                 "pytest-joules: --joules-record measures a baseline, but the source is "
                 f"{self.session.source.name}, which launches nothing. Leave one of them out."
             )
+        self._require_plantable()
         if self.options.calibrate and self.options.num_launches < FEWEST:
             raise pytest.UsageError(
                 f"pytest-joules: {self.options.num_launches} launches are too few to calibrate "
@@ -108,6 +108,19 @@ class Run:
             raise pytest.UsageError(
                 "pytest-joules: under pytest-xdist parallel tests would share the GPU, so "
                 "every energy would include a neighbour's. Run with -n0 and without --tx."
+            )
+
+    def _require_plantable(self) -> None:
+        chosen = self.options
+        if chosen.plant and chosen.source != "simulated":
+            raise pytest.UsageError(
+                f"pytest-joules: --joules-plant changes a simulated stack, but the source is "
+                f"{chosen.source}. Add --joules-source=simulated."
+            )
+        if chosen.plant and chosen.records:
+            raise pytest.UsageError(
+                "pytest-joules: with --joules-plant nothing is recorded: a baseline of a stack "
+                "with a planted cause would hide it. Leave one of them out."
             )
 
     def prepare(
@@ -173,10 +186,16 @@ class Run:
             item._report_sections.clear()  # noqa: SLF001  or its output would be shown twice
         return self._stopped_by
 
-    def call(self) -> Generator[None, object, object]:
-        """Let a test's body run; in the rehearsal nothing that it raises gets out."""
+    def call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Let a test's body run; in the rehearsal nothing that it raises gets out.
+
+        Raises:
+            pytest.fail.Exception: The test passed with ``energy_bench``, but without a value.
+        """
         if not self._rehearsing:
-            return (yield)
+            done = yield
+            _require_measured(item)
+            return done
         try:
             return (yield)
         except _REHEARSAL_STOPS as error:  # its real run will raise it
@@ -204,16 +223,17 @@ class Run:
         """
         if not self.options.gpu:
             raise ConfigurationError(_NO_GPU)
-        if _tolerance_key not in item.stash:  # not seen at collection: ``getfixturevalue``
-            item.stash[_tolerance_key] = MarkerOptions.from_item(item).tolerance
-        tolerance = item.stash[_tolerance_key]
+        if _marker_key not in item.stash:  # not seen at collection: ``getfixturevalue``
+            item.stash[_marker_key] = MarkerOptions.from_item(item)
+        tolerance = item.stash[_marker_key].tolerance
         if self._rehearsing:
             return RehearsalBench(self.session, tolerance=tolerance, asked=self._asked)
-        return EnergyBench(
+        item.stash[_bench_key] = EnergyBench(
             self.session,
             tolerance=tolerance,
             tell=lambda name, value: item.user_properties.append((name, value)),
         )
+        return item.stash[_bench_key]
 
     def header(self) -> list[str]:
         """Return the lines under pytest's own header; nothing the second time."""
@@ -306,20 +326,6 @@ _UNREAL = {
 }
 
 
-def grouped(
-    items: Sequence[pytest.Item], points: Mapping[pytest.Item, Point]
-) -> list[pytest.Item]:
-    """Bring tests of one server together, at the place of the first of them."""
-    mates: dict[Point, list[pytest.Item]] = {}
-    for item in items:
-        if item in points:
-            mates.setdefault(server_key(points[item]), []).append(item)
-    ordered: list[pytest.Item] = []
-    for item in items:
-        ordered += mates.pop(server_key(points[item]), []) if item in points else [item]
-    return ordered
-
-
 def _is_parallel(config: pytest.Config) -> bool:
     # A worker's own options say that it is alone; an empty --tx is none.
     return hasattr(config, "workerinput") or bool(
@@ -327,25 +333,24 @@ def _is_parallel(config: pytest.Config) -> bool:
     )
 
 
+def _require_measured(item: pytest.Item) -> None:
+    bench = item.stash.get(_bench_key, None)
+    if bench is None or bench.has_measured or item.stash[_marker_key].may_measure_nothing:
+        return
+    pytest.fail(
+        "this test used energy_bench but measured nothing, so its pass would mean nothing. "
+        "Measure a point in it, skip it where there is none to measure, or mark it "
+        "@pytest.mark.joules(may_measure_nothing=True).",
+        pytrace=False,
+    )
+
+
 def _marker_error(item: pytest.Item) -> JoulesError | None:
     try:
-        item.stash[_tolerance_key] = MarkerOptions.from_item(item).tolerance
+        item.stash[_marker_key] = MarkerOptions.from_item(item)
     except ConfigurationError as error:
         return error
     return None
-
-
-def report_collection_error(
-    session: pytest.Session, item: pytest.Item, error: BaseException
-) -> None:
-    """Let pytest count and show an error as one of collection."""
-    report = pytest.CollectReport(
-        nodeid=item.nodeid,
-        outcome="failed",
-        longrepr=f"{type(error).__name__}: {error}",
-        result=[],
-    )
-    session.config.hook.pytest_collectreport(report=report)
 
 
 def _published(chosen: Options) -> "RecordedSource | None":
@@ -370,22 +375,5 @@ def _recorder(config: pytest.Config, chosen: Options, source: Source) -> Recorde
         "tolerance": chosen.tolerance,
         "window_s": chosen.window,
     }
-    name = f"{begun:%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
-    return Recorder(folder=config.rootpath / FOLDER / name, settings=settings)
-
-
-def _source(chosen: Options) -> Source:
-    if chosen.source == "recorded":
-        from pytest_joules.sources.recorded import RecordedSource  # noqa: PLC0415  only here
-
-        return RecordedSource.from_options(chosen.data)
-    from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415  only a live run needs
-    from pytest_joules.meter import ZeusMeter  # noqa: PLC0415  an engine and a meter
-
-    rig = Rig(
-        engine=VllmEngine(),
-        meter=ZeusMeter(),
-        procedure=Procedure(min_window_s=chosen.window),
-        session=uuid.uuid4().hex[:12],
-    )
-    return LiveSource(rigs={"vllm": rig})
+    folder = config.rootpath / FOLDER / session_name(begun)
+    return Recorder(folder=folder, settings=settings, keep=chosen.keep)

@@ -5,6 +5,12 @@ processes of one machine share, so traces of different processes can be laid sid
 """
 
 from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+from pytest_joules.errors import LoadError, MeterError, is_expected
+
+__tracebackhide__ = is_expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +64,14 @@ class ServerSample:
     """Share of the KV cache in use, 0 to 1."""
 
     preemptions: float | None = None
+    e2el_s: float | None = None
+    """Summed over finished requests: from the server's taking it to its last token."""
+
+    queue_s: float | None = None
+    """Likewise: from the engine core's taking it to its first scheduling."""
+
+    inference_s: float | None = None
+    """Likewise: from its first scheduling to its last token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,6 +95,10 @@ class LoadTrace:
     client_lag_s: float
     """Longest delay of the load generator's event loop."""
 
+    counted_by: Literal["server", "client", "both", "engine"] = "server"
+    """Who counted: ``both`` means the client the tokens and the server the batch; ``engine``
+    that it feeds itself, so that there is no client and nothing to reconcile."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchTrace:
@@ -88,6 +106,36 @@ class BatchTrace:
 
     started_s: float
     finish_s: float
+
+    @property
+    def latency_s(self) -> float:
+        return self.finish_s - self.started_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchLoad:
+    """One pipeline called again and again with the same shape: all that was recorded."""
+
+    batch_size: int
+    """Images or videos that each call makes."""
+
+    least_batches: int
+    """Batches that the window must hold."""
+
+    batches: tuple[BatchTrace, ...]
+    """In order of time, those that warmed up included."""
+
+    @property
+    def started_s(self) -> float:
+        return self.batches[0].started_s
+
+    @property
+    def num_made(self) -> int:
+        """Images or videos of all batches."""
+        return self.batch_size * len(self.batches)
+
+
+Load = LoadTrace | BatchLoad
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +152,12 @@ class GpuIdentity:
 
     mig: bool
     driver: str
+    tells_power: bool = True
+    """``False`` where NVML says that this GPU does not support telling its power."""
+
+    links: tuple[tuple[str, str], ...] = ()
+    """How it reaches each other GPU of the machine, by that one's UUID: ``nvlink-18`` (active
+    links), or the nearest common ancestor on PCIe, such as ``host-bridge``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +179,9 @@ class Reading:
     memory_clock_hz: float | None = None
     clock_event_reasons: int | None = None
     """NVML's bit mask of why clocks are not at their highest."""
+
+    busy_share: float | None = None
+    """Share of the last sample period in which any kernel ran, 0 to 1."""
 
     memory_used_bytes: int | None = None
     process_ids: tuple[int, ...] | None = None
@@ -154,3 +211,95 @@ class MeterTrace:
     """RAPL package energy between first and last reading; ``None`` where unreadable."""
 
     dram_energy_j: float | None = None
+
+
+LARGEST_ENERGY_MJ = 2**64 - 1
+"""NVML's counter is an unsigned 64-bit integer."""
+
+
+def require_load(load: Load) -> None:
+    """Refuse a load that nothing can be computed of.
+
+    Raises:
+        LoadError: It is empty, or holds what is not a number or not in order; names it.
+    """
+    if isinstance(load, BatchLoad):
+        _require_batches(load)
+    else:
+        _require_requests(load)
+
+
+def _require_batches(load: BatchLoad) -> None:
+    if not load.batches or load.batch_size < 1:
+        raise LoadError(f"{len(load.batches)} batches of {load.batch_size}: nothing was made.")
+    latest_s = -inf
+    for number, batch in enumerate(load.batches):
+        for name, value in _numbers(batch).items():
+            if not _is_measurable(value):
+                raise LoadError(f"{name} of batch {number} is {value}, which nobody measured.")
+        if not latest_s <= batch.started_s < batch.finish_s:
+            raise LoadError(
+                f"batch {number} ran from {batch.started_s} s to {batch.finish_s} s, after one "
+                f"that ended at {latest_s} s; the monotonic clock only rises."
+            )
+        latest_s = batch.finish_s
+
+
+def _require_requests(load: LoadTrace) -> None:
+    if load.max_concurrency < 1:
+        raise LoadError(
+            f"max_concurrency is {load.max_concurrency}: no request can be in flight."
+        )
+    if not load.requests or not load.server:
+        raise LoadError(
+            f"{len(load.requests)} requests ended and the server's counters were read "
+            f"{len(load.server)} times; without them there is nothing to measure. See its log."
+        )
+    times = {"started_s": load.started_s, "ended_s": load.ended_s}
+    client = {"client_cpu_s": load.client_cpu_s, "client_lag_s": load.client_lag_s}
+    for place, values in (
+        ("the load", {**times, **client}),
+        *((f"request {request.index}", _numbers(request)) for request in load.requests),
+        *((f"sample {i}", _numbers(sample)) for i, sample in enumerate(load.server)),
+    ):
+        for name, value in values.items():
+            if not _is_measurable(value):
+                raise LoadError(f"{name} of {place} is {value}, which nobody measured.")
+
+
+def require_meter(meter: MeterTrace) -> None:
+    """Refuse readings that nothing can be computed of.
+
+    Raises:
+        MeterError: One is no number, beyond the counter's range, or not in order of time.
+    """
+    for gpu in meter.gpus:
+        latest_s = -inf
+        for reading in gpu.readings:
+            for name, value in _numbers(reading).items():
+                if not _is_measurable(value):
+                    raise MeterError(f"{gpu.gpu.uuid}: {name}={value} was never measured.")
+            if not 0 <= reading.energy_mj <= LARGEST_ENERGY_MJ:
+                raise MeterError(
+                    f"{gpu.gpu.uuid}: the energy counter shows {reading.energy_mj} mJ, but it "
+                    f"counts from 0 to {LARGEST_ENERGY_MJ}. Run `joules doctor`."
+                )
+            if reading.time_s < latest_s:
+                raise MeterError(
+                    f"{gpu.gpu.uuid}: a reading of {reading.time_s} s follows one of "
+                    f"{latest_s} s, but the monotonic clock only rises."
+                )
+            latest_s = reading.time_s
+
+
+def _is_measurable(value: float) -> bool:
+    return -1e30 < value < 1e30  # noqa: PLR2004  neither NaN, nor infinite, nor a huge int
+
+
+def _numbers(record: object) -> dict[str, float]:
+    """Return every number of a record by the name of its field; energy is judged apart."""
+    return {
+        name: value
+        for name, value in vars(record).items()
+        if isinstance(value, int | float) and name != "energy_mj"
+    }

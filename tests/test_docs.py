@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pytest_joules import validity
+from pytest_joules import contract
 from tests.fakes.pages import Block, blocks, shows
 
 ROOT = Path(__file__).parents[1]
@@ -19,14 +19,16 @@ LANGUAGES = {"python", "sh", "text", "toml", "yaml", "", "{toctree}", "{eval-rst
 
 
 def rows(table):
-    return [f"| `{code}` | {text} |" for code, text in sorted(table.items())]
+    return [
+        f"| `{code}` | {rule.when} | {rule.remedy} |" for code, rule in sorted(table.items())
+    ]
 
 
 def test_every_validity_rule_and_note_is_documented_as_it_is():
     lines = (DOCS / "validity.md").read_text().splitlines()
     listed = [line for line in lines if line.startswith("| `")]
 
-    assert listed == rows(validity.RULES) + rows(validity.NOTES)
+    assert listed == rows(contract.RULES) + rows(contract.NOTES)
 
 
 def name_of(page: Path) -> str:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import pytest_joules
 
@@ -44,6 +45,12 @@ def test_exceptions_are_named(path):
             assert names not in ("everything", "Exception"), f"line {node.lineno}"
 
 
+def test_no_property_is_judged_by_the_time_it_takes():
+    """A starved machine drew examples for more than a second, and a test failed once."""
+    assert settings.default.deadline is None
+    assert HealthCheck.too_slow in settings.default.suppress_health_check
+
+
 def test_the_plugin_imports_nothing_heavy():
     code = (
         "import sys, pytest_joules.plugin\n"
@@ -58,6 +65,7 @@ def test_the_plugin_imports_nothing_heavy():
     assert set(ast.literal_eval(ours)) == {
         "pytest_joules",
         "pytest_joules.plugin",
+        "pytest_joules.option_values",
         "pytest_joules.options",
         "pytest_joules.errors",
         "pytest_joules.version",

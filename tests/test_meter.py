@@ -16,7 +16,7 @@ from pytest_joules.errors import FormatError, MeterError
 from pytest_joules.meter import PERIOD_S, ZeusMeter, read_trace
 from pytest_joules.meter.rapl import Total, domains
 from pytest_joules.meter.visible import visible_indices
-from tests.fakes.mock_nvml import NOT_SUPPORTED, MockNvml
+from tests.fakes.mock_nvml import NO_PERMISSION, NOT_SUPPORTED, MockNvml
 from tests.fakes.waiting import wait_until
 
 FIRST, SECOND = (f"GPU-{i:08d}-0000-4000-8000-{i:012d}" for i in range(2))
@@ -26,6 +26,7 @@ SLOWER = (
     "sm_clock_hz",
     "memory_clock_hz",
     "clock_event_reasons",
+    "busy_share",
     "memory_used_bytes",
     "process_ids",
 )
@@ -153,6 +154,43 @@ def test_what_nvml_does_not_offer_is_none(mock_nvml):
     assert (trace.gpus[0].gpu.power_limit_w, trace.gpus[0].gpu.mig) == (None, False)
     assert reading.temperature_c is reading.clock_event_reasons is reading.process_ids is None
     assert reading.power_w == 80.0
+
+
+def test_links_between_gpus(mock_nvml):
+    def links():
+        return [gpu.links for gpu in ZeusMeter().identify()]
+
+    assert links() == [((SECOND, "host-bridge"),), ((FIRST, "host-bridge"),)]
+    mock_nvml.set(1, socket=1)
+    assert links() == [((SECOND, "system"),), ((FIRST, "system"),)]
+    mock_nvml.set(0, nvlinks=18)
+    assert links() == [((SECOND, "system"),), ((FIRST, "system"),)]
+    mock_nvml.set(1, nvlinks=17)  # one is down
+    assert links() == [((SECOND, "nvlink-18"),), ((FIRST, "nvlink-17"),)]
+    mock_nvml.set(0, topology_error=NOT_SUPPORTED)
+    assert links() == [(), ((FIRST, "nvlink-17"),)]
+
+
+def test_links_reach_the_trace_and_a_neighbour_s_fault_is_no_change(mock_nvml):
+    mock_nvml.set(0, nvlinks=18)
+    mock_nvml.set(1, nvlinks=18)
+    with ZeusMeter().recording([FIRST]) as recording:
+        wait_until(lambda: has_readings(2)(recording.trace()))
+        mock_nvml.lose(1)
+
+    (gpu,) = recording.trace().gpus
+    assert gpu.gpu.links == ((SECOND, "nvlink-18"),)
+    assert gpu.error is None
+
+
+@pytest.mark.parametrize(("code", "tells"), [(NOT_SUPPORTED, False), (NO_PERMISSION, True)])
+def test_only_nvml_itself_says_that_a_gpu_cannot_tell_its_power(code, tells, mock_nvml):
+    mock_nvml.set(0, power_error=code)
+
+    trace = record_until(ZeusMeter(), [FIRST], has_readings(1))
+
+    assert trace.gpus[0].gpu.tells_power is tells
+    assert trace.gpus[0].readings[0].power_w is None
 
 
 @pytest.mark.parametrize(

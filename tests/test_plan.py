@@ -77,12 +77,12 @@ def test_points_that_want_their_own_server_get_one_for_each_batch() -> None:
     ]
 
 
-def test_diffusion_points_of_one_resolution_share_a_worker() -> None:
+def test_diffusion_points_of_one_model_share_a_worker() -> None:
     image = Point(model="black-forest-labs/FLUX.1-dev", task="text-to-image", height=512)
 
     launches = made(*image.sweep(batch_size=[1, 4]), image.but(height=1024)).launches
 
-    assert [len(launch.points) for launch in launches] == [2, 1]
+    assert [len(launch.points) for launch in launches] == [3]
 
 
 def test_equal_points_are_measured_once_and_launches_keep_their_order() -> None:
@@ -118,3 +118,15 @@ def test_fp8_is_refused_where_the_gpu_has_none() -> None:
     require_runs_on(fp8, "h200")
     require_runs_on(fp8, "a-gpu-that-nobody-knows")
     require_runs_on(QWEN, "a100")
+
+
+IMAGES = Point(model="Qwen/Qwen3-VL-8B-Instruct", task="image-chat")
+
+
+def test_images_of_any_size_share_a_server_and_any_number_does_not() -> None:
+    sizes = IMAGES.sweep(width=[512, 1024], seed=[0, 1])
+    videos = IMAGES.but(task="video-chat").sweep(num_frames=[8, 16], height=[180, 360])
+
+    assert len(made(*sizes, IMAGES.but(media="photos")).launches) == 1
+    assert len(made(*IMAGES.sweep(num_images=[1, 2])).launches) == 2
+    assert len(made(*videos).launches) == 2

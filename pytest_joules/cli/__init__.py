@@ -13,6 +13,8 @@ from rich.table import Table
 from pytest_joules.cli import baselines, pytest_runs, results
 from pytest_joules.cli.telling import PASSED_ON, AsJson, strict_json, tell, told
 from pytest_joules.commands.answer import Answer
+from pytest_joules.predict_command import predict_command
+from pytest_joules.version import __version__
 
 app = typer.Typer(
     help="Energy per token, image and video of generative-AI inference.",
@@ -26,13 +28,30 @@ app.command(context_settings=PASSED_ON)(pytest_runs.plan)
 app.command(context_settings=PASSED_ON)(pytest_runs.calibrate)
 app.command()(results.show)
 app.command()(results.compare)
+app.command()(results.explain)
 app.command()(results.export)
+app.command("predict")(predict_command)
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
+def _show_version(wanted: bool) -> None:  # noqa: FBT001  typer's callback
+    if wanted:
+        typer.echo(f"joules {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print it and exit."
+        ),
+    ] = False,
+) -> None:
     """Measure in tests (see `pytest --help`, group joules); look around with this command."""
+    del version
 
 
 @app.command()

@@ -78,6 +78,31 @@ def compare(  # noqa: PLR0913  options
     )
 
 
+def explain(
+    then: Annotated[
+        str,
+        typer.Argument(help="Baseline file, export or session: PATH[#POINT_ID][@STACK]."),
+    ],
+    now: Annotated[str, typer.Argument(help="What it is compared with, likewise.")],
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Say why energy per work unit differs: ranked causes, their evidence and what to do.
+
+    Example: joules explain baselines/h200/vllm/text-conversation/qwen-qwen3-8b.json latest
+    """
+    from pytest_joules import explaining  # noqa: PLC0415  loads the diagnosis
+    from pytest_joules.commands.answer import Answer  # noqa: PLC0415  as everywhere: on use
+
+    def job() -> Answer:
+        sides = explaining.read_side(then), explaining.read_side(now)
+        return Answer(
+            lines=explaining.explained(*sides), values=explaining.explained_json(*sides)
+        )
+
+    tell(job, as_json=as_json)
+
+
 def export(
     results: Stored,
     target: Annotated[Path, typer.Argument(help="File to write; its suffix is the format.")],

@@ -6,6 +6,7 @@ from pathlib import Path
 from pytest_joules import record
 from pytest_joules.commands.answer import EXIT_RED, Answer, comparison_values, exit_code
 from pytest_joules.errors import is_expected
+from pytest_joules.report.expected import beside
 from pytest_joules.report.terminal import summary
 from pytest_joules.report.text import table
 from pytest_joules.result import Result
@@ -18,12 +19,12 @@ __tracebackhide__ = is_expected
 
 
 def measured(results: Sequence[Result], data: Path | None) -> Answer:
-    """Show results as the energy section does, and published ones of the same points.
+    """Show results as the energy section does, beside the latent model and published ones.
 
     Raises:
         JoulesError: The published data cannot be read.
     """
-    lines = summary(Ledger(results=list(results)))
+    lines = [*summary(Ledger(results=list(results))), *beside(results)]
     if data is not None:
         lines += reference_lines(results, RecordedSource.from_options(data))
     return Answer(lines=lines, values=[result.as_json() for result in results])

@@ -124,7 +124,61 @@ def identity(handle: Handle) -> GpuIdentity:
         power_limit_w=None if limit_mw is None else limit_mw / 1000,
         mig=mig is not None and mig[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
         driver=_ask("driver", pynvml.nvmlSystemGetDriverVersion),
+        tells_power=_tells_power(handle),
+        links=_links(name, handle),
     )
+
+
+_ANCESTORS = {
+    pynvml.NVML_TOPOLOGY_INTERNAL: "board",
+    pynvml.NVML_TOPOLOGY_SINGLE: "switch",
+    pynvml.NVML_TOPOLOGY_MULTIPLE: "switches",
+    pynvml.NVML_TOPOLOGY_HOSTBRIDGE: "host-bridge",
+    pynvml.NVML_TOPOLOGY_NODE: "numa-node",
+    pynvml.NVML_TOPOLOGY_SYSTEM: "system",
+}
+"""What two GPUs have in common, from near to far (nvml.h, ``nvmlGpuTopologyLevel_t``)."""
+
+
+def _links(name: str, handle: Handle) -> tuple[tuple[str, str], ...]:
+    try:
+        others = {uuid(other): other for other in handles()}
+        found = {each: _link(handle, others[each]) for each in sorted(others) if each != name}
+    except MeterError:
+        return ()  # another GPU's fault must not keep this one from being read
+    return tuple((each, kind) for each, kind in found.items() if kind)
+
+
+def _link(handle: Handle, other: Handle) -> str:
+    """Say how two GPUs are connected; empty where NVML does not tell."""
+    by_nvlink = _ask_or_none(
+        "links", pynvml.nvmlDeviceGetP2PStatus, handle, other, pynvml.NVML_P2P_CAPS_INDEX_NVLINK
+    )
+    if by_nvlink == pynvml.NVML_P2P_STATUS_OK:
+        return f"nvlink-{_active_nvlinks(handle)}"
+    level = _ask_or_none("topology", pynvml.nvmlDeviceGetTopologyCommonAncestor, handle, other)
+    return _ANCESTORS.get(level, "")
+
+
+def _active_nvlinks(handle: Handle) -> int:
+    """Count the links that are up: a board may have lost some."""
+    count = 0
+    for link in range(pynvml.NVML_NVLINK_MAX_LINKS):
+        try:
+            count += bool(pynvml.nvmlDeviceGetNvLinkState(handle, link))
+        except pynvml.NVMLError as error:
+            if error.value not in (*_NOT_OFFERED, pynvml.NVML_ERROR_INVALID_ARGUMENT):
+                raise fault("links", error) from error
+    return count
+
+
+def _tells_power(handle: Handle) -> bool:
+    # Only where NVML itself says "not supported": a missing permission has a remedy.
+    try:
+        pynvml.nvmlDeviceGetPowerUsage(handle)
+    except pynvml.NVMLError as error:
+        return bool(error.value != pynvml.NVML_ERROR_NOT_SUPPORTED)
+    return True
 
 
 def state(index: int, handle: Handle) -> GpuState:
@@ -174,6 +228,12 @@ def clock_event_reasons(handle: Handle) -> int | None:
         "clocks", pynvml.nvmlDeviceGetCurrentClocksEventReasons, handle
     )
     return reasons
+
+
+def busy_share(handle: Handle) -> float | None:
+    """Return the share of NVML's last sample period in which any kernel ran, 0 to 1."""
+    rates = _ask_or_none("utilization", pynvml.nvmlDeviceGetUtilizationRates, handle)
+    return None if rates is None else rates.gpu / 100
 
 
 def memory_used_bytes(handle: Handle) -> int | None:

@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterable, Sequence
 
+from pytest_joules import pipelines
 from pytest_joules.plan import Launch, Plan
 from pytest_joules.provenance import differences
 from pytest_joules.result import Result
-from pytest_joules.units import counted, percent, si
+from pytest_joules.units import counted, percent, printable, si
 from pytest_joules.verdict import Comparison, Verdict
 
 _HINTS = {
@@ -21,12 +22,20 @@ _HINTS = {
 }
 
 
-def explain(comparison: Comparison, software: Sequence[str] = ()) -> str:
-    """Return the lines that a red test shows: verdict, numbers, software, what to do."""
+def explain(
+    comparison: Comparison, software: Sequence[str] = (), why: Sequence[str] = ()
+) -> str:
+    """Return the lines that a red test shows: verdict, numbers, software, what to do.
+
+    Args:
+        comparison: What was decided.
+        software: Versions that differ.
+        why: Lines of ``report.causes``.
+    """
     lines = [f"{comparison.point.id}: {comparison.verdict}", *_numbers(comparison)]
     changed = f"software: {'; '.join(software)}" if software else ""
     advice = (changed, comparison.explanation, _HINTS[comparison.verdict])
-    lines += [f"  {line}" for line in advice if line]
+    lines += [f"  {line}" for line in (*advice[:2], *why, advice[2]) if line]
     return "\n".join(lines)
 
 
@@ -77,11 +86,25 @@ def describe_plan(made: Plan, *, num_launches: int | None = None) -> list[str]:
 
 def _describe_launch(made: Plan, launch: Launch) -> list[str]:
     first = launch.largest
-    batches = ", ".join(str(point.batch_size) for point in launch.points)
     engine = f"{first.engine} {first.model} {first.precision}"
     where = f"{first.num_gpus} x {launch.gpu}, stack {launch.stack.name}"
     cost = f"about {made.gpu_minutes(launch):.1f} GPU minutes"
-    return [f"{engine} on {where}: {cost}", f"    batch sizes {batches}"]
+    shown = list(dict.fromkeys(str(p.vision) for p in launch.points if p.vision))
+    return [
+        printable(f"{engine} on {where}: {cost}"),
+        *_describe_batches(launch),
+        *(printable(f"    each request shows {each}") for each in shown),
+    ]
+
+
+def _describe_batches(launch: Launch) -> list[str]:
+    """Return the batch sizes of a launch; of diffusion a line for each shape."""
+    shapes: dict[str, list[str]] = {}
+    for point in launch.points:
+        is_diffusion = point.engine in pipelines.ENGINES
+        shape = f" of {pipelines.shape(point)}" if is_diffusion else ""
+        shapes.setdefault(shape, []).append(str(point.batch_size))
+    return [f"    batch sizes {', '.join(sizes)}{shape}" for shape, sizes in shapes.items()]
 
 
 def table(rows: Sequence[Sequence[str]]) -> list[str]:

@@ -28,9 +28,10 @@ typedef struct {
     char name[96], uuid[96];
     double power_limit_w, temperature_c, sm_clock_mhz, memory_clock_mhz;
     double tick_s, frozen_from_s, reset_at_s, offset_at_s, offset_j, lost_from_s;
-    double stall_from_s, stall_until_s, power_gain;
+    double stall_from_s, stall_until_s, power_gain, busy_percent;
     int64_t memory_total, memory_used, clock_event_reasons, mig, persistence, architecture;
-    int64_t energy_error, processes_error, num_processes, pids[MAX_PROCESSES];
+    int64_t energy_error, power_error, processes_error, num_processes, pids[MAX_PROCESSES];
+    int64_t nvlinks, socket, topology_error;
     int64_t num_points;
     point_t points[MAX_POINTS];
 } gpu_t;
@@ -196,6 +197,7 @@ int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *energy
 int nvmlDeviceGetPowerUsage(void *handle, unsigned *milliwatts)
 {
     ENTER(handle);
+    if (gpu.power_error) return (int)gpu.power_error;
     *milliwatts = (unsigned)(1000 * gpu.power_gain * power_w(&gpu, now_s()));
     return OK;
 }
@@ -231,6 +233,14 @@ int nvmlDeviceGetClockInfo(void *handle, int which, unsigned *megahertz)
     *megahertz = (unsigned)clock;
     return OK;
 }
+int nvmlDeviceGetUtilizationRates(void *handle, unsigned *rates)
+{
+    ENTER(handle);
+    UNLESS(!isnan(gpu.busy_percent));
+    rates[0] = (unsigned)gpu.busy_percent;
+    rates[1] = 0;
+    return OK;
+}
 int nvmlDeviceGetCurrentClocksEventReasons(void *handle, unsigned long long *reasons)
 {
     ENTER(handle);
@@ -256,6 +266,33 @@ int nvmlDeviceGetEccMode(void *handle, unsigned *current, unsigned *pending)
 {
     ENTER(handle);
     *current = *pending = 1;
+    return OK;
+}
+int nvmlDeviceGetTopologyCommonAncestor(void *handle, void *other, int *level)
+{
+    ENTER(handle);
+    if (gpu.topology_error) return (int)gpu.topology_error;
+    gpu_t second;
+    int rc = enter(other, &second);
+    if (rc) return rc;
+    *level = gpu.socket == second.socket ? 30 : 50; /* host bridge or system */
+    return OK;
+}
+int nvmlDeviceGetP2PStatus(void *handle, void *other, int index, int *status)
+{
+    ENTER(handle);
+    if (gpu.topology_error) return (int)gpu.topology_error;
+    gpu_t second;
+    int rc = enter(other, &second);
+    if (rc) return rc;
+    *status = index == 2 && gpu.nvlinks && second.nvlinks ? 0 : 5; /* OK or not supported */
+    return OK;
+}
+int nvmlDeviceGetNvLinkState(void *handle, unsigned link, int *state)
+{
+    ENTER(handle);
+    if (link >= 18) return INVALID_ARGUMENT;
+    *state = link < gpu.nvlinks;
     return OK;
 }
 int nvmlDeviceGetC2cModeInfoV(void *handle, void *info)

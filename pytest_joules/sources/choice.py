@@ -1,0 +1,81 @@
+"""Which source a session's results come from, by its options; loads no other."""
+
+import uuid
+import zlib
+from pathlib import Path
+
+from pytest_joules.engines import Engine
+from pytest_joules.measure import Rig
+from pytest_joules.options import Options
+from pytest_joules.procedure import Procedure
+from pytest_joules.sources import Source
+from pytest_joules.sources.live import LiveSource
+
+_VIRTUAL_DEADLINE_S = 1e6
+"""Virtual time costs nothing."""
+
+
+def chosen_source(chosen: Options) -> Source:
+    """Set up the source of ``--joules-source``.
+
+    Raises:
+        JoulesError: It cannot be had with these options.
+    """
+    if chosen.source == "recorded":
+        from pytest_joules.sources.recorded import RecordedSource  # noqa: PLC0415  only here
+
+        return RecordedSource.from_options(chosen.data)
+    if chosen.source == "simulated":
+        return _simulated(chosen)
+    return _live(chosen)
+
+
+def _live(chosen: Options) -> LiveSource:
+    # Only a live run needs engines and a meter.
+    from pytest_joules.engines.diffusers import DiffusersEngine  # noqa: PLC0415
+    from pytest_joules.engines.endpoint import EndpointEngine  # noqa: PLC0415
+    from pytest_joules.engines.transformers import TransformersEngine  # noqa: PLC0415
+    from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415
+    from pytest_joules.engines.xdit import XditEngine  # noqa: PLC0415
+    from pytest_joules.meter import ZeusMeter  # noqa: PLC0415
+
+    engines: tuple[Engine, ...] = (
+        VllmEngine(keep=chosen.keep),
+        EndpointEngine(keep=chosen.keep),
+        TransformersEngine(keep=chosen.keep),
+        DiffusersEngine(keep=chosen.keep),
+        XditEngine(keep=chosen.keep),
+    )
+    meter, session = ZeusMeter(), uuid.uuid4().hex[:12]
+    procedure = Procedure(min_window_s=chosen.window)
+    return LiveSource(
+        rigs={
+            engine.name: Rig(engine=engine, meter=meter, procedure=procedure, session=session)
+            for engine in engines
+        }
+    )
+
+
+def _simulated(chosen: Options) -> Source:
+    from pytest_joules.simulation import Chance  # noqa: PLC0415
+    from pytest_joules.simulation.plant import planted  # noqa: PLC0415  loads the latent model
+    from pytest_joules.sources.simulated import simulated_source  # noqa: PLC0415
+
+    session = uuid.uuid4().hex[:12]
+    return simulated_source(
+        gpu=chosen.gpu,
+        planted=planted(chosen.plant),
+        stack=chosen.stack_named(chosen.stack).name,
+        chance=Chance(seed=_recorded(chosen.baselines) if chosen.records else "judged"),
+        procedure=Procedure(min_window_s=chosen.window, deadline_s=_VIRTUAL_DEADLINE_S),
+        session=session,
+    )
+
+
+def _recorded(root: Path) -> str:
+    """Return a seed that no recording so far has used, the same for the same baselines.
+
+    Judged runs are the same each time; recorded ones must not be copies of each other.
+    """
+    stored = [path.read_bytes() for path in sorted((root / "simulated").rglob("*.json"))]
+    return f"recorded after {zlib.crc32(b''.join(stored)):08x}"
