@@ -210,7 +210,15 @@ LOAD_NOTES: Mapping[str, Rule] = {
 RULES: Mapping[str, Rule] = {**COUNTER_RULES, **LOAD_RULES}
 """Every rule that makes a measurement invalid, by reason code."""
 
-NOTES: Mapping[str, Rule] = {**COUNTER_NOTES, **LOAD_NOTES}
+MODEL_NOTES: Mapping[str, Rule] = {
+    "implausible": Rule(
+        "energy lies outside the band in which the latent model expects 90 of 100 results",
+        "Look for what the note names; the model itself may be wrong (docs/latent.md).",
+    ),
+}
+"""Noted beside the latent model."""
+
+NOTES: Mapping[str, Rule] = {**COUNTER_NOTES, **LOAD_NOTES, **MODEL_NOTES}
 """Everything that is noted though it invalidates nothing, by code."""
 
 _ALL = {**RULES, **NOTES}

@@ -60,36 +60,48 @@ class Described:
         )
 
 
+Model = Annotated[str, typer.Option(help="Hugging Face repository, or any name.")]
+Gpu = Annotated[str, typer.Option(help="GPU by its slug, such as b200.")]
+Task = Annotated[str, typer.Option(help="One of the paper's seven.")]
+BatchSize = Annotated[int, typer.Option(help="Requests in flight.")]
+Precision = Annotated[str, typer.Option(help="Of the weights; the catalog's if not given.")]
+NumGpus = Annotated[int, typer.Option(help="GPUs of one launch.")]
+Answer = Annotated[float | None, typer.Option(help="Mean answer; the task's if not given.")]
+Config = Annotated[Path | None, typer.Option(help="Unknown model: its config.json.")]
+Params = Annotated[float | None, typer.Option(help="Unknown model: billions of parameters.")]
+Active = Annotated[float | None, typer.Option(help="Unknown model: billions a token meets.")]
+Layers = Annotated[int | None, typer.Option(help="Unknown model: layers.")]
+KvHeads = Annotated[int, typer.Option(help="Unknown model: KV heads.")]
+HeadSize = Annotated[int, typer.Option(help="Unknown model: values of a head.")]
+Experts = Annotated[int, typer.Option(help="Unknown model: experts of a layer.")]
+Visited = Annotated[int, typer.Option(help="Unknown model: experts a token visits.")]
+Sweep = Annotated[str, typer.Option(help="Plot over batch-size or num-gpus.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
 def predict_command(  # noqa: PLR0913  each is an option
     *,
-    model: Annotated[str, typer.Option(help="Hugging Face repository, or any name.")],
-    gpu: Annotated[str, typer.Option(help="GPU by its slug, such as b200.")],
-    task: Annotated[str, typer.Option(help="One of the paper's seven.")] = "text-conversation",
-    batch_size: Annotated[int, typer.Option(help="Requests in flight.")] = 1,
-    precision: Annotated[str, typer.Option(help="Of the weights; the catalog's.")] = "",
-    num_gpus: Annotated[int, typer.Option(help="GPUs of one launch.")] = 1,
-    output_tokens: Annotated[
-        float | None, typer.Option(help="Mean answer; the task's.")
-    ] = None,
-    config: Annotated[Path | None, typer.Option(help="Unknown model: config.json.")] = None,
-    parameters: Annotated[
-        float | None, typer.Option(help="Unknown model: billions of parameters.")
-    ] = None,
-    active: Annotated[
-        float | None, typer.Option(help="Unknown model: billions that one token meets.")
-    ] = None,
-    layers: Annotated[int | None, typer.Option(help="Unknown model: layers.")] = None,
-    kv_heads: Annotated[int, typer.Option(help="Unknown model: KV heads.")] = 8,
-    head_size: Annotated[int, typer.Option(help="Unknown model: values of a head.")] = 128,
-    experts: Annotated[int, typer.Option(help="Unknown model: experts of a layer.")] = 0,
-    experts_per_token: Annotated[int, typer.Option(help="Unknown model: visited.")] = 0,
-    sweep: Annotated[str, typer.Option(help="Plot over batch-size or num-gpus.")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    model: Model,
+    gpu: Gpu,
+    task: Task = "text-conversation",
+    batch_size: BatchSize = 1,
+    precision: Precision = "",
+    num_gpus: NumGpus = 1,
+    output_tokens: Answer = None,
+    config: Config = None,
+    parameters: Params = None,
+    active: Active = None,
+    layers: Layers = None,
+    kv_heads: KvHeads = 8,
+    head_size: HeadSize = 128,
+    experts: Experts = 0,
+    experts_per_token: Visited = 0,
+    sweep: Sweep = "",
+    as_json: Json = False,
 ) -> None:
     """Predict energy, power and speed of a point; nothing is launched or measured.
 
     Example: joules predict --model Qwen/Qwen3-32B --gpu b200 --batch-size 128
-    --task problem-solving
     """
     described = Described(
         config=config,
@@ -101,16 +113,29 @@ def predict_command(  # noqa: PLR0913  each is an option
         experts=experts,
         experts_per_token=experts_per_token,
     )
+    asked = {
+        "model": model,
+        "task": task,
+        "batch_size": batch_size,
+        "precision": precision,
+        "num_gpus": num_gpus,
+        "expert_parallel": _has_experts(model, experts) and num_gpus > 1,
+    }
+    _print(asked, described, gpu=gpu, output_tokens=output_tokens, how=(sweep, as_json))
+
+
+def _print(
+    asked: dict[str, Any],
+    described: Described,
+    *,
+    gpu: str,
+    output_tokens: float | None,
+    how: tuple[str, bool],
+) -> None:
+    sweep, as_json = how
     try:
-        point = Point(
-            model=model,
-            task=task,
-            batch_size=batch_size,
-            precision=precision,
-            num_gpus=num_gpus,
-            output_tokens=None if output_tokens is None else Lengths(mean=output_tokens),
-            expert_parallel=_has_experts(model, experts) and num_gpus > 1,
-        )
+        lengths = None if output_tokens is None else Lengths(mean=output_tokens)
+        point = Point(**asked, output_tokens=lengths)
         told = _told(point, gpu, shape=described.architecture(), sweep=sweep, as_json=as_json)
     except JoulesError as error:
         typer.echo(f"joules: {error}", err=True)
@@ -147,7 +172,8 @@ def _swept(
         values = [2**power for power in range(4) if 2**power <= _LARGEST_GPU_COUNT]
     else:
         largest = machine(point, gpu, architecture=shape).max_batch_size()
-        values = [2**power for power in range(13) if 2**power <= max(1, largest)]
+        powers = [2**power for power in range(13) if 2**power < largest]
+        values = [*powers, max(1, min(largest, 2**12))]
     points = [point.but(**{axis: value}) for value in values]
     fitting = [
         each for each in points if machine(each, gpu, architecture=shape).max_batch_size() > 0

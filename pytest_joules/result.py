@@ -102,15 +102,16 @@ class Evidence:
     mean_step_s: float | None = None
     """Duration over engine steps."""
 
-    mean_prompt_tokens: float | None = None
-    """Of an answered request, as the server counts: template, images and frames included."""
-
     preemptions: float | None = None
     mean_in_flight: float | None = None
     """Time-weighted mean of requests that the client waited for."""
 
     mean_waiting: float | None = None
     """Time-weighted mean of requests that the engine had taken and not yet begun."""
+
+    mean_prompt_tokens: float | None = None
+    """Mean prompt tokens of a finished request, as the server counts: a chat's template, images
+    and frames included."""
 
     busy_share: float | None = None
     """Share of the time in which any kernel ran, mean of all GPUs; the rest they waited."""

@@ -127,47 +127,49 @@ def from_numbers(
         layers: Blocks of attention and MLP.
         kv_heads: KV heads of a layer.
         head_size: Values of one head.
-        active_params: Parameters that one token meets; all, where there are no experts.
-        experts: Experts of a layer, and how many of them a token visits.
+        active_params: That one token meets; all, without experts.
+        experts: Of a layer, and how many of them a token visits.
 
     Raises:
         InvalidPoint: The numbers fit no model.
     """
-    number, visited = experts
-    active = active_params or params
-    per_layer = 0.0
-    if number:
-        if not 0 < visited < number or active >= params:
-            raise InvalidPoint(
-                f"experts={number}, experts per token={visited}, {active:g} of {params:g} "
-                "parameters active: no such model; a token visits some of the experts, so "
-                "some parameters are not active."
-            )
-        per_layer = (params - active) / (number - visited) / layers
-    dense = active - visited * per_layer * layers
+    (number, visited), active = experts, active_params or params
+    per_expert = _per_expert(params, active, layers=layers, experts=experts) if number else 0.0
+    dense = active - visited * per_expert * layers
     hidden = _hidden(dense / layers, is_sparse=bool(number))
-    attention = hidden * head_size * 2 * (max(1, hidden // head_size) + kv_heads)
-    embeddings = 2 * _VOCABULARY * hidden
-    rest = dense - embeddings / 2 - layers * attention
-    if rest < 0 and not number:
-        raise InvalidPoint(
-            f"{params:g} parameters in {layers} layers leave nothing for the MLPs; "
-            "check --parameters and --layers."
-        )
+    heads = max(1, hidden // head_size)
+    attention = hidden * head_size * 2 * (heads + kv_heads)
+    size = round(((dense - _VOCABULARY * hidden) / layers - attention) / 3 / hidden)
+    if size < 0 and not number:
+        raise InvalidPoint(f"{params:g} parameters in {layers} layers leave none for MLPs.")
     return LanguageArchitecture(
         source="the numbers given",
         num_layers=layers,
         hidden_size=hidden,
-        num_heads=max(1, hidden // head_size),
+        num_heads=heads,
         num_kv_heads=kv_heads,
         head_size=head_size,
         vocabulary_size=_VOCABULARY,
-        intermediate_size=0 if number else round(rest / layers / 3 / hidden),
+        intermediate_size=0 if number else size,
         num_experts=number,
         experts_per_token=visited,
-        expert_intermediate_size=round(per_layer / 3 / hidden),
-        shared_intermediate_size=round(max(0.0, rest) / layers / 3 / hidden) if number else 0,
+        expert_intermediate_size=round(per_expert / 3 / hidden),
+        shared_intermediate_size=max(0, size) if number else 0,
     )
+
+
+def _per_expert(
+    params: float, active: float, *, layers: int, experts: tuple[int, int]
+) -> float:
+    """Return the parameters of one expert of one layer: what no token meets is unvisited."""
+    number, visited = experts
+    if not 0 < visited < number or active >= params:
+        raise InvalidPoint(
+            f"experts={number}, experts per token={visited}, {active:g} of {params:g} "
+            "parameters active: no such model; a token visits some of the experts, so "
+            "some parameters are not active."
+        )
+    return (params - active) / (number - visited) / layers
 
 
 def _hidden(params_per_layer: float, *, is_sparse: bool) -> int:

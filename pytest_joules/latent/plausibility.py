@@ -6,9 +6,9 @@ It never decides anything: the model is wrong by tens of percent on what it has 
 from pytest_joules.errors import InvalidPoint
 from pytest_joules.latent.fitted import known_error
 from pytest_joules.latent.prediction import Prediction, predict
-from pytest_joules.result import Reason, Result
+from pytest_joules.result import Result
 
-CODE = "implausible"
+IMPLAUSIBLE = "implausible"
 _STARVED = 0.9
 _NEAR = 0.15
 
@@ -19,17 +19,17 @@ def beside_model(result: Result) -> str:
     return _text(result, expected) if expected else ""
 
 
-def note_on(result: Result) -> Reason | None:
-    """Return a note where a result lies outside the model's 90 % band, else ``None``."""
+def far_from_model(result: Result) -> str:
+    """Say it of a result outside the model's 90 % band; empty inside, or without one."""
     expected = _expected(result)
     error = known_error(result.gpu, result.point.task)
     if expected is None or error is None:
-        return None
+        return ""
     ratio = result.energy_per_work_unit_j / expected.energy_per_work_unit_j
     if error.low <= ratio <= error.high:
-        return None
+        return ""
     band = f"90 of 100 such results lie between {error.low:.2f}x and {error.high:.2f}x"
-    return Reason(code=CODE, text=f"{_text(result, expected)}; {band}.")
+    return f"{_text(result, expected)}; {band}."
 
 
 def _expected(result: Result) -> Prediction | None:

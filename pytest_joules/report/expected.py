@@ -5,7 +5,9 @@ from dataclasses import asdict
 from typing import Any
 
 from pytest_joules.latent import Prediction, fitted_gpus
+from pytest_joules.latent.plausibility import IMPLAUSIBLE, beside_model
 from pytest_joules.report.text import table
+from pytest_joules.result import Result
 from pytest_joules.units import si
 
 _SMALLEST_SHARE = 0.005
@@ -96,3 +98,14 @@ def as_json(expected: Prediction) -> dict[str, Any]:
         "terms_j": dict(expected.terms_j),
         "known_energy_error": asdict(error) if error else None,
     }
+
+
+def beside(results: Sequence[Result]) -> list[str]:
+    """Say of each point measured here how it compares with the latent model."""
+    last = {each.point: each for each in results if each.source == "live" and each.is_valid}
+    told = []
+    for point, result in last.items():
+        is_noted = any(note.code == IMPLAUSIBLE for note in result.notes)
+        text = "" if is_noted else beside_model(result)
+        told += [f"model: {point.id}: {text}"] if text else []
+    return told

@@ -41,7 +41,12 @@ def summary(ledger: Ledger) -> list[str]:
         for comparison in [_comparison(ledger.comparisons, point, stack)]
     ]
     notes = [f"note: {point.id}: {text}" for (point, _), text in _notes(ledger).items()]
-    told = [*notes, *_moved(ledger), *calibrations(ledger.calibrations), *_alarms(ledger)]
+    told = [
+        *notes,
+        *_moved(ledger),
+        *calibrations(ledger.calibrations),
+        *_alarms(ledger),
+    ]
     return [*table([_HEAD, *rows]), *told, *_cost(ledger)]
 
 

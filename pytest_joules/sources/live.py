@@ -3,9 +3,10 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from pytest_joules.contract import reason
 from pytest_joules.errors import ConfigurationError, is_expected
 from pytest_joules.gpu_choice import choose_gpus, require_gpu
-from pytest_joules.latent.plausibility import note_on
+from pytest_joules.latent.plausibility import IMPLAUSIBLE, far_from_model
 from pytest_joules.measure import FrozenWork, Outcome, Rig, identity_of, measure
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
@@ -52,5 +53,7 @@ def _beside_model(outcome: Outcome) -> Outcome:
     """Note on a result that it lies far from what the latent model expects."""
     if not isinstance(outcome, Result):
         return outcome
-    note = note_on(outcome)
-    return outcome.but(notes=(*outcome.notes, note)) if note else outcome
+    seen = far_from_model(outcome)
+    if not seen:
+        return outcome
+    return outcome.but(notes=(*outcome.notes, reason(IMPLAUSIBLE, seen)))

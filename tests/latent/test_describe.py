@@ -97,5 +97,5 @@ def test_a_few_numbers_come_near_the_known_shape(model_id, numbers):
 def test_numbers_that_fit_no_model_are_said():
     with pytest.raises(InvalidPoint, match="no such model"):
         from_numbers(params=1e9, layers=10, experts=(4, 8), active_params=5e8)
-    with pytest.raises(InvalidPoint, match="nothing for the MLPs"):
+    with pytest.raises(InvalidPoint, match="leave none for MLPs"):
         from_numbers(params=1e8, layers=1000)

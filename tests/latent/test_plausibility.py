@@ -3,10 +3,14 @@
 import pytest
 
 from pytest_joules import Point
+from pytest_joules.commands import measured as measured_lines
+from pytest_joules.contract import reason
 from pytest_joules.latent import known_error, predict
-from pytest_joules.latent.plausibility import beside_model, note_on
+from pytest_joules.latent.plausibility import IMPLAUSIBLE, beside_model, far_from_model
+from pytest_joules.plan import Launch, Stack
 from pytest_joules.provenance import Context, Identity, Provenance
 from pytest_joules.result import Result
+from pytest_joules.sources import live
 
 POINT = Point(model="Qwen/Qwen3-32B", batch_size=64)
 EXPECTED = predict(POINT, "h100")
@@ -49,14 +53,36 @@ def test_nothing_is_suggested_near_the_model():
 def test_a_note_begins_where_the_band_ends(side):
     bound = getattr(known_error("h100", "text-conversation"), side)
     inside, outside = (0.99, 1.01) if side == "high" else (1.01, 0.99)
-    assert note_on(measured(energy=bound * inside)) is None
-    note = note_on(measured(energy=bound * outside))
-    assert note.code == "implausible"
-    assert "90 of 100 such results" in note.text
+    assert far_from_model(measured(energy=bound * inside)) == ""
+    assert "90 of 100 such results" in far_from_model(measured(energy=bound * outside))
 
 
 def test_nothing_is_said_where_nothing_is_known():
     unknown = measured(energy=9.0, point=POINT.but(model="no/such"))
     assert beside_model(unknown) == ""
-    assert note_on(unknown) is None
-    assert note_on(measured(energy=9.0, gpu="h200")) is None
+    assert far_from_model(unknown) == ""
+    assert far_from_model(measured(energy=9.0, gpu="h200")) == ""
+
+
+def test_joules_show_tells_it_of_live_results_alone():
+    near, far = measured(energy=1.0), measured(energy=100.0)
+    far = far.but(notes=(reason(IMPLAUSIBLE, far_from_model(far)),))
+    assert measured_lines([near], None)[-1] == (
+        f"model: {POINT.id}: energy per token is 1.00x the latent model's"
+    )
+    told = "\n".join(measured_lines([far], None))
+    assert "model: " not in told
+    assert f"note: {POINT.id}: energy per token is 100.00x" in told
+    recorded = measured_lines([near.but(source="recorded")], None)
+    assert not any(line.startswith("model: ") for line in recorded)
+
+
+def test_a_live_result_far_from_the_model_is_noted_and_stays_valid(monkeypatch):
+    far = measured(energy=100.0)
+    monkeypatch.setattr(live, "measure", lambda *_: iter([far, measured(energy=1.0)]))
+    rigs = {"vllm": None}
+    launch = Launch(points=(POINT,), stack=Stack(), gpu="h100")
+    noted, plain = live.LiveSource(rigs=rigs).outcomes(launch, {})
+    assert [note.code for note in noted.notes] == ["implausible"]
+    assert noted.is_valid
+    assert plain.notes == ()

@@ -57,24 +57,26 @@ def told(name, errors):
     print(f"  {name:20s} median {median:5.1f} %   90th percentile {p90:6.1f} %")
 
 
+def compare(title, rows, latent_errors):
+    print(f"{title}, {len(rows)} rows, one model left out at a time: energy")
+    features = np.array([columns(result) for result in rows.results])
+    logs = np.log(rows.energy_j)
+    for name, rival in RIVALS.items():
+        found = cross_val_predict(
+            rival, features, logs, groups=rows.model, cv=LeaveOneGroupOut()
+        )
+        told(name, np.abs(np.exp(found - logs) - 1))
+    told("latent model", latent_errors)
+
+
 def main():
     board = read_leaderboard(Path(os.environ["JOULES_MLENERGY_DATA"]))
     language, diffusion = served(board.results), rendered(board.results)
     text = ~np.isin(language.task, CHATS)
-    for title, rows in (
-        ("text tasks", language.where(text)),
-        ("all language tasks", language),
-        ("diffusion", diffusion),
-    ):
-        print(f"{title}, {len(rows)} rows, one model left out at a time: energy")
-        features = np.array([columns(result) for result in rows.results])
-        logs = np.log(rows.energy_j)
-        for name, rival in RIVALS.items():
-            found = cross_val_predict(
-                rival, features, logs, groups=rows.model, cv=LeaveOneGroupOut()
-            )
-            told(name, np.abs(np.exp(found - logs) - 1))
-        told("latent model", held_out(rows, rows.model).error("energy"))
+    errors = held_out(language, language.model).error("energy")
+    compare("text tasks", language.where(text), errors[text])
+    compare("all language tasks", language, errors)
+    compare("diffusion", diffusion, held_out(diffusion, diffusion.model).error("energy"))
 
 
 if __name__ == "__main__":
