@@ -21,6 +21,7 @@ from pytest_joules.steady_state import (
     steady_work,
     work_window,
 )
+from pytest_joules.timeline import timeline
 from pytest_joules.trace import GpuTrace, LoadTrace, MeterTrace, RequestTrace, ServerSample
 from pytest_joules.validity import load_notes, load_reasons, mean_batch_size
 
@@ -76,6 +77,7 @@ def assess(measured: Measured, procedure: Procedure) -> Result:
         kv_cache_usage=_mean(load.server, energy.window, "kv_cache_usage"),
         latency=latency(answered, window),
         evidence=_evidence(measured, energy, work),
+        timeline=timeline(gpus, load, energy.window),
         reasons=(*measured.earlier, *_reasons(measured, window, procedure)),
         notes=_notes(measured, energy, procedure, window=window),
     )

@@ -1,0 +1,82 @@
+"""Down-sampled series of one launch, for people to look at; no verdict rests on them."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pytest_joules.energy import ticks
+from pytest_joules.result import Series, Timeline
+from pytest_joules.steady_state import Window
+from pytest_joules.trace import GpuTrace, LoadTrace
+from pytest_joules.units import significant
+
+MOST_STEPS = 120
+MOST_BINS = 20
+_DIGITS = 4
+Floats = NDArray[np.float64]
+
+
+def timeline(gpus: Sequence[GpuTrace], load: LoadTrace, window: Window) -> Timeline:
+    """Draw power, running batch, KV cache and temperature of one launch, with its window."""
+    begin_s, end_s = _span(gpus)
+    step_s = max(1.0, (end_s - begin_s) / MOST_STEPS)
+    edges = begin_s + step_s * np.arange(max(1, math.ceil((end_s - begin_s) / step_s)) + 1)
+    hottest = ((r.time_s, r.temperature_c) for gpu in gpus for r in gpu.readings)
+    lengths = [r.output_tokens for r in load.requests if r.error is None]
+    counts, lines = np.histogram(lengths, bins=_bins(lengths)) if lengths else ([], [])
+    return Timeline(
+        step_s=step_s,
+        window_start_s=window.start_s - begin_s,
+        window_end_s=window.end_s - begin_s,
+        power_w=_rounded(sum(_power_w(gpu, edges) for gpu in gpus)),
+        running=_binned(((s.time_s, s.running) for s in load.server), edges),
+        kv_cache_usage=_binned(((s.time_s, s.kv_cache_usage) for s in load.server), edges),
+        temperature_c=_binned(hottest, edges, highest=True),
+        output_tokens_edges=tuple(float(line) for line in lines),
+        output_tokens_counts=tuple(int(count) for count in counts),
+    )
+
+
+def _span(gpus: Sequence[GpuTrace]) -> tuple[float, float]:
+    begin_s = min(gpu.readings[0].time_s for gpu in gpus)
+    return begin_s, max(gpu.readings[-1].time_s for gpu in gpus)
+
+
+def _power_w(gpu: GpuTrace, edges: Floats) -> Floats:
+    """Return a GPU's mean power between edges; NaN outside its counter's ticks."""
+    tick_s, joules = ticks(gpu.readings)
+    if not len(tick_s):
+        return np.full(len(edges) - 1, math.nan)
+    inside = np.clip(edges, tick_s[0], tick_s[-1])
+    spans = np.diff(inside)
+    spans[spans <= 0] = math.nan
+    watts: Floats = np.diff(np.interp(inside, tick_s, joules)) / spans
+    return watts
+
+
+def _binned(
+    values: Iterable[tuple[float, float | None]], edges: Floats, *, highest: bool = False
+) -> Series:
+    """Reduce the values between two edges to their mean, or to the highest; () for none."""
+    known = [(time_s, value) for time_s, value in values if value is not None]
+    if not known:
+        return ()
+    at_s, seen = np.array(known).T
+    place = np.digitize(at_s, edges) - 1
+    bins = [seen[place == index] for index in range(len(edges) - 1)]
+    reduce = np.max if highest else np.mean
+    return _rounded(np.array([reduce(each) if len(each) else math.nan for each in bins]))
+
+
+def _rounded(values: Floats | float) -> Series:
+    return tuple(
+        None if math.isnan(value) else significant(float(value), _DIGITS)
+        for value in np.atleast_1d(values)
+    )
+
+
+def _bins(lengths: Sequence[int]) -> int:
+    """Return as many bins as there are lengths to tell apart, up to a limit."""
+    return min(MOST_BINS, max(lengths) - min(lengths) + 1)
