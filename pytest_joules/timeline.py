@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from pytest_joules.units import significant
 MOST_STEPS = 120
 MOST_BINS = 20
 _DIGITS = 4
-Floats = NDArray[np.float64]
+Floats = NDArray[np.floating[Any]]
 
 
 def timeline(gpus: Sequence[GpuTrace], load: LoadTrace, window: Window) -> Timeline:
@@ -25,17 +26,17 @@ def timeline(gpus: Sequence[GpuTrace], load: LoadTrace, window: Window) -> Timel
     edges = begin_s + step_s * np.arange(max(1, math.ceil((end_s - begin_s) / step_s)) + 1)
     hottest = ((r.time_s, r.temperature_c) for gpu in gpus for r in gpu.readings)
     lengths = [r.output_tokens for r in load.requests if r.error is None]
-    counts, lines = np.histogram(lengths, bins=_bins(lengths)) if lengths else ([], [])
+    edges_tokens, counts = _histogram(lengths)
     return Timeline(
         step_s=step_s,
         window_start_s=window.start_s - begin_s,
         window_end_s=window.end_s - begin_s,
-        power_w=_rounded(sum(_power_w(gpu, edges) for gpu in gpus)),
+        power_w=_rounded(np.sum([_power_w(gpu, edges) for gpu in gpus], axis=0)),
         running=_binned(((s.time_s, s.running) for s in load.server), edges),
         kv_cache_usage=_binned(((s.time_s, s.kv_cache_usage) for s in load.server), edges),
         temperature_c=_binned(hottest, edges, highest=True),
-        output_tokens_edges=tuple(float(line) for line in lines),
-        output_tokens_counts=tuple(int(count) for count in counts),
+        output_tokens_edges=edges_tokens,
+        output_tokens_counts=counts,
     )
 
 
@@ -70,13 +71,16 @@ def _binned(
     return _rounded(np.array([reduce(each) if len(each) else math.nan for each in bins]))
 
 
-def _rounded(values: Floats | float) -> Series:
+def _rounded(values: Floats) -> Series:
     return tuple(
-        None if math.isnan(value) else significant(float(value), _DIGITS)
-        for value in np.atleast_1d(values)
+        None if math.isnan(value) else significant(float(value), _DIGITS) for value in values
     )
 
 
-def _bins(lengths: Sequence[int]) -> int:
-    """Return as many bins as there are lengths to tell apart, up to a limit."""
-    return min(MOST_BINS, max(lengths) - min(lengths) + 1)
+def _histogram(lengths: Sequence[int]) -> tuple[tuple[float, ...], tuple[int, ...]]:
+    """Return edges and counts, with as many bins as there are lengths to tell apart."""
+    if not lengths:
+        return (), ()
+    number = min(MOST_BINS, max(lengths) - min(lengths) + 1)
+    counts, edges = np.histogram(lengths, bins=number)
+    return tuple(float(edge) for edge in edges), tuple(int(count) for count in counts)
