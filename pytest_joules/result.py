@@ -267,7 +267,11 @@ class Result:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Result":
-        """Rebuild it; wrong keys raise ``TypeError``, ``KeyError`` or ``InvalidPoint``."""
+        """Rebuild it; wrong keys raise ``TypeError``, ``KeyError`` or ``InvalidPoint``.
+
+        The comparison that an export puts beside a result is no part of it.
+        """
+        values = {name: value for name, value in values.items() if name != "comparison"}
         evidence, timeline = values.get("evidence"), values.get("timeline")
         return cls(
             **{
