@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -11,8 +11,10 @@ from typing import Annotated, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pytest_joules.errors import JoulesError
+from pytest_joules.visible import lines, visible
 
 T = TypeVar("T")
 app = typer.Typer(
@@ -53,7 +55,8 @@ def doctor(
         for finding in findings:
             colour = _COLOURS[finding.status]
             mark = f"[{colour}]{finding.status}[/{colour}]"
-            table.add_row(mark, finding.subject, finding.text, finding.remedy)
+            said = (finding.subject, finding.text, finding.remedy)
+            table.add_row(mark, *(Text(lines(each)) for each in said))
         Console().print(table)
     if any(finding.status == "problem" for finding in findings):
         raise typer.Exit(1)
@@ -109,8 +112,8 @@ def compare(
     """
     from pytest_joules import commands, record  # noqa: PLC0415  loads the gate
 
-    lines, replayed = _told(lambda: commands.compared(record.find(session, Path())))
-    typer.echo("\n".join(lines))
+    table, replayed = _told(lambda: commands.compared(record.find(session, Path())))
+    _print(table)
     verdicts = [each.comparison.verdict for each in replayed]
     if "regression" in verdicts or not all(each.is_same for each in replayed):
         raise typer.Exit(1)
@@ -139,7 +142,32 @@ def show_results(
         path = Path(results) if is_file else record.find(results, Path())
         return commands.measured(record.results_of(path), data)
 
-    typer.echo("\n".join(_told(job)))
+    _print(_told(job))
+
+
+@app.command()
+def report(
+    session: Annotated[
+        str, typer.Argument(help="Folder or name of a stored session.")
+    ] = "latest",
+    *,
+    out: Annotated[Path, typer.Option(help="File to write; its folder must exist.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """Write a stored session (.joules/sessions) as one HTML page, as --joules-report does.
+
+    Example: joules report latest --out report.html
+    """
+    from pytest_joules import record  # noqa: PLC0415  loads the gate
+    from pytest_joules.report import export, html  # noqa: PLC0415  loads the gate
+
+    def job() -> None:
+        export.require_place(out, f"--out={out}")
+        html.write(out, record.digest_of(record.find(session, Path())))
+
+    _told(job)
+    typer.echo(f"{visible(str(out))}: open it in any browser")
 
 
 @baselines.command("list")
@@ -147,7 +175,7 @@ def list_baselines(*, root: Root = Path("baselines")) -> None:
     """List recorded points, their energy and how many runs they rest on."""
     from pytest_joules import commands  # noqa: PLC0415  loads the gate
 
-    typer.echo("\n".join(_told(lambda: commands.listed(root))))
+    _print(_told(lambda: commands.listed(root)))
 
 
 @baselines.command()
@@ -159,7 +187,7 @@ def show(
     """Show the runs, moves and calibration of one point."""
     from pytest_joules import commands  # noqa: PLC0415  loads the gate
 
-    typer.echo("\n".join(_told(lambda: commands.shown(point, root))))
+    _print(_told(lambda: commands.shown(point, root)))
 
 
 @baselines.command()
@@ -187,7 +215,12 @@ def accept(
         runs = commands.runs_of_stack(record.results_of(path), stack)
         return commands.accept(what, runs, root=root, reason=reason)
 
-    typer.echo("\n".join(_told(job)))
+    _print(_told(job))
+
+
+def _print(told: Sequence[str]) -> None:
+    """Print lines; what others wrote in them steers no terminal."""
+    typer.echo("\n".join(map(visible, told)))
 
 
 def _told(job: Callable[[], T]) -> T:

@@ -33,6 +33,17 @@ class Failed:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Cause:
+    """One term of why a point's energy changed; the terms of a point add up to its change."""
+
+    name: str
+    share: float
+    """Its part of the natural logarithm of new over old energy per work unit."""
+
+    evidence: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """One point measured with one stack, and what it was compared with."""
 
@@ -44,6 +55,9 @@ class Row:
     comparison: Comparison | None = None
     references: tuple[Result, ...] = ()
     """The launches compared with: stored runs and those of the old stack."""
+
+    causes: tuple[Cause, ...] = ()
+    """Why the energy changed, largest first; empty where that was not asked or not found."""
 
     @property
     def judged(self) -> tuple[Result, ...]:

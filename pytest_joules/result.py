@@ -1,5 +1,6 @@
 """The result of measuring one point once: what was measured; the rest is derived."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -277,6 +278,8 @@ class Result:
             **{
                 **values,
                 "point": Point.from_json(values["point"]),
+                "energy_per_work_unit_j": _number(values["energy_per_work_unit_j"]),
+                "throughput_work_units_per_s": _number(values["throughput_work_units_per_s"]),
                 "provenance": Provenance.from_json(values["provenance"]),
                 "latency": Latency(**values.get("latency", {})),
                 "evidence": Evidence(**_with_tuples(evidence)) if evidence else None,
@@ -285,6 +288,11 @@ class Result:
                 "notes": tuple(Reason(**note) for note in values.get("notes", ())),
             }
         )
+
+
+def _number(value: float | None) -> float:
+    """Read what JSON has no number for, as only invalid results hold."""
+    return math.nan if value is None else value
 
 
 def _with_lists(values: Any) -> Any:

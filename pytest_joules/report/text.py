@@ -10,6 +10,12 @@ from pytest_joules.units import counted, percent, si
 from pytest_joules.verdict import Comparison, Verdict
 from pytest_joules.visible import visible
 
+UNREAL = {
+    "fake": ": FAKE, a machine that does not exist; nothing was measured",
+    "simulated": ": SIMULATED, nothing was measured",
+}
+"""What every report says of sources that are no measurement."""
+
 _HINTS = {
     Verdict.REGRESSION: "If intended, move the baseline (joules baseline accept --reason=...) "
     "and commit the diff.",
