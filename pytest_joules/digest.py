@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from statistics import fmean
 from typing import Any
 
@@ -59,7 +60,12 @@ class Row:
     causes: tuple[Cause, ...] = ()
     """Why the energy changed, largest first; empty where that was not asked or not found."""
 
-    @property
+    @cached_property
+    def id(self) -> str:
+        """The point's; kept, because a point works it out anew each time."""
+        return self.point.id
+
+    @cached_property
     def judged(self) -> tuple[Result, ...]:
         """The valid launches, or all where none is valid."""
         return tuple(result for result in self.results if result.is_valid) or self.results
@@ -81,7 +87,10 @@ class Row:
 
     @property
     def power_w(self) -> float:
-        return fmean(result.power_w for result in self.judged)
+        return fmean(
+            result.energy_per_work_unit_j * result.throughput_work_units_per_s
+            for result in self.judged
+        )
 
     @property
     def throughput_work_units_per_s(self) -> float:

@@ -133,7 +133,7 @@ def cells(row: Row, result: Result) -> dict[str, Any]:
     """Return one launch as flat values; every name carries its unit."""
     point, latency, comparison = result.point, result.latency, row.comparison
     return {
-        "point": point.id,
+        "point": row.id,
         "source": result.source,
         "gpu": result.gpu,
         "stack": row.stack,

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from pytest_joules.digest import Row, mean
-from pytest_joules.result import Result
+from pytest_joules.result import Result, Timeline
 from pytest_joules.visible import visible
 
 Member = tuple[int, Row]
@@ -16,8 +16,7 @@ Member = tuple[int, Row]
 def figures(rows: Sequence[Row]) -> dict[str, Any]:
     """Return all that the page's script draws, JSON-ready."""
     families = [_family(name, group) for name, group in _families(rows).items()]
-    made: dict[str, Any] = _finite({"families": families, "rows": [_row(r) for r in rows]})
-    return made
+    return {"families": _finite(families), "rows": [_row(row) for row in rows]}
 
 
 def _families(rows: Sequence[Row]) -> dict[tuple[str, str], list[Member]]:
@@ -115,12 +114,20 @@ def pareto(costs: Iterable[tuple[float, float]]) -> frozenset[tuple[float, float
 def _row(row: Row) -> dict[str, Any]:
     drawn = _drawn(row)
     return {
-        "name": visible(f"{row.point.id} ({row.stack})" if row.stack else row.point.id),
+        "name": visible(f"{row.id} ({row.stack})" if row.stack else row.id),
         "verdict": row.verdict,
-        "timeline": asdict(drawn.timeline) if drawn and drawn.timeline else None,
-        "batch": row.point.batch_size,
-        "causes": [asdict(cause) for cause in row.causes],
-        "change": row.comparison.change if row.comparison else None,
+        "timeline": _timeline(drawn.timeline) if drawn and drawn.timeline else None,
+        "causes": _finite([asdict(cause) for cause in row.causes]),
+    }
+
+
+def _timeline(drawn: Timeline) -> dict[str, Any]:
+    """Return its fields; ``asdict`` would copy each of many numbers."""
+    return {
+        name: [None if v is None or not math.isfinite(v) else v for v in value]
+        if isinstance(value, tuple)
+        else value
+        for name, value in vars(drawn).items()
     }
 
 

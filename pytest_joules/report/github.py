@@ -131,7 +131,7 @@ def _cells(row: Row) -> tuple[str, ...]:
     return (
         _SIGNS[Verdict(row.verdict)] if row.verdict else "",
         f"**{row.verdict}**" if row.verdict else "measured",
-        code(f"{row.point.id} ({row.stack})" if row.stack else row.point.id),
+        code(f"{row.id} ({row.stack})" if row.stack else row.id),
         change(found),
         f"{percent(found.low)} to {percent(found.high)}" if found and known else "",
         si(row.energy_per_work_unit_j, unit),
@@ -143,7 +143,7 @@ def _cells(row: Row) -> tuple[str, ...]:
 def _explanations(rows: Sequence[Row], most: int) -> Iterator[str]:
     told = [row for row in rows if row.verdict in _ORDER[:3]]
     for row in told[:most]:
-        yield f"### {_SIGNS[Verdict(row.verdict)]} {code(row.point.id)}"
+        yield f"### {_SIGNS[Verdict(row.verdict)]} {code(row.id)}"
         texts = [why.text for why in row.reasons] if not row.is_valid else []
         texts += [row.comparison.explanation] if row.comparison else []
         yield "\n".join(f"- {code(text)}" for text in texts if text)

@@ -110,7 +110,7 @@ def _cells(row: Row, *, shows_stack: bool) -> tuple[str, ...]:
     unit = row.point.work_unit
     batch = row.mean_batch_size
     return (
-        visible(f"{row.point.id} ({row.stack})" if shows_stack else row.point.id),
+        visible(f"{row.id} ({row.stack})" if shows_stack else row.id),
         row.source,
         si(row.energy_per_work_unit_j, f"J/{unit}"),
         si(row.power_w, "W"),

@@ -139,7 +139,7 @@ def _verdicts(rows: Sequence[Row]) -> Metric:
 def _labels(row: Row) -> list[str]:
     point = row.point
     values = (
-        point.id,
+        row.id,
         point.model,
         point.task,
         point.precision,
@@ -163,7 +163,7 @@ def _values(results: Sequence[Result], name: str) -> list[float]:
 
 def _name(row: Row) -> str:
     stack = f", stack {row.stack}" if row.stack else ""
-    return visible(f"{row.point.id} on {row.gpu} ({row.source}{stack})")[:_LONGEST]
+    return visible(f"{row.id} on {row.gpu} ({row.source}{stack})")[:_LONGEST]
 
 
 def _json(values: Any) -> str:
