@@ -15,6 +15,7 @@ from pytest_joules.report import trackers
 from pytest_joules.result import Result
 from pytest_joules.storage import write_atomically
 from pytest_joules.verdict import Comparison
+from pytest_joules.visible import visible
 
 __tracebackhide__ = is_expected
 
@@ -177,6 +178,8 @@ def _finite(value: Any) -> Any:
 
 
 def _inert(value: Any) -> Any:
-    """Keep a spreadsheet from taking a text for a formula."""
-    is_formula = isinstance(value, str) and value[:1] in tuple("=+-@\t\r\n")
-    return f"'{value}" if is_formula else value
+    """Keep a spreadsheet from taking a text for a formula or for the end of a row."""
+    if not isinstance(value, str):
+        return value
+    seen = visible(value)
+    return f"'{seen}" if seen[:1] in tuple("=+-@") else seen

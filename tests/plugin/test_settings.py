@@ -17,7 +17,10 @@ from pytest_joules.options import DECLARED
         (["--joules-source=guess"], "*--joules-source=guess: choose one of live, recorded*"),
         (["--joules-stack=old"], "*stack 'old' is not declared*pyproject.toml*"),
         (["--joules-against=old"], "*stack 'old' is not declared*"),
-        (["--joules-export=out.xml"], "*out.xml*.csv or .json*"),
+        (["--joules-export=out.xml"], "*out.xml*unknown*.csv*"),
+        (["--joules-export=no/out.csv"], "*the folder no does not exist*mkdir*"),
+        (["--joules-report=no/out.html"], "*--joules-report=no/out.html: the folder no*"),
+        (["--joules-comment=no/out.md"], "*--joules-comment=no/out.md: the folder no*"),
     ],
 )
 def test_a_wrong_value_is_a_usage_error_with_value_and_remedy(joules, args, message):
