@@ -6,6 +6,7 @@ from statistics import fmean
 
 import numpy as np
 
+from pytest_joules import surroundings
 from pytest_joules.counter import counter_notes, meter_reasons
 from pytest_joules.energy import WindowEnergy, ticks, window_energy, work_curve
 from pytest_joules.errors import MeterError, is_expected
@@ -23,7 +24,12 @@ from pytest_joules.steady_state import (
 )
 from pytest_joules.timeline import timeline
 from pytest_joules.trace import GpuTrace, LoadTrace, MeterTrace, RequestTrace, ServerSample
-from pytest_joules.validity import load_notes, load_reasons, mean_batch_size
+from pytest_joules.validity import (
+    load_notes,
+    load_reasons,
+    mean_batch_size,
+    time_weighted_mean,
+)
 
 __tracebackhide__ = is_expected
 
@@ -206,6 +212,12 @@ def _evidence(measured: Measured, energy: WindowEnergy, work: Work) -> Evidence:
         clock_event_reasons=int(np.bitwise_or.reduce(masks)) if masks else None,
         mean_step_s=_mean_step_s(load.server, window),
         preemptions=_rise(load.server, window, "preemptions"),
+        idle_power_w=surroundings.idle_power_w(measured.meter, load),
+        mean_in_flight=surroundings.mean_in_flight(load, window),
+        mean_waiting=time_weighted_mean(load.server, window, "waiting"),
+        mean_prompt_tokens=surroundings.mean_prompt_tokens(load),
+        busy_share=surroundings.busy_share(inside),
+        power_capped_share=surroundings.power_capped_share(inside),
     )
 
 

@@ -8,6 +8,7 @@ number ever reaches a test.
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
+from pytest_joules.diagnose import diagnose
 from pytest_joules.errors import (
     EnergyRegression,
     Inconclusive,
@@ -17,6 +18,7 @@ from pytest_joules.errors import (
 )
 from pytest_joules.options import share
 from pytest_joules.point import Point
+from pytest_joules.report.causes import causes
 from pytest_joules.report.text import explain, software_changes
 from pytest_joules.result import Result
 from pytest_joules.session import JoulesSession, Wish
@@ -83,10 +85,22 @@ class EnergyBench:
             self._tell("joules_recorded_runs", self._session.record(point))
             return None
         asked = _share(tolerance, self._tolerance)
-        comparison = self._session.check(point, asked)
+        try:
+            comparison = self._session.check(point, asked)
+        except InvalidMeasurement as error:
+            why = self._why(point)
+            if not why:
+                raise
+            raise InvalidMeasurement("\n  ".join([str(error), *why])) from None
         self._tell_comparison(comparison)
-        _raise_verdict(comparison, self._software_changes(point))
+        why = self._why(point) if comparison.verdict is Verdict.REGRESSION else []
+        _raise_verdict(comparison, self._software_changes(point), why)
         return comparison
+
+    def _why(self, point: Point) -> list[str]:
+        """Return the ranked causes of a change; none without something to compare with."""
+        then, now = self._session.sides(point)
+        return causes(diagnose(then, now)) if then and now else []
 
     def _software_changes(self, point: Point) -> list[str]:
         pair = self._session.pair(point)
@@ -115,10 +129,10 @@ def _share(given: float | None, marked: float | None) -> float | None:
     return marked if given is None else share(given, "check(tolerance=...)")
 
 
-def _raise_verdict(comparison: Comparison, software: Sequence[str]) -> None:
+def _raise_verdict(comparison: Comparison, software: Sequence[str], why: Sequence[str]) -> None:
     match comparison.verdict:
         case Verdict.REGRESSION:
-            raise EnergyRegression(explain(comparison, software))
+            raise EnergyRegression(explain(comparison, software, why))
         case Verdict.INCONCLUSIVE:
             raise Inconclusive(explain(comparison, software))
         case Verdict.INVALID:

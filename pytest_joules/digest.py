@@ -6,12 +6,11 @@ from functools import cached_property
 from statistics import fmean
 from typing import Any
 
+from pytest_joules.diagnose import Diagnosis, diagnose
 from pytest_joules.point import Point
 from pytest_joules.provenance import differences
 from pytest_joules.result import Reason, Result
-from pytest_joules.verdict import Comparison
-
-BASELINE = "baseline"
+from pytest_joules.verdict import Comparison, Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,17 +33,6 @@ class Failed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cause:
-    """One term of why a point's energy changed; the terms of a point add up to its change."""
-
-    name: str
-    share: float
-    """Its part of the natural logarithm of new over old energy per work unit."""
-
-    evidence: str
-
-
-@dataclass(frozen=True, kw_only=True)
 class Row:
     """One point measured with one stack, and what it was compared with."""
 
@@ -55,10 +43,7 @@ class Row:
 
     comparison: Comparison | None = None
     references: tuple[Result, ...] = ()
-    """The launches compared with: stored runs and those of the old stack."""
-
-    causes: tuple[Cause, ...] = ()
-    """Why the energy changed, largest first; empty where that was not asked or not found."""
+    """The valid launches compared with: those of the old stack, or else the stored runs."""
 
     @cached_property
     def id(self) -> str:
@@ -118,6 +103,14 @@ class Row:
         """Each broken rule once."""
         return tuple({why.code: why for r in self.results for why in r.reasons}.values())
 
+    @cached_property
+    def diagnosis(self) -> Diagnosis | None:
+        """Why the energy changed; ``None`` where it did not, or nothing was compared."""
+        changed = self.verdict not in ("", Verdict.UNCHANGED)
+        if not (changed and self.references and self.results):
+            return None
+        return diagnose(self.references, self.judged)
+
     @property
     def software(self) -> Mapping[str, tuple[str, str]]:
         """What differs in software from the reference: ``{name: (old, new)}``."""
@@ -173,7 +166,7 @@ def _rows(
             stack=stack,
             results=tuple(results),
             comparison=comparison,
-            references=(*baselines.get(point, ()), *old),
+            references=tuple(old or baselines.get(point, ())),
         )
 
 

@@ -16,7 +16,7 @@ from pytest_joules.errors import ConfigurationError
 if TYPE_CHECKING:  # plan loads the catalog; a repository without energy tests pays nothing
     from pytest_joules.plan import Stack
 
-SOURCES = ("live", "recorded")
+SOURCES = ("live", "recorded", "simulated")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +79,16 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",") if name.strip())
 
 
+def _plants(text: str) -> dict[str, float]:
+    pairs = [each.partition(":") for each in _names(text)]
+    return {name: _change(change) for name, _, change in pairs}
+
+
+def _change(text: str) -> float:
+    percentage = text.endswith("%")
+    return _number(text.removesuffix("%").strip()) / (100 if percentage else 1)
+
+
 def _switch(text: str) -> bool:
     if text.lower() not in ("true", "false"):
         raise ValueError("give true or false")
@@ -94,10 +104,17 @@ DECLARED = (
     ),
     Option(
         name="source",
-        metavar="live|recorded",
+        metavar="live|recorded|simulated",
         parse=_source,
-        help="where results come from: measured here and now (live, the default), or read "
-        "from stored measurements (recorded)",
+        help="where results come from: measured here and now (live, the default), read from "
+        "stored measurements (recorded), or made up by a model of the GPU (simulated)",
+    ),
+    Option(
+        name="plant",
+        metavar="CAUSE:CHANGE,...",
+        parse=_plants,
+        help="change the simulated stack under test, such as kv-memory:-30%%, to see a red "
+        "test and its explanation; only with --joules-source=simulated",
     ),
     Option(
         name="data",
@@ -201,6 +218,7 @@ class Options:
 
     gpu: str = ""
     source: str = "live"
+    plant: Mapping[str, float] = field(default_factory=dict)
     data: Path | None = None
     baselines: Path = Path("baselines")
     record: bool = False

@@ -73,7 +73,8 @@ class Evidence:
     """Requests finished when the window closed."""
 
     idle_power_w: float | None = None
-    """Drawn with the engine loaded and no request; reported, never subtracted."""
+    """Drawn by all GPUs with the engine loaded, before the first request; reported, never
+    subtracted."""
 
     cpu_energy_j: float | None = None
     """Of the CPU packages over the whole recording, ramp-up and drain included: RAPL is read
@@ -94,6 +95,20 @@ class Evidence:
     """Duration over engine steps."""
 
     preemptions: float | None = None
+    mean_in_flight: float | None = None
+    """Time-weighted mean of requests that the client waited for."""
+
+    mean_waiting: float | None = None
+    """Time-weighted mean of requests that the engine had taken and not yet begun."""
+
+    mean_prompt_tokens: float | None = None
+    """Mean prompt tokens of a finished request."""
+
+    busy_share: float | None = None
+    """Share of the time in which any kernel ran, mean of all GPUs; the rest they waited."""
+
+    power_capped_share: float | None = None
+    """Share of readings in which the power limit held the clocks down."""
 
 
 Series = tuple[float | None, ...]

@@ -24,17 +24,15 @@ from pytest_joules.errors import (
     is_expected,
 )
 from pytest_joules.gate.calibration import FEWEST
-from pytest_joules.measure import Rig
 from pytest_joules.options import MarkerOptions, Options, is_asked
 from pytest_joules.outputs import Outputs, settings_of
 from pytest_joules.plan import server_key
 from pytest_joules.point import Point
-from pytest_joules.procedure import Procedure
 from pytest_joules.record import FOLDER, Recorder
 from pytest_joules.report import terminal, text
 from pytest_joules.session import JoulesSession
 from pytest_joules.sources import Source
-from pytest_joules.sources.live import LiveSource
+from pytest_joules.sources.choice import chosen_source
 from pytest_joules.units import percent
 from pytest_joules.verdict import Verdict
 from pytest_joules.visible import visible
@@ -83,7 +81,7 @@ class Run:
         try:
             chosen = Options.from_pytest(config)
             source: Source | None = config.hook.pytest_joules_source(options=chosen)
-            run = cls(config, chosen, source or _source(chosen))
+            run = cls(config, chosen, source or chosen_source(chosen))
         except JoulesError as error:
             raise pytest.UsageError(f"pytest-joules: {error}") from None
         run.require_possible()
@@ -102,6 +100,7 @@ class Run:
                 "pytest-joules: --joules-record measures a baseline, but the source is "
                 f"{self.session.source.name}, which launches nothing. Leave one of them out."
             )
+        self._require_plantable()
         if self.options.calibrate and self.options.num_launches < FEWEST:
             raise pytest.UsageError(
                 f"pytest-joules: {self.options.num_launches} launches are too few to calibrate "
@@ -111,6 +110,19 @@ class Run:
             raise pytest.UsageError(
                 "pytest-joules: under pytest-xdist parallel tests would share the GPU, so "
                 "every energy would include a neighbour's. Run with -n0 and without --tx."
+            )
+
+    def _require_plantable(self) -> None:
+        chosen = self.options
+        if chosen.plant and chosen.source != "simulated":
+            raise pytest.UsageError(
+                f"pytest-joules: --joules-plant changes a simulated stack, but the source is "
+                f"{chosen.source}. Add --joules-source=simulated."
+            )
+        if chosen.plant and chosen.records:
+            raise pytest.UsageError(
+                "pytest-joules: with --joules-plant nothing is recorded: a baseline of a stack "
+                "with a planted cause would hide it. Leave one of them out."
             )
 
     def prepare(
@@ -375,20 +387,3 @@ def _failed(item: pytest.Item, error: BaseException) -> Failed:
         text=str(error),
         is_undecided=isinstance(error, _UNDECIDED),
     )
-
-
-def _source(chosen: Options) -> Source:
-    if chosen.source == "recorded":
-        from pytest_joules.sources.recorded import RecordedSource  # noqa: PLC0415  only here
-
-        return RecordedSource.from_options(chosen.data)
-    from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415  only a live run needs
-    from pytest_joules.meter import ZeusMeter  # noqa: PLC0415  an engine and a meter
-
-    rig = Rig(
-        engine=VllmEngine(),
-        meter=ZeusMeter(),
-        procedure=Procedure(min_window_s=chosen.window),
-        session=uuid.uuid4().hex[:12],
-    )
-    return LiveSource(rigs={"vllm": rig})

@@ -183,6 +183,16 @@ class JoulesSession:
         new, reference = self._of(point, self.stack)[-1:], [*stored, *old][-1:]
         return (new[0], reference[0]) if new and reference else None
 
+    def sides(self, point: Point) -> tuple[list[Result], list[Result]]:
+        """Return what the point is compared with and what is compared, to be explained.
+
+        An invalid measurement, where there is no valid one, is better explained than not.
+        """
+        old = self._of(point, self.old_stack) if self.old_stack else []
+        seen = [result for result in self.ledger.results if result.point == point]
+        new = self._of(point, self.stack) or [r for r in seen if not r.is_valid][-1:]
+        return old or list(self.referee.known_runs(point)), new
+
     def _decide(self, point: Point) -> Stack | None:
         """Ask the referee; return the stack to launch next, or ``None`` once decided."""
         ruling = self.referee.rule(point, self.ledger.of_stack)

@@ -126,6 +126,9 @@ class Reading:
     clock_event_reasons: int | None = None
     """NVML's bit mask of why clocks are not at their highest."""
 
+    busy_share: float | None = None
+    """Share of the last sample period in which any kernel ran, 0 to 1."""
+
     memory_used_bytes: int | None = None
     process_ids: tuple[int, ...] | None = None
     """Processes on the GPU; ``None`` in readings that did not ask."""

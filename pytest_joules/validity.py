@@ -6,6 +6,7 @@ in ``counter``; this module adds those on load, window and engine, and lists all
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
+from typing import Literal
 
 from pytest_joules.counter import COUNTER_RULES
 from pytest_joules.energy import WindowEnergy
@@ -80,7 +81,14 @@ def load_notes(
 
 
 def mean_batch_size(samples: Sequence[ServerSample], window: Window) -> float | None:
-    """Return the time-weighted mean of running requests in the window.
+    """Return the time-weighted mean of running requests in the window; see below."""
+    return time_weighted_mean(samples, window, "running")
+
+
+def time_weighted_mean(
+    samples: Sequence[ServerSample], window: Window, name: Literal["running", "waiting"]
+) -> float | None:
+    """Return the time-weighted mean of a count in the window.
 
     ``None`` with fewer than two samples there. Weighted, because a busy server answers late,
     so that samples are fewest when it is fullest.
@@ -89,10 +97,10 @@ def mean_batch_size(samples: Sequence[ServerSample], window: Window) -> float | 
     if len(inside) < 2 or inside[0].time_s == inside[-1].time_s:  # noqa: PLR2004  a span
         return None
     area = sum(
-        (after.time_s - before.time_s) * (before.running + after.running) / 2
+        (after.time_s - before.time_s) * (getattr(before, name) + getattr(after, name)) / 2
         for before, after in pairwise(inside)
     )
-    return area / (inside[-1].time_s - inside[0].time_s)
+    return float(area / (inside[-1].time_s - inside[0].time_s))
 
 
 def _window_reasons(

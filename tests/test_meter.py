@@ -26,6 +26,7 @@ SLOWER = (
     "sm_clock_hz",
     "memory_clock_hz",
     "clock_event_reasons",
+    "busy_share",
     "memory_used_bytes",
     "process_ids",
 )

@@ -121,14 +121,31 @@ def log_series(
     Returns:
         ln of joules per work unit relative to the launch's level, shape ``(*shape, num)``.
     """
-    series = _ar1(noise, rng, (*shape, num))
-    amplitude = rng.normal(noise.thermal, noise.thermal_spread, (*shape, 1))
-    series -= amplitude * np.exp(-(DISCARDED_S + 0.5 + np.arange(num)) / _THERMAL_S)
+    series = _sub_windows(noise, rng, (*shape, num), start_s=DISCARDED_S)
+    _add_stale_edges(series, rng)
+    return series
+
+
+def whole_launch(noise: Noise, rng: Generator, num: int) -> Array:
+    """Draw every second of one launch from its beginning, with the launch's own level.
+
+    The counter's staleness is left out: whoever simulates a counter has one that ticks.
+    """
+    level = float(launch_effects(noise, rng, (1,))[0])
+    return level + _sub_windows(noise, rng, (num,), start_s=0)
+
+
+def _sub_windows(
+    noise: Noise, rng: Generator, shape: tuple[int, ...], *, start_s: float
+) -> Array:
+    *launches, num = shape
+    series = _ar1(noise, rng, shape)
+    amplitude = rng.normal(noise.thermal, noise.thermal_spread, (*launches, 1))
+    series -= amplitude * np.exp(-(start_s + 0.5 + np.arange(num)) / _THERMAL_S)
     outlier = rng.random(series.shape) < _OUTLIER_SHARE
     series[outlier] += rng.uniform(0.2, 0.7, int(outlier.sum()))
     if noise.incident_share:
-        series += _incidents(noise, rng, (*shape, num))
-    _add_stale_edges(series, rng)
+        series += _incidents(noise, rng, shape)
     return series
 
 

@@ -176,6 +176,12 @@ def clock_event_reasons(handle: Handle) -> int | None:
     return reasons
 
 
+def busy_share(handle: Handle) -> float | None:
+    """Return the share of NVML's last sample period in which any kernel ran, 0 to 1."""
+    rates = _ask_or_none("utilization", pynvml.nvmlDeviceGetUtilizationRates, handle)
+    return None if rates is None else rates.gpu / 100
+
+
 def memory_used_bytes(handle: Handle) -> int | None:
     """Return the memory that is taken."""
     memory = _ask_or_none("memory", pynvml.nvmlDeviceGetMemoryInfo, handle)

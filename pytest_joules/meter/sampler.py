@@ -68,6 +68,7 @@ _QUANTITIES = (
     _Quantity(name="sm_clock_hz", every_s=STATE_EVERY_S, read=nvml.sm_clock_hz),
     _Quantity(name="memory_clock_hz", every_s=STATE_EVERY_S, read=nvml.memory_clock_hz),
     _Quantity(name="clock_event_reasons", every_s=STATE_EVERY_S, read=nvml.clock_event_reasons),
+    _Quantity(name="busy_share", every_s=STATE_EVERY_S, read=nvml.busy_share),
     _Quantity(name="memory_used_bytes", every_s=STATE_EVERY_S, read=nvml.memory_used_bytes),
     _Quantity(name="process_ids", every_s=PROCESSES_EVERY_S, read=nvml.process_ids),
 )

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from pytest_joules.digest import Row, mean
@@ -117,8 +116,13 @@ def _row(row: Row) -> dict[str, Any]:
         "name": visible(f"{row.id} ({row.stack})" if row.stack else row.id),
         "verdict": row.verdict,
         "timeline": _timeline(drawn.timeline) if drawn and drawn.timeline else None,
-        "causes": _finite([asdict(cause) for cause in row.causes]),
+        "causes": _causes(row),
     }
+
+
+def _causes(row: Row) -> list[dict[str, Any]]:
+    causes = row.diagnosis.causes if row.diagnosis else ()
+    return [{"name": each.code, "share": each.contribution} for each in causes]
 
 
 def _timeline(drawn: Timeline) -> dict[str, Any]:

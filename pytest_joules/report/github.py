@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pytest_joules.digest import Digest, Failed, Row
+from pytest_joules.report.causes import causes
 from pytest_joules.report.text import UNREAL, change
 from pytest_joules.units import counted, percent, si
 from pytest_joules.verdict import Verdict
@@ -146,7 +147,8 @@ def _explanations(rows: Sequence[Row], most: int) -> Iterator[str]:
         yield f"### {_SIGNS[Verdict(row.verdict)]} {code(row.id)}"
         texts = [why.text for why in row.reasons] if not row.is_valid else []
         texts += [row.comparison.explanation] if row.comparison else []
-        yield "\n".join(f"- {code(text)}" for text in texts if text)
+        texts += causes(row.diagnosis) if row.diagnosis else []
+        yield "\n".join(f"- {code(text.strip())}" for text in texts if text)
     yield from _more(len(told) - most, "explanation")
 
 

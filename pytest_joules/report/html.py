@@ -19,6 +19,7 @@ from typing import Any
 
 from pytest_joules.digest import Digest, Row, mean
 from pytest_joules.errors import MissingDependency, is_expected
+from pytest_joules.report.causes import evidence
 from pytest_joules.report.figures import figures
 from pytest_joules.report.text import UNREAL, rate
 from pytest_joules.storage import write_atomically
@@ -68,7 +69,9 @@ def render(digest: Digest) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters.update(visible=_visible, number=_number, percent=_percent)
+    environment.filters.update(
+        visible=_visible, number=_number, percent=_percent, evidence=evidence
+    )
     return environment.get_template("report.html.j2").render(**_page(digest))
 
 
@@ -113,8 +116,8 @@ def _cells(index: int, row: Row) -> dict[str, Any]:
     """Return one row of both tables: texts for people, numbers to sort by."""
     found, unit = row.comparison, row.point.work_unit
     known = found is not None and math.isfinite(found.change)
-    evidence = [result.evidence for result in row.judged if result.evidence is not None]
-    masks = [each.clock_event_reasons for each in evidence if each.clock_event_reasons]
+    windows = [result.evidence for result in row.judged if result.evidence is not None]
+    masks = [each.clock_event_reasons for each in windows if each.clock_event_reasons]
     return {
         "index": index,
         "row": row,
@@ -126,9 +129,9 @@ def _cells(index: int, row: Row) -> dict[str, Any]:
         "power": si(row.power_w, "W"),
         "throughput": rate(row.throughput_work_units_per_s, unit),
         "num_valid": sum(result.is_valid for result in row.results),
-        "window_s": min((each.window_s for each in evidence), default=None),
-        "temperature_c": mean(each.mean_temperature_c for each in evidence),
-        "clock_mhz": _scaled(mean(each.mean_sm_clock_hz for each in evidence), 1e-6),
+        "window_s": min((each.window_s for each in windows), default=None),
+        "temperature_c": mean(each.mean_temperature_c for each in windows),
+        "clock_mhz": _scaled(mean(each.mean_sm_clock_hz for each in windows), 1e-6),
         "clock_reasons": ", ".join(sorted({f"0x{mask:x}" for mask in masks})),
         "kv": _scaled(mean(result.kv_cache_usage for result in row.judged), 100),
     }

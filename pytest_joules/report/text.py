@@ -28,12 +28,21 @@ _HINTS = {
 }
 
 
-def explain(comparison: Comparison, software: Sequence[str] = ()) -> str:
-    """Return the lines that a red test shows: verdict, numbers, software, what to do."""
+def explain(
+    comparison: Comparison, software: Sequence[str] = (), why: Sequence[str] = ()
+) -> str:
+    """Return the lines that a red test shows: verdict, numbers, software, what to do.
+
+    Args:
+        comparison: What was decided.
+        software: Versions that differ.
+        why: Lines of ``report.causes``.
+    """
     lines = [f"{comparison.point.id}: {comparison.verdict}", *_numbers(comparison)]
     changed = f"software: {'; '.join(software)}" if software else ""
     advice = (changed, comparison.explanation, _HINTS[comparison.verdict])
-    lines += [f"  {visible(line)}" for line in advice if line]
+    told = (*advice[:2], *why, advice[2])
+    lines += [f"  {visible(line)}" for line in told if line]
     return "\n".join(lines)
 
 

@@ -59,6 +59,7 @@ class Gpu(ctypes.Structure):
                 "stall_from_s",
                 "stall_until_s",
                 "power_gain",
+                "busy_percent",
             )
         ),
         *(
@@ -267,6 +268,7 @@ def _healthy(index: int, now_s: float) -> Gpu:
         memory_clock_mhz=3201.0,
         tick_s=0.1,
         power_gain=1.0,
+        busy_percent=97.0,
         memory_total=150_754_820_096,
         memory_used=500_000_000,
         persistence=1,

@@ -28,7 +28,7 @@ typedef struct {
     char name[96], uuid[96];
     double power_limit_w, temperature_c, sm_clock_mhz, memory_clock_mhz;
     double tick_s, frozen_from_s, reset_at_s, offset_at_s, offset_j, lost_from_s;
-    double stall_from_s, stall_until_s, power_gain;
+    double stall_from_s, stall_until_s, power_gain, busy_percent;
     int64_t memory_total, memory_used, clock_event_reasons, mig, persistence, architecture;
     int64_t energy_error, processes_error, num_processes, pids[MAX_PROCESSES];
     int64_t num_points;
@@ -229,6 +229,14 @@ int nvmlDeviceGetClockInfo(void *handle, int which, unsigned *megahertz)
     double clock = which == 2 ? gpu.memory_clock_mhz : gpu.sm_clock_mhz;
     UNLESS(!isnan(clock));
     *megahertz = (unsigned)clock;
+    return OK;
+}
+int nvmlDeviceGetUtilizationRates(void *handle, unsigned *rates)
+{
+    ENTER(handle);
+    UNLESS(!isnan(gpu.busy_percent));
+    rates[0] = (unsigned)gpu.busy_percent;
+    rates[1] = 0;
     return OK;
 }
 int nvmlDeviceGetCurrentClocksEventReasons(void *handle, unsigned long long *reasons)

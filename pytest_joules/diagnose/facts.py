@@ -1,0 +1,149 @@
+"""What one side of a comparison measured, as the diagnosis needs it; absent is ``None``."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+
+from pytest_joules.errors import ConfigurationError, is_expected
+from pytest_joules.result import Evidence, Result
+
+__tracebackhide__ = is_expected
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """Means over the launches of one side; powers are of all GPUs together."""
+
+    energy_j: float
+    """Per work unit, the geometric mean of the launches."""
+
+    throughput_per_s: float
+    """Work units, likewise."""
+
+    num_gpus: int
+    asked_batch: float
+    work_unit: str
+    declared: dict[str, str]
+    """What was asked for and sets the work of a step: model, task, precision, GPU, ..."""
+
+    batch: float | None = None
+    """Requests in the engine's batch, mean over time."""
+
+    in_flight: float | None = None
+    waiting: float | None = None
+    kv_cache_usage: float | None = None
+    preemptions: float | None = None
+    prompt_tokens: float | None = None
+    output_tokens: float | None = None
+    sm_clock_hz: float | None = None
+    power_limit_w: float | None = None
+    capped_share: float | None = None
+    clock_reasons: int | None = None
+    busy_share: float | None = None
+    idle_power_w: float | None = None
+
+    @property
+    def power_w(self) -> float:
+        return self.energy_j * self.throughput_per_s
+
+    @property
+    def step_s(self) -> float:
+        """Time in which every request of the batch gets one work unit."""
+        return (self.batch or 1.0) / self.throughput_per_s
+
+    @property
+    def context_tokens(self) -> float | None:
+        """Mean tokens that one request keeps in memory, halfway through its answer."""
+        if self.prompt_tokens is None or self.output_tokens is None:
+            return None
+        return self.prompt_tokens + self.output_tokens / 2
+
+
+_DECLARED = (
+    "model",
+    "task",
+    "precision",
+    "weights",
+    "engine",
+    "mode",
+    "seed",
+    "input_tokens",
+    "output_tokens",
+    "prefix_caching",
+    "tensor_parallel",
+    "data_parallel",
+    "expert_parallel",
+    "max_model_len",
+    "engine_args",
+    "steps",
+    "height",
+    "width",
+    "num_frames",
+    "ulysses_degree",
+    "ring_degree",
+)
+
+
+def facts(results: Sequence[Result]) -> Facts:
+    """Reduce the launches of one point to what they say together.
+
+    Raises:
+        ConfigurationError: There are none, or they are of several points or GPUs.
+    """
+    if len({(result.point, result.gpu) for result in results}) != 1:
+        named = sorted({f"{result.point.id} on {result.gpu}" for result in results})
+        raise ConfigurationError(
+            f"{', '.join(named) or 'no results'}: one side of an explanation is the launches "
+            "of one point on one GPU model."
+        )
+    first = results[0]
+    return Facts(
+        energy_j=_geometric([result.energy_per_work_unit_j for result in results]),
+        throughput_per_s=_geometric([r.throughput_work_units_per_s for r in results]),
+        num_gpus=first.provenance.identity.num_gpus,
+        asked_batch=float(first.point.batch_size),
+        work_unit=first.point.work_unit,
+        declared=_declared(first),
+        batch=_mean([result.mean_batch_size for result in results]),
+        kv_cache_usage=_mean([result.kv_cache_usage for result in results]),
+        output_tokens=_mean([result.mean_output_tokens for result in results]),
+        power_limit_w=first.provenance.identity.power_limit_w,
+        in_flight=_of(results, lambda e: e.mean_in_flight),
+        waiting=_of(results, lambda e: e.mean_waiting),
+        preemptions=_of(results, lambda e: e.preemptions),
+        prompt_tokens=_of(results, lambda e: e.mean_prompt_tokens),
+        sm_clock_hz=_of(results, lambda e: e.mean_sm_clock_hz),
+        capped_share=_of(results, lambda e: e.power_capped_share),
+        clock_reasons=_reasons(results),
+        busy_share=_of(results, lambda e: e.busy_share),
+        idle_power_w=_of(results, lambda e: e.idle_power_w),
+    )
+
+
+def _declared(result: Result) -> dict[str, str]:
+    values = {name: str(getattr(result.point, name)) for name in _DECLARED}
+    return {"gpu": result.gpu, **values}
+
+
+def _of(results: Sequence[Result], read: Callable[[Evidence], float | None]) -> float | None:
+    return _mean([read(r.evidence) if r.evidence else None for r in results])
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return fmean(present) if len(present) == len(values) else None
+
+
+def _geometric(values: Sequence[float]) -> float:
+    return math.exp(fmean(math.log(value) for value in values))
+
+
+def _reasons(results: Sequence[Result]) -> int | None:
+    masks = [r.evidence.clock_event_reasons if r.evidence else None for r in results]
+    seen = 0
+    for mask in masks:
+        if mask is None:
+            return None
+        seen |= mask
+    return seen

@@ -1,0 +1,36 @@
+"""The latent model: expect a point's time and energy from its model's shape and its GPU.
+
+The paper's framework (section 5, Figure 10) as an analytical model: what a step asks of the
+GPU (``work``), what that costs (``parameters``), step by step (``machine``) and in steady
+state (``predict``).
+"""
+
+from pytest_joules.latent.architecture import (
+    Architecture,
+    DiffusionArchitecture,
+    LanguageArchitecture,
+    architecture_of,
+    architectures,
+)
+from pytest_joules.latent.machine import DiffusionMachine, LanguageMachine, Machine, machine
+from pytest_joules.latent.parameters import Parameters, parameters_of
+from pytest_joules.latent.prediction import Prediction, predict, predicted
+from pytest_joules.latent.work import Step
+
+__all__ = [
+    "Architecture",
+    "DiffusionArchitecture",
+    "DiffusionMachine",
+    "LanguageArchitecture",
+    "LanguageMachine",
+    "Machine",
+    "Parameters",
+    "Prediction",
+    "Step",
+    "architecture_of",
+    "architectures",
+    "machine",
+    "parameters_of",
+    "predict",
+    "predicted",
+]

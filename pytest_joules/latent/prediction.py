@@ -1,0 +1,128 @@
+"""What a point should cost, and what binds it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pytest_joules.errors import InvalidPoint, is_expected
+from pytest_joules.latent.architecture import Architecture
+from pytest_joules.latent.machine import DiffusionMachine, LanguageMachine, machine
+from pytest_joules.latent.parameters import Parameters
+from pytest_joules.latent.work import Step
+from pytest_joules.point import Point
+
+__tracebackhide__ = is_expected
+
+_BINDS = {
+    "weights": "bandwidth",
+    "kv": "bandwidth",
+    "arithmetic": "arithmetic",
+    "prefill": "arithmetic",
+    "collectives": "collectives",
+    "host": "overhead",
+    "input": "input",
+    "power cap": "power cap",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """Steady state of one point, as the model expects it."""
+
+    point: Point
+    gpu: str
+    energy_per_work_unit_j: float
+    power_w: float
+    """Of all GPUs of the launch."""
+
+    throughput_work_units_per_s: float
+    mean_batch_size: float
+    max_batch_size: int
+    binds: str
+    """``memory`` where the asked batch does not fit; else what most of a step's time goes to:
+    bandwidth, arithmetic, overhead, collectives, input or power cap."""
+
+    terms_s: Mapping[str, float]
+    """Seconds of one step (of one batch, for diffusion) by cause."""
+
+    terms_j: Mapping[str, float]
+    """Joules of one step by cause, all GPUs together."""
+
+    median_itl_s: float | None = None
+    batch_latency_s: float | None = None
+
+
+def predict(
+    point: Point,
+    gpu: str,
+    *,
+    parameters: Parameters | None = None,
+    architecture: Architecture | None = None,
+) -> Prediction:
+    """Predict energy, power and speed of a point in steady state.
+
+    Raises:
+        InvalidPoint: The model's shape or the GPU is unknown, or it does not fit in memory.
+    """
+    return predicted(machine(point, gpu, parameters=parameters, architecture=architecture))
+
+
+def predicted(made: LanguageMachine | DiffusionMachine) -> Prediction:
+    """Predict the steady state of a machine, changed causes included.
+
+    Raises:
+        InvalidPoint: The weights or a single sequence do not fit in memory.
+    """
+    fits = made.max_batch_size()
+    if fits < 1:
+        raise InvalidPoint(
+            f"{made.point.id}: does not fit in the memory of {made.num_gpus} x "
+            f"{made.parameters.gpu.slug}; use more GPUs or a lower precision."
+        )
+    if isinstance(made, DiffusionMachine):
+        return _diffusion(made, fits)
+    return _language(made, fits)
+
+
+def _language(made: LanguageMachine, fits: int) -> Prediction:
+    batch = min(made.point.batch_size, fits)
+    context = made.mean_context_tokens
+    prefill = batch * made.prompt_tokens / made.output_tokens
+    mean = made.step(batch, context, prefill)
+    return Prediction(
+        median_itl_s=made.step(batch, context).duration_s,
+        **_common(made, mean, fits, batch=batch),
+    )
+
+
+def _diffusion(made: DiffusionMachine, fits: int) -> Prediction:
+    batch = made.point.batch_size
+    step = made.batch(batch)
+    return Prediction(batch_latency_s=step.duration_s, **_common(made, step, fits, batch=batch))
+
+
+def _common(
+    made: LanguageMachine | DiffusionMachine, step: Step, fits: int, *, batch: int
+) -> dict[str, Any]:
+    return {
+        "point": made.point,
+        "gpu": made.parameters.gpu.slug,
+        "energy_per_work_unit_j": step.energy_j / batch,
+        "power_w": step.power_w,
+        "throughput_work_units_per_s": batch / step.duration_s,
+        "mean_batch_size": float(batch),
+        "max_batch_size": fits,
+        "binds": _binds(made, step, fits),
+        "terms_s": step.terms_s,
+        "terms_j": step.terms_j,
+    }
+
+
+def _binds(made: LanguageMachine | DiffusionMachine, step: Step, fits: int) -> str:
+    if made.point.batch_size > fits:
+        return "memory"
+    shares: dict[str, float] = {}
+    for cause, seconds in step.terms_s.items():
+        name = _BINDS.get(cause, "overhead")
+        shares[name] = shares.get(name, 0.0) + seconds
+    return max(shares, key=lambda name: shares[name])

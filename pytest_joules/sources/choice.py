@@ -1,0 +1,49 @@
+"""Which source a session's results come from, by its options; loads no other."""
+
+import uuid
+
+from pytest_joules.measure import Rig
+from pytest_joules.options import Options
+from pytest_joules.procedure import Procedure
+from pytest_joules.sources import Source
+from pytest_joules.sources.live import LiveSource
+
+
+def chosen_source(chosen: Options) -> Source:
+    """Set up the source of ``--joules-source``.
+
+    Raises:
+        JoulesError: It cannot be had with these options.
+    """
+    if chosen.source == "recorded":
+        from pytest_joules.sources.recorded import RecordedSource  # noqa: PLC0415  only here
+
+        return RecordedSource.from_options(chosen.data)
+    if chosen.source == "simulated":
+        return _simulated(chosen)
+    from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415  only a live run needs
+    from pytest_joules.meter import ZeusMeter  # noqa: PLC0415  an engine and a meter
+
+    rig = Rig(
+        engine=VllmEngine(),
+        meter=ZeusMeter(),
+        procedure=Procedure(min_window_s=chosen.window),
+        session=uuid.uuid4().hex[:12],
+    )
+    return LiveSource(rigs={"vllm": rig})
+
+
+def _simulated(chosen: Options) -> Source:
+    from pytest_joules.simulation.plant import planted  # noqa: PLC0415  loads the latent model
+    from pytest_joules.sources.simulated import simulated_source  # noqa: PLC0415
+
+    session = uuid.uuid4().hex[:12]
+    return simulated_source(
+        gpu=chosen.gpu,
+        planted=planted(chosen.plant),
+        stack=chosen.stack_named(chosen.stack).name,
+        # Judged runs are the same each time; recorded ones must not be copies of each other.
+        seed=session if chosen.records else "judged",
+        procedure=Procedure(min_window_s=chosen.window),
+        session=session,
+    )

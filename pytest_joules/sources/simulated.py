@@ -1,0 +1,103 @@
+"""Results of a machine that is arithmetic: the live pipeline on a virtual clock.
+
+Nothing is measured. Every result says ``simulated``, its baselines stand below
+``baselines/simulated/`` where no live check looks, and the two are never compared.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from pytest_joules.measure import Failure, FrozenWork, Outcome, Rig
+from pytest_joules.plan import Launch
+from pytest_joules.point import Point
+from pytest_joules.procedure import Procedure
+from pytest_joules.provenance import Identity
+from pytest_joules.result import SourceName
+from pytest_joules.simulation import SimulatedMachine
+from pytest_joules.simulation.meter import Clock
+from pytest_joules.simulation.plant import Planted
+from pytest_joules.sources.live import LiveSource
+
+ENGINES = ("vllm",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedSource:
+    """Measures points on a simulated machine; a plant changes one stack of it."""
+
+    clean: LiveSource
+    changed: LiveSource
+    """The same machine with the causes planted; equal to ``clean`` without any."""
+
+    planted: Planted
+    stack: str
+    """The stack under test: the one that is changed."""
+
+    virtual: Clock
+    name: SourceName = "simulated"
+    launches: bool = True
+
+    def identity(self, launch: Launch) -> Identity:
+        source, made = self._chosen(launch)
+        return source.identity(made)
+
+    def clock(self) -> float:
+        return self.virtual.now_s
+
+    def outcomes(self, launch: Launch, frozen: Mapping[Point, FrozenWork]) -> Iterator[Outcome]:
+        source, made = self._chosen(launch)
+        asked = dict(zip(made.points, launch.points, strict=True))
+        work = {each: frozen[point] for each, point in asked.items() if point in frozen}
+        for outcome in source.outcomes(made, work):
+            yield _as_asked(outcome, asked[outcome.point])
+
+    def _chosen(self, launch: Launch) -> tuple[LiveSource, Launch]:
+        """Return the machine of the launch's stack; added GPUs make it another launch."""
+        if launch.stack.name != self.stack:
+            return self.clean, launch
+        points = tuple(
+            point.but(num_gpus=point.num_gpus + self.planted.gpus) for point in launch.points
+        )
+        return self.changed, replace(launch, points=points) if self.planted.gpus else launch
+
+
+def _as_asked(outcome: Outcome, point: Point) -> Outcome:
+    if isinstance(outcome, Failure):
+        return Failure(point=point, error=outcome.error)
+    return outcome.but(point=point)
+
+
+def simulated_source(
+    *, gpu: str, planted: Planted, stack: str, seed: str, procedure: Procedure, session: str
+) -> SimulatedSource:
+    """Set up the source of ``--joules-source=simulated``.
+
+    Args:
+        gpu: As ``--gpu`` names it.
+        planted: What differs in the stack under test.
+        stack: Name of the stack under test.
+        seed: Decides the noise.
+        procedure: How carefully to measure.
+        session: Identifies the pytest run.
+    """
+    clock = Clock()
+
+    def source(causes: Planted) -> LiveSource:
+        machine = SimulatedMachine(gpu=gpu, clock=clock, seed=seed, planted=causes)
+        rig = Rig(
+            engine=machine,
+            meter=machine,
+            procedure=procedure,
+            source="simulated",
+            session=session,
+            clock=clock,
+        )
+        return LiveSource(rigs=dict.fromkeys(ENGINES, rig), name="simulated")
+
+    return SimulatedSource(
+        clean=source(Planted()),
+        changed=source(planted),
+        planted=planted,
+        stack=stack,
+        virtual=clock,
+    )
