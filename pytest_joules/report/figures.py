@@ -8,6 +8,7 @@ from pytest_joules.digest import Row, mean
 from pytest_joules.result import Result, Timeline
 from pytest_joules.visible import visible
 
+_NAMED = ("model", "task", "batch_size", "precision", "num_gpus", "engine", "num_requests")
 Member = tuple[int, Row]
 """A row and its place among all rows."""
 
@@ -52,15 +53,8 @@ def _curve_name(row: Row) -> str:
     parts += [f"stack {row.stack}"] if row.stack else []
     parts += [] if row.source == "live" else [row.source]
     # Points that differ in more than the batch size are no curve.
-    plain = point.but(batch_size=1, num_requests=None)
-    named = type(point)(
-        model=point.model,
-        task=point.task,
-        precision=point.precision,
-        num_gpus=point.num_gpus,
-        engine=point.engine,
-    )
-    parts += [] if plain == named else [f"variant {plain.hash[:6]}"]
+    extras = {k: v for k, v in point.as_json().items() if k not in _NAMED}
+    parts += [f"{name}={value}" for name, value in extras.items()]
     return visible(", ".join(parts))
 
 

@@ -77,10 +77,12 @@
     return made;
   };
   const config = { responsive: true, displayModeBar: false };
-  const draw = (id, traces, extra) => Plotly.react(id, traces, layout(extra), config);
+  const draw = (id, traces, extra) => {
+    $(id).hidden = false;
+    return Plotly.react(id, traces, layout(extra), config);
+  };
   const blank = (id, note, text) => {
-    Plotly.purge(id);
-    $(id).replaceChildren();
+    $(id).hidden = true;
     $(note).textContent = text;
   };
 
@@ -139,7 +141,7 @@
     });
   };
 
-  const panels = [["power_w", "Power, W"], ["running", "Running batch"], ["kv_cache_usage", "KV cache, share"], ["temperature_c", "Temperature, °C"]];
+  const panels = [["power_w", "Power, W"], ["running", "Running batch"], ["kv_cache_usage", "KV cache, share"], ["temperature_c", "Hottest GPU, °C"]];
   const drawTimeline = (row) => {
     const line = row.timeline;
     $("no-timeline").textContent = "";
