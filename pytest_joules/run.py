@@ -373,7 +373,8 @@ def _published(chosen: Options) -> "RecordedSource | None":
 
 
 def _recorder(config: pytest.Config, settings: Mapping[str, object]) -> Recorder:
-    name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:8]}"
+    # To the microsecond: ``latest`` is the last by name.
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}"
     return Recorder(folder=config.rootpath / FOLDER / name, settings=settings)
 
 

@@ -25,7 +25,7 @@ from pytest_joules.report.text import UNREAL, rate
 from pytest_joules.storage import write_atomically
 from pytest_joules.units import counted, percent, si
 from pytest_joules.verdict import Verdict
-from pytest_joules.visible import visible
+from pytest_joules.visible import lines, visible
 
 __tracebackhide__ = is_expected
 
@@ -70,7 +70,7 @@ def render(digest: Digest) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters.update(
-        visible=_visible, number=_number, percent=_percent, evidence=evidence
+        visible=_visible, lines=lines, number=_number, percent=_percent, evidence=evidence
     )
     return environment.get_template("report.html.j2").render(**_page(digest))
 
