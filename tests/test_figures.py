@@ -79,12 +79,14 @@ def test_what_was_not_measured_is_null_and_invalid_points_are_on_no_frontier() -
 
 def test_the_last_valid_launch_is_drawn() -> None:
     point = make_result().point
-    first, second = (launch(point, 1.0).but(timeline=make_timeline(power_w=w)) for w in (1, 2))
+    first, second = (
+        launch(point, 1.0).but(timeline=make_timeline(power_w=watts)) for watts in (1, 200)
+    )
     broken = launch(point, 1.0, reasons=(Reason(code="mig-on", text="on"),))
 
     (row,) = figures(rows_of([first, second, broken], {}))["rows"]
 
-    assert row["timeline"]["power_w"][2] == 2.0
+    assert min(row["timeline"]["power_w"]) > 100
     assert row["timeline"]["window_end_s"] == 80.0
 
 

@@ -41,11 +41,11 @@ class Target:
         else:
             path = Path(text)
             name = path.suffix.removeprefix(".") if path.suffix in _SUFFIXES else ""
-        if name not in _FORMATS:
+        if name not in FORMATS:
             raise ConfigurationError(
                 f"{option}={text}: the format is unknown. Use a suffix "
                 f"({', '.join(_SUFFIXES)}) or name it as FORMAT:PATH, with FORMAT one of "
-                f"{', '.join(_FORMATS)}."
+                f"{', '.join(FORMATS)}."
             )
         require_place(path, f"{option}={text}")
         if name == "parquet" and not find_spec("pyarrow"):
@@ -80,7 +80,7 @@ def export(target: Target, digest: Digest) -> None:
         OSError: The file cannot be written; an old one is untouched.
         UnicodeError: A name holds half a character, which no file can.
     """
-    write_atomically(target.path, _FORMATS[target.format](digest))
+    write_atomically(target.path, FORMATS[target.format](digest))
 
 
 def as_json(digest: Digest) -> str:
@@ -114,7 +114,7 @@ def as_parquet(digest: Digest) -> bytes:
     return stream.getvalue()
 
 
-_FORMATS: Mapping[str, Callable[[Digest], str | bytes]] = {
+FORMATS: Mapping[str, Callable[[Digest], str | bytes]] = {
     "json": as_json,
     "csv": as_csv,
     "parquet": as_parquet,

@@ -76,7 +76,7 @@ def render(digest: Digest) -> str:
 
 
 def _page(digest: Digest) -> dict[str, Any]:
-    script, plotly = _asset("report.js"), _plotly()
+    script, (plotly, packed_plotly) = _asset("report.js"), _plotly()
     return {
         "settings": digest.settings,
         "title": _title(digest),
@@ -93,7 +93,7 @@ def _page(digest: Digest) -> dict[str, Any]:
         "style": _asset("report.css"),
         "script": script,
         "hashes": [_hash(script), _hash(plotly)],
-        "plotly": _packed(plotly),
+        "plotly": packed_plotly,
         "data": _packed(json.dumps(figures(digest.rows), separators=(",", ":"))),
     }
 
@@ -171,11 +171,12 @@ def _asset(name: str) -> Any:
 
 
 @cache
-def _plotly() -> str:
+def _plotly() -> tuple[str, str]:
+    """Return the library's script, as it is and packed."""
     from plotly.offline import get_plotlyjs  # noqa: PLC0415  an extra
 
     text: str = get_plotlyjs()
-    return text
+    return text, _packed(text, level=9)
 
 
 def _hash(script: str) -> str:
@@ -183,7 +184,6 @@ def _hash(script: str) -> str:
     return f"'sha256-{base64.b64encode(digest).decode()}'"
 
 
-@cache
-def _packed(text: str) -> str:
+def _packed(text: str, *, level: int = 6) -> str:
     """Compress a text; browsers unpack it, and no sign of it can end a tag."""
-    return base64.b64encode(gzip.compress(text.encode(), 9, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(text.encode(), level, mtime=0)).decode()

@@ -263,11 +263,12 @@ def test_500_points_stay_under_6_mb_and_open(browser: Any, folder: Path) -> None
     opened.page.close()
 
 
-def test_a_picture_for_the_documentation(browser: Any, path: Path, folder: Path) -> None:
-    opened = Opened(browser, path, viewport={"width": 1280, "height": 2600})
+def test_a_picture_for_the_documentation(browser: Any, folder: Path) -> None:
+    html.write(folder / "small.html", sweep(8))
+    opened = Opened(browser, folder / "small.html", viewport={"width": 1000, "height": 700})
     target = Path(SCREENSHOT or folder / "report.png")
 
-    opened.page.screenshot(path=target)
+    opened.page.screenshot(path=target, full_page=True)
 
     assert target.read_bytes().startswith(b"\x89PNG")
     opened.page.close()

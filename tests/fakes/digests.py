@@ -1,6 +1,7 @@
 """Whole sessions made by hand, for tests of everything that reports one."""
 
 import math
+import random
 from dataclasses import replace
 
 from pytest_joules.digest import Digest, Failed, rows_of
@@ -11,12 +12,13 @@ from pytest_joules.verdict import Comparison, Verdict
 from tests.fakes.results import make_comparison, make_evidence, make_result
 
 NOISE = (0.99, 1.01, 1.0, 0.995, 1.005)
-"""Stands in for noise: tests draw nothing at random."""
+"""Stands in for the noise of launches."""
 
 
-def make_timeline(*, power_w: float = 500.0, running: float = 8.0) -> Timeline:
-    """Make 100 s of a launch with its window from 20 s to 80 s."""
-    wobble = [NOISE[i % len(NOISE)] for i in range(100)]
+def make_timeline(*, power_w: float = 500.0, running: float = 8.0, seed: str = "") -> Timeline:
+    """Make 100 s of a launch with its window from 20 s to 80 s and seeded noise of 1 %."""
+    stream = random.Random(seed)
+    wobble = [stream.gauss(1.0, 0.01) for _ in range(100)]
     return Timeline(
         step_s=1.0,
         window_start_s=20.0,
@@ -24,7 +26,9 @@ def make_timeline(*, power_w: float = 500.0, running: float = 8.0) -> Timeline:
         power_w=tuple(round(power_w * each, 1) for each in wobble),
         running=tuple(round(running * min(1.0, i / 15) * wobble[i], 2) for i in range(100)),
         kv_cache_usage=tuple(round(min(0.8, i / 50) * wobble[i], 3) for i in range(100)),
-        temperature_c=tuple(round(45 + 15 * min(1.0, i / 60), 1) for i in range(100)),
+        temperature_c=tuple(
+            round((45 + 15 * min(1.0, i / 60)) * wobble[i], 1) for i in range(100)
+        ),
         output_tokens_edges=tuple(float(100 * i) for i in range(21)),
         output_tokens_counts=tuple(
             round(200 * math.exp(-((i - 8) ** 2) / 20)) for i in range(20)
@@ -43,7 +47,9 @@ def launch(
         kv_cache_usage=0.8,
         mean_output_tokens=800.0,
         median_itl_s=0.01 * point.batch_size**0.4 / point.num_gpus**0.5,
-        timeline=make_timeline(power_w=power_w, running=point.batch_size),
+        timeline=make_timeline(
+            power_w=power_w, running=point.batch_size, seed=f"{point.hash} {energy_j}"
+        ),
         mean_batch_size=float(point.batch_size),
         evidence=make_evidence(mean_temperature_c=60.0, mean_sm_clock_hz=clock_hz),
         **changes,
@@ -69,8 +75,9 @@ def sweep(num_points: int, *, launches: int = 2) -> Digest:
         for number in range(launches):
             noise = NOISE[number % len(NOISE)]
             clock_hz = 1.9e9 if verdict == Verdict.UNCHANGED else 1.9e9 * (1 - change / 2)
-            new = launch(point, was * (1 + change) * noise, clock_hz=clock_hz)
-            old = launch(point, was * noise)
+            now = was * (1 + change) * noise
+            new = launch(point, now, clock_hz=clock_hz, source="fake")
+            old = launch(point, was * noise, source="fake")
             results.append(of_stack(new, "new", vllm="0.33.0", torch="2.13.0"))
             results.append(of_stack(old, "old", vllm="0.32.0", torch="2.13.0"))
         comparisons[point] = make_comparison(
@@ -84,7 +91,8 @@ def sweep(num_points: int, *, launches: int = 2) -> Digest:
             reference_energy_per_work_unit_j=was,
             explanation="Made by hand, for tests of the report.",
         )
-    broken = launch(_point(num_points), 1.0, reasons=(Reason(code="mig-on", text="MIG is on"),))
+    why = Reason(code="mig-on", text="MIG is on")
+    broken = launch(_point(num_points), 1.0, source="fake", reasons=(why,))
     return Digest(
         settings={
             "gpu": "b200",
