@@ -23,8 +23,17 @@ from pytest_joules.steady_state import (
     work_window,
 )
 from pytest_joules.timeline import timeline
-from pytest_joules.trace import GpuTrace, LoadTrace, MeterTrace, RequestTrace, ServerSample
+from pytest_joules.trace import (
+    GpuTrace,
+    LoadTrace,
+    MeterTrace,
+    RequestTrace,
+    ServerSample,
+    require_load,
+    require_meter,
+)
 from pytest_joules.validity import (
+    answer_reasons,
     load_notes,
     load_reasons,
     mean_batch_size,
@@ -60,10 +69,12 @@ def assess(measured: Measured, procedure: Procedure) -> Result:
 
     Raises:
         NoSteadyState: There is no window to measure.
-        MeterError: A counter does not advance, or a GPU was not read.
-        LoadError: The server's counters were not read in the whole window.
+        MeterError: A counter does not advance or shows no number, or a GPU was not read.
+        LoadError: The server's counters were not read in the whole window, or fell.
     """
     load, gpus = measured.load, measured.meter.gpus
+    require_load(load)
+    require_meter(measured.meter)
     _require_every_gpu(measured)
     work = measured.frozen_work or steady_work(
         load, settled_s=_settled_s(load, gpus, procedure)
@@ -173,7 +184,8 @@ def _reasons(measured: Measured, window: Window, procedure: Procedure) -> tuple[
         end_s=window.end_s,
         own_pids=measured.own_pids,
     )
-    return (*counters, *load_reasons(measured.load, window, procedure, num_ticks=num_ticks))
+    load = load_reasons(measured.load, window, procedure, num_ticks=num_ticks)
+    return (*counters, *load, *answer_reasons(measured.load, measured.point))
 
 
 def _notes(

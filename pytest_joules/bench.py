@@ -26,6 +26,9 @@ from pytest_joules.verdict import Comparison, Verdict
 
 __tracebackhide__ = is_expected
 
+_EXPLAINED = (Verdict.REGRESSION, Verdict.INVALID)
+"""Verdicts that are told with causes; what is undecided may be no change at all."""
+
 Tell = Callable[[str, object], None]
 """Takes one name and value about the running test, for its report."""
 
@@ -93,7 +96,7 @@ class EnergyBench:
                 raise
             raise InvalidMeasurement("\n  ".join([str(error), *why])) from None
         self._tell_comparison(comparison)
-        why = self._why(point) if comparison.verdict is Verdict.REGRESSION else []
+        why = self._why(point) if comparison.verdict in _EXPLAINED else []
         _raise_verdict(comparison, self._software_changes(point), why)
         return comparison
 
@@ -136,7 +139,7 @@ def _raise_verdict(comparison: Comparison, software: Sequence[str], why: Sequenc
         case Verdict.INCONCLUSIVE:
             raise Inconclusive(explain(comparison, software))
         case Verdict.INVALID:
-            raise InvalidMeasurement(explain(comparison, software))
+            raise InvalidMeasurement(explain(comparison, software, why))
         case Verdict.UNCHANGED | Verdict.IMPROVEMENT:
             return
 

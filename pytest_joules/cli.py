@@ -1,9 +1,10 @@
 """The ``joules`` command; each command is as thin as a hook."""
 
 import json
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, TypeVar
@@ -37,29 +38,60 @@ def main() -> None:
 
 @app.command()
 def doctor(
-    *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+    probe: Annotated[
+        bool, typer.Option("--probe", help="Measure what the sensors themselves do, instead.")
+    ] = False,
+    load: Annotated[
+        str, typer.Option(help="With --probe: a command that keeps the GPU busy until ended.")
+    ] = "",
+    seconds: Annotated[
+        float, typer.Option(min=5.0, help="With --probe: how long to watch, idle and loaded.")
+    ] = 20.0,
 ) -> None:
     """Say what this machine can measure and what stands in the way, each with its remedy.
 
-    Exits with 1 where something keeps energy from being measured. Example: joules doctor
+    Exits with 1 where something keeps energy from being measured. Examples: joules doctor;
+    joules doctor --probe --load "python burn.py"
     """
+    if probe:
+        _probe(load, seconds, as_json=as_json)
+        return
     from pytest_joules.doctor import diagnose  # noqa: PLC0415  loads Zeus and NVML
 
     findings = diagnose()
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
-        table = Table(box=None, pad_edge=False)
-        for column in ("", "what", "finding", "remedy"):
-            table.add_column(column, overflow="fold")
-        for finding in findings:
-            colour = _COLOURS[finding.status]
-            mark = f"[{colour}]{finding.status}[/{colour}]"
-            said = (finding.subject, finding.text, finding.remedy)
-            table.add_row(mark, *(Text(lines(each)) for each in said))
-        Console().print(table)
+        rows = [
+            (Text(f.status, style=_COLOURS[f.status]), f.subject, f.text, f.remedy)
+            for f in findings
+        ]
+        _print_table(("", "what", "finding", "remedy"), rows)
     if any(finding.status == "problem" for finding in findings):
         raise typer.Exit(1)
+
+
+def _probe(load: str, seconds: float, *, as_json: bool) -> None:
+    from pytest_joules import probe  # noqa: PLC0415  loads the meter
+
+    sensors = _told(lambda: probe.probe(seconds=seconds, load=shlex.split(load)))
+    if as_json:
+        typer.echo(json.dumps([asdict(sensor) for sensor in sensors], indent=1))
+        return
+    for sensor in sensors:
+        _print_table(("quantity", "seen"), probe.described(sensor))
+
+
+def _print_table(head: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
+    table = Table(box=None, pad_edge=False)
+    for column in head:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        # As texts: rich would read markup in plain strings, and terminals in any.
+        table.add_row(*(c if isinstance(c, Text) else Text(lines(c)) for c in row))
+    Console().print(table)
 
 
 @imports.command()
@@ -119,6 +151,31 @@ def compare(
         raise typer.Exit(1)
     if any(verdict.fails for verdict in verdicts):
         raise typer.Exit(6)
+
+
+@app.command()
+def explain(
+    then: Annotated[
+        str,
+        typer.Argument(help="Baseline file, export or session: PATH[#POINT_ID][@STACK]."),
+    ],
+    now: Annotated[str, typer.Argument(help="What it is compared with, likewise.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Say why energy per work unit differs: ranked causes, their evidence and what to do.
+
+    Example: joules explain baselines/h200/vllm/text-conversation/qwen-qwen3-8b.json latest
+    """
+    from pytest_joules import explaining  # noqa: PLC0415  loads the diagnosis
+
+    def job() -> str:
+        sides = explaining.read_side(then), explaining.read_side(now)
+        if as_json:
+            return json.dumps(explaining.explained_json(*sides), indent=1)
+        return "\n".join(explaining.explained(*sides))
+
+    typer.echo(lines(_told(job)))
 
 
 @app.command("show")

@@ -85,8 +85,9 @@ def work_curve(load: LoadTrace) -> Curve:
     """Return the server's generated tokens as a function of time, between its samples.
 
     Raises:
-        LoadError: There are fewer than two samples, or they are not in order of time; or,
-            when called, a time is before the first or after the last sample.
+        LoadError: There are fewer than two samples, they are not in order of time, or the
+            counter fell or showed no number; or, when called, a time is before the first or
+            after the last sample.
     """
     times = np.array([sample.time_s for sample in load.server])
     tokens = np.array([sample.output_tokens for sample in load.server])
@@ -94,6 +95,11 @@ def work_curve(load: LoadTrace) -> Curve:
         raise LoadError(
             f"the server's counters were read {len(times)} times, which must be twice or more "
             "and in order of time; without them no token is counted. See the server's log."
+        )
+    if not np.isfinite(tokens).all() or (np.diff(tokens) < 0).any():
+        raise LoadError(
+            f"the server's token counter went {_odd(tokens)}, but it must only rise. An engine "
+            "process may have started anew: see the server's log."
         )
 
     def curve(at: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -104,6 +110,12 @@ def work_curve(load: LoadTrace) -> Curve:
         return values
 
     return curve
+
+
+def _odd(values: NDArray[np.float64]) -> str:
+    """Show the first step that is no rise."""
+    step = int(np.argmin(np.diff(values) >= 0))  # NaN is no rise either
+    return f"from {values[step]:.0f} to {values[step + 1]:.0f}"
 
 
 def _outside(at: NDArray[np.float64], known_s: NDArray[np.float64]) -> str:

@@ -120,13 +120,26 @@ def choose_gpus(visible: Sequence[GpuIdentity], launch: Launch) -> tuple[GpuIden
     fitting = [gpu for gpu in visible if gpu_slug(gpu.name) == launch.gpu]
     needed = launch.largest.num_gpus
     if len(fitting) < needed:
-        seen = ", ".join(f"{gpu.name} ({gpu_slug(gpu.name)})" for gpu in visible) or "none"
-        raise MeterError(
-            f"{launch.largest.id} needs {needed} x {launch.gpu}, but the visible GPUs are: "
-            f"{seen}. Name the GPU that is there (--gpu), make more visible "
-            "(CUDA_VISIBLE_DEVICES), or choose another source (--joules-source)."
-        )
+        raise _too_few(visible, f"{launch.largest.id} needs {needed} x {launch.gpu}")
     return tuple(fitting[:needed])
+
+
+def require_gpu(visible: Sequence[GpuIdentity], gpu: str) -> None:
+    """Refuse a machine without any GPU of the asked model.
+
+    Raises:
+        MeterError: None of the visible GPUs is one.
+    """
+    if not any(gpu_slug(each.name) == gpu for each in visible):
+        raise _too_few(visible, f"--gpu={gpu} asks for another machine")
+
+
+def _too_few(visible: Sequence[GpuIdentity], wish: str) -> MeterError:
+    seen = ", ".join(f"{gpu.name} ({gpu_slug(gpu.name)})" for gpu in visible) or "none"
+    return MeterError(
+        f"{wish}, but the visible GPUs are: {seen}. Name the GPU that is there (--gpu), or "
+        "make more visible (CUDA_VISIBLE_DEVICES)."
+    )
 
 
 def require_drained(gpus: Sequence[GpuIdentity], rig: Rig) -> None:

@@ -44,6 +44,14 @@ class Procedure:
     largest_scrape_s: float = 1.0
     """Longest answer of the server's counters that is trusted at a window's edge."""
 
+    largest_scrape_gap_s: float = 2.0
+    """Longest time without the server's counters inside a window: they are read ten times a
+    second, and a busy server answers late, which blurs the series but not the sums."""
+
+    largest_batch_excess: float = 0.02
+    """Requests running above those offered at once, on average, over the batch: a server
+    cannot run what nobody asked for; slack for gauges that are late."""
+
     drained_memory_bytes: int = 2 * 2**30
     """GPU memory in use above which a GPU is not free for a launch."""
 

@@ -7,9 +7,11 @@ failed). Numbers are written so that they read back bit for bit.
 """
 
 import json
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from pytest_joules.gate.ruling import Case, rule
 from pytest_joules.point import Point
 from pytest_joules.result import Result
 from pytest_joules.session import Judgement, Listener
-from pytest_joules.storage import read, write_atomically
+from pytest_joules.storage import parse, read, write_atomically
 from pytest_joules.verdict import Comparison, Verdict
 
 __tracebackhide__ = is_expected
@@ -29,6 +31,11 @@ FOLDER = Path(".joules") / "sessions"
 _SETTINGS, _RESULTS = "session.json", "results.jsonl"
 _BASELINES, _VERDICTS = "baselines.jsonl", "verdicts.jsonl"
 _END = "end.json"
+
+
+def session_name(begun: datetime) -> str:
+    """Name a session so that names sort as sessions began, also within one second."""
+    return f"{begun:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}"
 
 
 @dataclass(kw_only=True)
@@ -228,7 +235,7 @@ def results_of(path: Path) -> list[Result]:
     """
     if path.is_dir():
         return _results(path / _RESULTS)
-    return [_result(values, str(path)) for values in read(path)]
+    return [result_of(values, str(path)) for values in read(path)]
 
 
 def _require_session(folder: Path) -> Mapping[str, Any]:
@@ -248,10 +255,15 @@ def _by_point(results: Sequence[Result]) -> dict[Point, tuple[Result, ...]]:
 
 
 def _results(path: Path) -> list[Result]:
-    return [_result(values, str(path)) for values in _lines(path)]
+    return [result_of(values, str(path)) for values in _lines(path)]
 
 
-def _result(values: Mapping[str, Any], name: str) -> Result:
+def result_of(values: Mapping[str, Any], name: str) -> Result:
+    """Build one result from its JSON.
+
+    Raises:
+        FormatError: It cannot be read.
+    """
     try:
         return Result.from_json(values)
     except (JoulesError, TypeError, ValueError, KeyError, AttributeError) as error:
@@ -266,7 +278,5 @@ def _lines(path: Path) -> Iterator[Any]:
     for number, line in enumerate(lines, start=1):
         if not line.endswith("\n"):
             return
-        try:
-            yield json.loads(line)  # invalid results may hold NaN, which strict JSON has not
-        except ValueError as error:
-            raise FormatError(f"{path}, line {number}: {error}.") from None
+        # Invalid results may hold NaN, which strict JSON has not.
+        yield parse(line, name=f"{path}, line {number}", is_strict=False)

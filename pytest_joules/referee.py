@@ -5,6 +5,7 @@ known of the noise between launches is shared as well: other points' baselines n
 prior, other points' launches show when the noise has grown.
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from pytest_joules import baseline
@@ -159,6 +160,16 @@ class Referee:
         for run in runs:
             require_comparable(ours, run.provenance.identity, point.id)
         return runs
+
+    def require_recordable(self, point: Point) -> None:
+        """Refuse a baseline that nothing can be added to, before a launch is spent on it.
+
+        Raises:
+            BaselineMismatch: It is of other hardware.
+            FormatError: Its file is broken.
+        """
+        with suppress(BaselineMissing):
+            self.baseline(point)
 
     def known_runs(self, point: Point) -> tuple[Result, ...]:
         """Return the point's recorded runs; none where its own test will say why."""

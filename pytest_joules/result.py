@@ -20,7 +20,7 @@ class Reason:
     """One rule of the validity contract that a measurement broke."""
 
     code: str
-    """Stable identifier, such as ``counter-frozen``; ``validity.RULES`` lists all."""
+    """Stable identifier, such as ``counter-frozen``; ``contract.RULES`` lists all."""
 
     text: str
     """The value seen, what it should be, and the remedy."""

@@ -5,7 +5,6 @@ With ``plugin`` and ``options`` this is all that knows pytest.
 
 import itertools
 import os
-import uuid
 from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -28,13 +27,12 @@ from pytest_joules.options import MarkerOptions, Options, is_asked
 from pytest_joules.outputs import Outputs, settings_of
 from pytest_joules.plan import server_key
 from pytest_joules.point import Point
-from pytest_joules.record import FOLDER, Recorder
+from pytest_joules.record import FOLDER, Recorder, session_name
 from pytest_joules.report import terminal, text
 from pytest_joules.session import JoulesSession
 from pytest_joules.sources import Source
 from pytest_joules.sources.choice import chosen_source
 from pytest_joules.units import percent
-from pytest_joules.verdict import Verdict
 from pytest_joules.visible import visible
 
 __tracebackhide__ = is_expected
@@ -140,12 +138,28 @@ class Run:
                 if isinstance(stopped_by, InvalidPoint | ConfigurationError):
                     broken[item] = stopped_by
                 asked.update({item: self._asked} if self._asked else {})
+        if asked and is_asked(self._config) and not self.options.plan:
+            self._require_gpu()
         broken.update(self._too_narrow(asked))
         for item, reason in broken.items():
             self._failed.append(_failed(item, reason))
             report_collection_error(session, item, reason)
         points = {item: each[0] for item, each in asked.items()}
         items[:] = grouped([item for item in items if item not in broken], points)
+
+    def _require_gpu(self) -> None:
+        """Tell once, not test by test, that the GPU which was asked for is not here.
+
+        Where only a file names the GPU, as in a repository with other tests, those still run.
+
+        Raises:
+            pytest.UsageError: It is not, or cannot be read.
+        """
+        try:
+            self.session.source.require_gpu(self.options.gpu)
+        except JoulesError as error:
+            remedy = "To go on without it, choose another source (--joules-source)."
+            raise pytest.UsageError(f"pytest-joules: {error} {remedy}") from None
 
     def _too_narrow(
         self, asked: Mapping[pytest.Item, Sequence[Point]]
@@ -257,7 +271,7 @@ class Run:
         table = terminal.summary(
             self.session.ledger,
             width=writer.fullwidth if reporter.isatty else None,
-            paint=lambda text, verdict: writer.markup(text, **_COLOURS[verdict]),
+            paint=lambda text, verdict: writer.markup(text, **terminal.COLOURS[verdict]),
         )
         lines = [*table, *self._not_written]
         if lines:
@@ -312,13 +326,6 @@ _NO_GPU = (
 )
 _REHEARSAL_STOPS = (Exception, RehearsalEnds, pytest.fail.Exception)
 _UNDECIDED = (Inconclusive, InvalidMeasurement)
-_COLOURS: Mapping[str, Mapping[str, bool]] = {
-    Verdict.REGRESSION: {"red": True, "bold": True},
-    Verdict.INVALID: {"yellow": True, "bold": True},
-    Verdict.INCONCLUSIVE: {"yellow": True},
-    Verdict.IMPROVEMENT: {"green": True, "bold": True},
-    Verdict.UNCHANGED: {"green": True},
-}
 
 
 def grouped(
@@ -373,8 +380,7 @@ def _published(chosen: Options) -> "RecordedSource | None":
 
 
 def _recorder(config: pytest.Config, settings: Mapping[str, object]) -> Recorder:
-    # To the microsecond: ``latest`` is the last by name.
-    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}"
+    name = session_name(datetime.now(UTC))
     return Recorder(folder=config.rootpath / FOLDER / name, settings=settings)
 
 

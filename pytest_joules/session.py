@@ -163,6 +163,7 @@ class JoulesSession:
             JoulesError: The point could not be measured.
         """
         self.note(point, Wish.CHECK, self.referee.tolerances.get(point))
+        self.referee.require_recordable(point)
         while len(self._of(point, self.stack)) < self.options.num_launches:
             self._raise_failure(point)
             self._launch(self._open_points(point, self.stack), self.stack)
@@ -275,8 +276,7 @@ class JoulesSession:
         """Return the run whose work all later ones of the point repeat."""
         stacks = [self.stack, self.old_stack] if self.old_stack else [self.stack]
         here = [run for stack in stacks for run in self._of(point, stack)]
-        stored = () if self.options.records else self.referee.known_runs(point)
-        return next(iter([*stored, *here]), None)
+        return next(iter([*self.referee.known_runs(point), *here]), None)
 
     def _keep(self, outcome: Outcome, stack: Stack) -> None:
         if isinstance(outcome, Failure):

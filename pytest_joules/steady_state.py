@@ -223,8 +223,8 @@ def work_window(load: LoadTrace, work: Work) -> Window:
     if not 1 <= work.start_index < work.end_index:
         raise NoSteadyState(
             f"requests {work.start_index} to {work.end_index} are no window: it opens and "
-            "closes with a request, and closes later; record the baseline again "
-            "(--joules-record)."
+            "closes with a request, and closes later; delete the baseline and record "
+            "a new one (--joules-record)."
         )
     if work.end_index > len(finished):
         raise NoSteadyState(
@@ -234,7 +234,7 @@ def work_window(load: LoadTrace, work: Work) -> Window:
     if window.start_s < full.start_s or window.end_s > full.end_s:
         raise NoSteadyState(
             f"requests {work.start_index} to {work.end_index} do not fall into the time with "
-            f"all {load.max_concurrency} slots busy; this stack needs its own window: record "
-            "the baseline again (--joules-record)."
+            f"all {load.max_concurrency} slots busy; this stack needs its own window: delete "
+            "the baseline and record a new one (--joules-record)."
         )
     return window

@@ -1,7 +1,6 @@
 """JSON files: strict reading against a schema, atomic and locked writing."""
 
 import json
-import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -9,7 +8,7 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import fastjsonschema
 from filelock import FileLock, Timeout
@@ -19,23 +18,33 @@ from pytest_joules.errors import FormatError, is_expected
 __tracebackhide__ = is_expected
 
 _LOCK_WAIT_S = 60.0
+_DIGITS = 100
+_TOO_LARGE = 10.0**_DIGITS
 
 
-def parse(text: str, *, name: str) -> Any:
-    """Parse JSON strictly: no NaN, no Infinity, no duplicate keys.
+def parse(text: str, *, name: str, is_strict: bool = True) -> Any:
+    """Parse JSON strictly: no NaN, no Infinity, no huge number, no duplicate keys.
+
+    Args:
+        text: The JSON.
+        name: Of the file, for errors.
+        is_strict: ``False`` allows NaN and Infinity, which broken measurements may hold.
 
     Raises:
-        FormatError: Names the file and the place.
+        FormatError: Names the file and the field.
     """
     try:
-        return json.loads(
+        values = json.loads(
             text,
-            parse_constant=_no_constant,
-            parse_float=_finite,
-            object_pairs_hook=_no_duplicates,
+            parse_constant=_Wrong if is_strict else float,
+            parse_float=_float,
+            parse_int=_int,
+            object_pairs_hook=_object,
         )
+        _require_numbers("the top", values)
     except (ValueError, RecursionError) as error:
         raise FormatError(f"{name}: not the JSON it should be: {error}.") from None
+    return values
 
 
 def read(path: Path) -> Any:
@@ -117,21 +126,37 @@ def locked(path: Path) -> Iterator[None]:
         ) from None
 
 
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a JSON number")
+class _Wrong(str):
+    """What stands for a number but is none; refused as soon as its field is known."""
+
+    __slots__ = ()
 
 
-def _finite(text: str) -> float:
+def _float(text: str) -> float | _Wrong:
     value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text} is too large for a number")
-    return value
+    return value if abs(value) < _TOO_LARGE else _Wrong(text)
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _int(text: str) -> int | _Wrong:
+    # Python refuses thousands of digits, and floats overflow at 309.
+    return int(text) if len(text) <= _DIGITS else _Wrong(text)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) != len(pairs):
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {twice!r} stands twice")
+    for name, value in pairs:
+        _require_numbers(name, value)
     return made
+
+
+def _require_numbers(name: str, value: Any) -> None:
+    if isinstance(value, _Wrong):
+        shown = f"{value[:20]}... ({len(value)} characters)" if len(value) > _DIGITS else value
+        raise ValueError(f"{name} is {shown}, which is no number of a measurement")  # noqa: TRY004
+    if isinstance(value, list):
+        for item in value:
+            _require_numbers(name, item)

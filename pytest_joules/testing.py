@@ -8,14 +8,13 @@ Run any energy test on it with ``pytest -p pytest_joules.testing``: every line o
 then says *fake*, and what it records is kept apart from real baselines.
 """
 
-import heapq
-import itertools
 import random
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
-from pytest_joules import catalog
+import numpy as np
+
 from pytest_joules.engines import Server
 from pytest_joules.errors import LaunchError, ServerDied, is_expected
 from pytest_joules.measure import Rig
@@ -23,24 +22,20 @@ from pytest_joules.options import Options
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import ENGINES, Point, Request
 from pytest_joules.procedure import Procedure
-from pytest_joules.sources.live import LiveSource
-from pytest_joules.steady_state import is_long_enough
-from pytest_joules.trace import (
-    GpuIdentity,
-    GpuTrace,
-    LoadTrace,
-    MeterTrace,
-    Reading,
-    RequestTrace,
-    ServerSample,
+from pytest_joules.simulation.batching import Batching, Cost, Demand
+from pytest_joules.simulation.meter import (
+    ENGINE_PID,
+    FULL_CLOCK_HZ,
+    Clock,
+    VirtualGpus,
+    VirtualRecording,
 )
+from pytest_joules.simulation.traces import Disturbance, load_trace
+from pytest_joules.sources.live import LiveSource
+from pytest_joules.trace import GpuIdentity, LoadTrace
 
 __tracebackhide__ = is_expected
 
-TICK_S = 0.1
-"""The fake energy counter's update period."""
-
-_ENGINE_PID = 4242
 Power = Callable[[Stack, Point], float]
 """Watts of one GPU while a stack serves a point."""
 
@@ -85,40 +80,31 @@ class FakeMachine:
     held_memory_bytes: int = 0
     """Memory in use on every GPU, as if another process held it."""
 
-    now_s: float = 1000.0
     launches: list[Launch] = field(default_factory=list)
     """Every launch made, for tests to look at."""
 
     name: str = "fake"
-    _spans: list[tuple[float, float, float]] = field(default_factory=list)
+    clock: Clock = field(default_factory=Clock)
+    gpus: VirtualGpus = field(init=False)
 
-    def clock(self) -> float:
-        """Return the machine's time in seconds."""
-        return self.now_s
+    def __post_init__(self) -> None:
+        self.gpus = VirtualGpus(
+            gpu=self.gpu,
+            clock=self.clock,
+            num_gpus=self.num_gpus,
+            idle_w=_IDLE_W,
+            held_memory_bytes=self.held_memory_bytes,
+            foreign_pids=self.foreign_pids,
+        )
 
     def identify(self) -> tuple[GpuIdentity, ...]:
         """Return the machine's GPUs, as a meter does."""
-        known = catalog.gpu(self.gpu)
-        return tuple(
-            GpuIdentity(
-                uuid=f"GPU-fake-{self.gpu}-{index}",
-                name=known.nvml_names[0] if known else self.gpu,
-                memory_bytes=int((known.memory_gib if known else 80) * 2**30),
-                power_limit_w=known.tdp_w if known else 700.0,
-                mig=False,
-                driver="fake",
-            )
-            for index in range(self.num_gpus)
-        )
+        return self.gpus.identify()
 
-    @contextmanager
-    def recording(self, uuids: Sequence[str]) -> Iterator["FakeRecording"]:
+    def recording(self, uuids: Sequence[str]) -> AbstractContextManager[VirtualRecording]:
         """Record counters from entering to leaving, as a meter does."""
-        recording = FakeRecording(machine=self, uuids=tuple(uuids), start_s=self.now_s)
-        self.now_s += 2 * TICK_S
-        yield recording
-        self.now_s += 2 * TICK_S
-        recording.end_s = self.now_s
+        self.gpus.held_memory_bytes = self.held_memory_bytes
+        return self.gpus.recording(uuids)
 
     @contextmanager
     def started(self, launch: Launch, *, gpu_uuids: Sequence[str]) -> Iterator[Server]:
@@ -129,63 +115,30 @@ class FakeMachine:
         """
         del gpu_uuids
         self.launches.append(launch)
-        self.now_s += 1.0
+        self.clock.now_s += 1.0
         if self.fails_to_launch:
             raise LaunchError(f"{launch.largest.id}: {self.fails_to_launch}")
         yield FakeServer(machine=self, launch=launch)
-
-    def energy_mj(self, time_s: float) -> int:
-        """Return one GPU's counter: power integrated up to the last tick."""
-        tick_s = int(time_s / TICK_S + 1e-6) * TICK_S
-        joules = _IDLE_W * tick_s + sum(
-            (watts - _IDLE_W) * max(0.0, min(tick_s, end_s) - start_s)
-            for start_s, end_s, watts in self._spans
-        )
-        return round(1000 * joules)
-
-    def power_at(self, time_s: float) -> float:
-        """Return one GPU's power in watts."""
-        return next((w for start, end, w in self._spans if start <= time_s < end), _IDLE_W)
-
-    def draw(self, start_s: float, end_s: float, watts: float) -> None:
-        """Draw power from ``start_s`` to ``end_s``."""
-        self._spans.append((start_s, end_s, watts))
 
 
 _IDLE_W = 150.0
 
 
-@dataclass(kw_only=True)
-class FakeRecording:
-    """Counter readings of a span of virtual time."""
+@dataclass(frozen=True, kw_only=True)
+class FakeCosts:
+    """Every step takes and draws the same, and half of the memory is in use."""
 
-    machine: FakeMachine
-    uuids: tuple[str, ...]
-    start_s: float
-    end_s: float = 0.0
+    cost: Cost
 
-    def trace(self) -> MeterTrace:
-        """Return the readings, one each 50 ms."""
-        number = round((self.end_s - self.start_s) / (TICK_S / 2))
-        readings = tuple(
-            self._reading(self.start_s + index * TICK_S / 2) for index in range(number + 1)
-        )
-        chosen = [gpu for gpu in self.machine.identify() if gpu.uuid in self.uuids]
-        return MeterTrace(gpus=tuple(GpuTrace(gpu=gpu, readings=readings) for gpu in chosen))
+    def step(self, batch: int, context_tokens: float, prefill_tokens: float) -> Cost:
+        """Cost a step; see ``simulation.batching.Costs``."""
+        del batch, context_tokens, prefill_tokens
+        return self.cost
 
-    def _reading(self, time_s: float) -> Reading:
-        return Reading(
-            time_s=time_s,
-            took_s=0.0001,
-            energy_mj=self.machine.energy_mj(time_s),
-            power_w=self.machine.power_at(time_s),
-            temperature_c=60.0,
-            sm_clock_hz=1.98e9,
-            memory_clock_hz=2.6e9,
-            clock_event_reasons=0,
-            memory_used_bytes=self.machine.held_memory_bytes,
-            process_ids=(_ENGINE_PID, *self.machine.foreign_pids),
-        )
+    def memory_share(self, batch: int, context_tokens: float) -> float:
+        """Return the share of the KV memory in use."""
+        del batch, context_tokens
+        return 0.5
 
 
 @dataclass(kw_only=True)
@@ -194,7 +147,7 @@ class FakeServer:
 
     machine: FakeMachine
     launch: Launch
-    process_ids: frozenset[int] = frozenset({_ENGINE_PID})
+    process_ids: frozenset[int] = frozenset({ENGINE_PID})
 
     def __post_init__(self) -> None:
         number = len(self.machine.launches)
@@ -211,106 +164,37 @@ class FakeServer:
         Raises:
             ServerDied: ``dies_after_requests`` is set and reached.
         """
-        del deadline_s
-        start_s = self.machine.now_s
-        requests = self._serve(point, min_window_s)
-        self.machine.now_s = max(request.finish_s for request in requests)
-        watts = self.machine.power_w(self.launch.stack, point) * self._factor
-        self.machine.draw(start_s, self.machine.now_s, watts)
-        return LoadTrace(
-            max_concurrency=point.batch_size,
-            started_s=start_s,
-            ended_s=self.machine.now_s,
-            requests=tuple(sorted(requests, key=lambda request: request.index)),
-            server=tuple(_samples(requests, start_s, self.machine.now_s)),
-            client_cpu_s=0.0,
-            client_lag_s=0.0,
+        machine = self.machine
+        watts = machine.power_w(self.launch.stack, point) * self._factor
+        cost = Cost(duration_s=machine.step_s, power_w=watts)
+        batching = Batching(
+            costs=FakeCosts(cost=cost),
+            demand=Demand(
+                requests=self._requests(point),
+                in_flight=point.batch_size,
+                slots=machine.largest_batch or point.batch_size,
+                least_requests=3 * point.batch_size,
+                min_window_s=None if point.num_requests else min_window_s,
+                deadline_s=deadline_s,
+            ),
+            now_s=machine.clock.now_s,
+            idle=cost,
+        )
+        batching.run()
+        calm = Disturbance(factors=np.ones(1), power_limit_w=machine.gpus.power_limit_w)
+        disturbed = calm.disturb(batching.spans, 1)
+        machine.gpus.draws.append(disturbed.draw(batching.spans, FULL_CLOCK_HZ))
+        machine.clock.now_s = batching.now_s
+        return load_trace(
+            batching.spans, batching.answered, disturbed, max_concurrency=point.batch_size
         )
 
-    def _serve(self, point: Point, min_window_s: float) -> list[RequestTrace]:
-        slots = min(point.batch_size, self.machine.largest_batch or point.batch_size)
-        free = [self.machine.now_s] * slots
-        served: list[RequestTrace] = []
-        for request in point.requests():
-            begin_s = heapq.heappop(free)
-            if self._is_enough(point, len(served)):
-                known = [r for r in served if r.finish_s <= begin_s]
-                if is_long_enough(known, min_window_s=min_window_s):
-                    break
-            served.append(self._answer(request, begin_s))
-            heapq.heappush(free, served[-1].finish_s)
-        return served
-
-    def _is_enough(self, point: Point, served: int) -> bool:
+    def _requests(self, point: Point) -> Iterator[Request]:
         limit = self.machine.dies_after_requests
-        if limit is not None and served >= limit:
-            raise ServerDied(f"{point.id}: the fake engine ended after {served} requests")
-        return point.num_requests is None and served >= 3 * point.batch_size
-
-    def _answer(self, request: Request, begin_s: float) -> RequestTrace:
-        step_s = self.machine.step_s
-        return RequestTrace(
-            index=request.index,
-            sent_s=begin_s,
-            first_token_s=begin_s + step_s,
-            finish_s=begin_s + step_s * request.output_tokens,
-            prompt_tokens=request.prompt_tokens,
-            output_tokens=request.output_tokens,
-            itl_s=(step_s,),
-        )
-
-
-def _samples(
-    requests: Sequence[RequestTrace], start_s: float, end_s: float
-) -> Iterator[ServerSample]:
-    """Count what the server would say, ten times a second."""
-    moments = [start_s - TICK_S, *_range(start_s, end_s, TICK_S), end_s]
-    events = _events(requests)
-    running = first = finished = 0
-    tokens, rate, position, last_s = 0.0, 0.0, 0, start_s
-    for moment_s in moments:
-        while position < len(events) and events[position][0] <= moment_s + 1e-9:
-            at_s, kind, per_s = events[position]
-            tokens, last_s = tokens + rate * (at_s - last_s), at_s
-            rate += per_s
-            running += kind == _BEGIN
-            first += kind == _FIRST
-            finished += kind == _END
-            running -= kind == _END
-            position += 1
-        tokens, last_s = tokens + rate * max(0.0, moment_s - last_s), max(last_s, moment_s)
-        yield ServerSample(
-            time_s=moment_s,
-            took_s=0.001,
-            running=running,
-            waiting=0,
-            output_tokens=tokens,
-            prompt_tokens=0,
-            first_tokens=first,
-            finished=finished,
-            kv_cache_usage=0.5,
-            preemptions=0,
-        )
-
-
-_BEGIN, _FIRST, _END = range(3)
-
-
-def _events(requests: Sequence[RequestTrace]) -> list[tuple[float, int, float]]:
-    """Return ``(time, kind, change of the token rate)`` in order of time."""
-    events = []
-    for request in requests:
-        rate = request.output_tokens / (request.finish_s - request.sent_s)
-        events.append((request.sent_s, _BEGIN, rate))
-        events.append((request.first_token_s or request.finish_s, _FIRST, 0.0))
-        events.append((request.finish_s, _END, -rate))
-    return sorted(events)
-
-
-def _range(start_s: float, end_s: float, step_s: float) -> Iterator[float]:
-    return itertools.takewhile(
-        lambda moment_s: moment_s < end_s, (start_s + i * step_s for i in itertools.count())
-    )
+        for request in point.requests():
+            if limit is not None and request.index >= limit:
+                raise ServerDied(f"{point.id}: the fake engine ended after {limit} requests")
+            yield request
 
 
 def pytest_joules_source(options: Options) -> LiveSource:

@@ -5,6 +5,11 @@ processes of one machine share, so traces of different processes can be laid sid
 """
 
 from dataclasses import dataclass
+from math import inf
+
+from pytest_joules.errors import LoadError, MeterError, is_expected
+
+__tracebackhide__ = is_expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,6 +109,8 @@ class GpuIdentity:
 
     mig: bool
     driver: str
+    tells_power: bool = True
+    """``False`` where NVML says that this GPU does not support telling its power."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,3 +164,72 @@ class MeterTrace:
     """RAPL package energy between first and last reading; ``None`` where unreadable."""
 
     dram_energy_j: float | None = None
+
+
+LARGEST_ENERGY_MJ = 2**64 - 1
+"""NVML's counter is an unsigned 64-bit integer."""
+
+
+def require_load(load: LoadTrace) -> None:
+    """Refuse a load that nothing can be computed of.
+
+    Raises:
+        LoadError: It is empty, or holds what is not a number; names it.
+    """
+    if load.max_concurrency < 1:
+        raise LoadError(
+            f"max_concurrency is {load.max_concurrency}: no request can be in flight."
+        )
+    if not load.requests or not load.server:
+        raise LoadError(
+            f"{len(load.requests)} requests ended and the server's counters were read "
+            f"{len(load.server)} times; without them there is nothing to measure. See its log."
+        )
+    times = {"started_s": load.started_s, "ended_s": load.ended_s}
+    client = {"client_cpu_s": load.client_cpu_s, "client_lag_s": load.client_lag_s}
+    for place, values in (
+        ("the load", {**times, **client}),
+        *((f"request {request.index}", _numbers(request)) for request in load.requests),
+        *((f"sample {i}", _numbers(sample)) for i, sample in enumerate(load.server)),
+    ):
+        for name, value in values.items():
+            if not _is_measurable(value):
+                raise LoadError(f"{name} of {place} is {value}, which nobody measured.")
+
+
+def require_meter(meter: MeterTrace) -> None:
+    """Refuse readings that nothing can be computed of.
+
+    Raises:
+        MeterError: One is no number, beyond the counter's range, or not in order of time.
+    """
+    for gpu in meter.gpus:
+        latest_s = -inf
+        for reading in gpu.readings:
+            for name, value in _numbers(reading).items():
+                if not _is_measurable(value):
+                    raise MeterError(f"{gpu.gpu.uuid}: {name}={value} was never measured.")
+            if not 0 <= reading.energy_mj <= LARGEST_ENERGY_MJ:
+                raise MeterError(
+                    f"{gpu.gpu.uuid}: the energy counter shows {reading.energy_mj} mJ, but it "
+                    f"counts from 0 to {LARGEST_ENERGY_MJ}. Run `joules doctor`."
+                )
+            if reading.time_s < latest_s:
+                raise MeterError(
+                    f"{gpu.gpu.uuid}: a reading of {reading.time_s} s follows one of "
+                    f"{latest_s} s, but the monotonic clock only rises."
+                )
+            latest_s = reading.time_s
+
+
+def _is_measurable(value: float) -> bool:
+    return -1e30 < value < 1e30  # noqa: PLR2004  neither NaN, nor infinite, nor a huge int
+
+
+def _numbers(record: object) -> dict[str, float]:
+    """Return every number of a record by the name of its field; energy is judged apart."""
+    return {
+        name: value
+        for name, value in vars(record).items()
+        if isinstance(value, int | float) and name != "energy_mj"
+    }

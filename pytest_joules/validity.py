@@ -1,52 +1,21 @@
-"""The contract a measurement must meet; every broken rule is a reason on the result.
+"""Whether load, window and engine met the contract; every broken rule is a reason.
 
 A result with reasons can be neither passed nor recorded. Rules on the energy counter are
-in ``counter``; this module adds those on load, window and engine, and lists all of them.
+in ``counter``; the table of all is ``contract``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Literal
 
-from pytest_joules.counter import COUNTER_RULES
+from pytest_joules import contract
 from pytest_joules.energy import WindowEnergy
+from pytest_joules.point import Point
 from pytest_joules.procedure import SHORTEST_TRUSTED_WINDOW_S, Procedure
 from pytest_joules.result import Reason
 from pytest_joules.steady_state import Window, full_batch_window
 from pytest_joules.trace import LoadTrace, ServerSample
 from pytest_joules.units import percent
-
-LOAD_RULES: Mapping[str, str] = {
-    "window-short": "steady state shorter than the least window or too few counter ticks",
-    "window-late": "the ramp-up took more than half of the time with a full batch",
-    "batch-starved": "achieved mean batch below 85 % of the asked one",
-    "request-failed": "a request failed",
-    "tokens-disagree": "server and client token counts differ by more than 0.5 %",
-    "client-lagged": "the load generator's event loop was held up",
-    "client-busy": "the load generator used more than one core",
-    "scrape-slow": "the server's counters answered too slowly at a window's edge",
-}
-
-LOAD_NOTES: Mapping[str, str] = {
-    "window-user-short": "window shorter than 30 s because the user asked for it",
-    "window-drift": "first and last quarter differ by more than 2 % in energy per work unit",
-    "preempted": "the engine preempted requests: the KV cache is too small for this batch",
-}
-
-COUNTER_NOTES: Mapping[str, str] = {
-    "counter-unchecked": "the counter was not compared with the sampled power",
-    "processes-unseen": "NVML did not show the engine's own processes",
-    "clocks-unseen": "NVML did not tell why clocks were held down",
-    "power-capped": "the power limit held the clocks down",
-    "temperature-drift": "the GPU's temperature drifted within the window",
-    "clock-drift": "the SM clock drifted within the window",
-}
-
-RULES: Mapping[str, str] = {**COUNTER_RULES, **LOAD_RULES}
-"""Every rule that makes a measurement invalid, by reason code."""
-
-NOTES: Mapping[str, str] = {**COUNTER_NOTES, **LOAD_NOTES}
-"""Everything that is noted though it invalidates nothing, by code."""
 
 
 def load_reasons(
@@ -63,6 +32,7 @@ def load_reasons(
     return (
         *_window_reasons(load, window, procedure, num_ticks=num_ticks),
         *_batch_reasons(load, window, procedure),
+        *_foreign_reasons(load, window, procedure),
         *_request_reasons(load, procedure),
         *_client_reasons(load, procedure),
         *_scrape_reasons(load, window, procedure),
@@ -80,6 +50,29 @@ def load_notes(
     )
 
 
+def answer_reasons(load: LoadTrace, point: Point) -> tuple[Reason, ...]:
+    """Return where the answers are not of the requests that the point fixed.
+
+    Tokens that client and server both count wrongly agree with each other, but not with these.
+    """
+    pairs = zip(load.requests, point.but(num_requests=None).requests(), strict=False)
+    for number, (answer, asked) in enumerate(pairs):
+        outputs = asked.output_tokens if point.mode == "fixed" else answer.output_tokens
+        found = (answer.index, answer.prompt_tokens, answer.output_tokens)
+        wanted = (asked.index, asked.prompt_tokens, outputs)
+        if answer.error is None and found != wanted:
+            text = (
+                f"answer {number} is of request {answer.index} with {answer.prompt_tokens} "
+                f"prompt and {answer.output_tokens} output tokens; it should be of "
+                f"{asked.index} with {asked.prompt_tokens} and {outputs}."
+            )
+            return (contract.reason("answers-differ", text),)
+    if point.num_requests is not None and len(load.requests) != point.num_requests:
+        text = f"{len(load.requests)} requests ended, {point.num_requests} were fixed."
+        return (contract.reason("answers-differ", text),)
+    return ()
+
+
 def mean_batch_size(samples: Sequence[ServerSample], window: Window) -> float | None:
     """Return the time-weighted mean of running requests in the window; see below."""
     return time_weighted_mean(samples, window, "running")
@@ -93,14 +86,15 @@ def time_weighted_mean(
     ``None`` with fewer than two samples there. Weighted, because a busy server answers late,
     so that samples are fewest when it is fullest.
     """
-    inside = [s for s in samples if window.holds(s.time_s)]
-    if len(inside) < 2 or inside[0].time_s == inside[-1].time_s:  # noqa: PLR2004  a span
+    inside = [(s.time_s, getattr(s, name)) for s in samples if window.holds(s.time_s)]
+    return _mean_over_time(inside)
+
+
+def _mean_over_time(points: Sequence[tuple[float, float]]) -> float | None:
+    if len(points) < 2 or points[0][0] == points[-1][0]:  # noqa: PLR2004  a span
         return None
-    area = sum(
-        (after.time_s - before.time_s) * (getattr(before, name) + getattr(after, name)) / 2
-        for before, after in pairwise(inside)
-    )
-    return float(area / (inside[-1].time_s - inside[0].time_s))
+    area = sum((t1 - t0) * (y0 + y1) / 2 for (t0, y0), (t1, y1) in pairwise(points))
+    return area / (points[-1][0] - points[0][0])
 
 
 def _window_reasons(
@@ -108,19 +102,18 @@ def _window_reasons(
 ) -> Iterator[Reason]:
     least_s, least_ticks = procedure.least_window_s, procedure.least_ticks
     if window.duration_s < least_s or num_ticks < least_ticks:
-        yield Reason(
-            code="window-short",
-            text=f"steady state of {window.duration_s:.1f} s with {num_ticks} counter ticks; "
-            f"at least {least_s:g} s and {least_ticks} ticks are needed. Offer more requests "
-            "(num_requests) or a longer window (--joules-window).",
+        yield contract.reason(
+            "window-short",
+            f"steady state of {window.duration_s:.1f} s with {num_ticks} counter ticks; "
+            f"at least {least_s:g} s and {least_ticks} ticks are needed.",
         )
     full = full_batch_window(load)
     cut = (window.start_s - full.start_s) / full.duration_s
     if cut >= procedure.largest_cut:
-        yield Reason(
-            code="window-late",
-            text=f"the ramp-up took {cut:.0%} of the time with a full batch, less than "
-            f"{procedure.largest_cut:.0%} is trusted. Offer more requests.",
+        yield contract.reason(
+            "window-late",
+            f"the ramp-up took {cut:.0%} of the time with a full batch, less than "
+            f"{procedure.largest_cut:.0%} is trusted.",
         )
 
 
@@ -129,46 +122,65 @@ def _batch_reasons(load: LoadTrace, window: Window, procedure: Procedure) -> Ite
     # Asked the other way round, NaN would pass; so below.
     if batch is None or not batch >= procedure.least_batch_share * asked:
         achieved = "nothing was sampled" if batch is None else f"{batch:.1f} running on average"
-        yield Reason(
-            code="batch-starved",
-            text=f"asked for a batch of {asked}, {achieved}; at least "
-            f"{procedure.least_batch_share:.0%} is needed. The KV cache may be too small, "
-            "another client may hold slots, or the CPU cannot feed the GPU.",
+        yield contract.reason(
+            "batch-starved",
+            f"asked for a batch of {asked}, {achieved}; at least "
+            f"{procedure.least_batch_share:.0%} is needed.",
+        )
+
+
+def _foreign_reasons(load: LoadTrace, window: Window, procedure: Procedure) -> Iterator[Reason]:
+    """Find requests of somebody else, who may also have come and gone between two samples."""
+    asked = load.max_concurrency
+    above = _mean_over_time(
+        [(s.time_s, max(s.running - asked, 0)) for s in load.server if window.holds(s.time_s)]
+    )
+    if above is not None and not above <= procedure.largest_batch_excess * asked:
+        yield contract.reason(
+            "foreign-requests",
+            f"{above:.2f} requests more ran on average than the {asked} offered at once; at "
+            f"most {procedure.largest_batch_excess:.0%} of the batch is trusted.",
+        )
+    begun = load.server[-1].first_tokens - load.server[0].first_tokens
+    offered = len(load.requests)
+    if not begun <= offered * (1 + procedure.token_disagreement):
+        yield contract.reason(
+            "foreign-requests",
+            f"the server began to answer {begun:.0f} requests, {offered} were offered.",
         )
 
 
 def _request_reasons(load: LoadTrace, procedure: Procedure) -> Iterator[Reason]:
     failed = [request for request in load.requests if request.error is not None]
     if failed:
-        yield Reason(
-            code="request-failed",
-            text=f"{len(failed)} of {len(load.requests)} requests failed; the first, number "
-            f"{failed[0].index}: {failed[0].error}. See the engine's log.",
+        yield contract.reason(
+            "request-failed",
+            f"{len(failed)} of {len(load.requests)} requests failed; the first, number "
+            f"{failed[0].index}: {failed[0].error}.",
         )
     client = sum(request.output_tokens for request in load.requests)
     server = load.server[-1].output_tokens - load.server[0].output_tokens
     if not abs(server - client) <= procedure.token_disagreement * max(client, 1):
-        yield Reason(
-            code="tokens-disagree",
-            text=f"the server counted {server:.0f} output tokens, its answers sum to {client}; "
-            f"they may differ by {procedure.token_disagreement:.1%}. Another client may be "
-            "using the server.",
+        yield contract.reason(
+            "tokens-disagree",
+            f"the server counted {server:.0f} output tokens, its answers sum to {client}; "
+            f"they may differ by {procedure.token_disagreement:.1%}.",
         )
 
 
 def _client_reasons(load: LoadTrace, procedure: Procedure) -> Iterator[Reason]:
     if not load.client_lag_s <= procedure.largest_client_lag_s:
-        yield Reason(
-            code="client-lagged",
-            text=f"the load generator stood still for {load.client_lag_s:.2f} s, at most "
-            f"{procedure.largest_client_lag_s:g} s is trusted. Free a CPU core for it.",
+        yield contract.reason(
+            "client-lagged",
+            f"the load generator stood still for {load.client_lag_s:.2f} s, at most "
+            f"{procedure.largest_client_lag_s:g} s is trusted.",
         )
     lasted_s = load.ended_s - load.started_s
     cores = load.client_cpu_s / lasted_s if lasted_s > 0 else float("inf")
     if not cores <= procedure.largest_client_cores:
-        yield Reason(
-            code="client-busy",
-            text=f"the load generator used {cores:.2f} cores, at most "
+        yield contract.reason(
+            "client-busy",
+            f"the load generator used {cores:.2f} cores, at most "
             f"{procedure.largest_client_cores:g} is trusted.",
         )
 
@@ -176,23 +188,33 @@ def _client_reasons(load: LoadTrace, procedure: Procedure) -> Iterator[Reason]:
 def _scrape_reasons(load: LoadTrace, window: Window, procedure: Procedure) -> Iterator[Reason]:
     for edge_s in (window.start_s, window.end_s):
         nearest = min(load.server, key=lambda sample: abs(sample.time_s - edge_s))
-        slow_s = max(nearest.took_s, abs(nearest.time_s - edge_s))
-        if not slow_s <= procedure.largest_scrape_s:
-            yield Reason(
-                code="scrape-slow",
-                text=f"at a window's edge the server's counters are {slow_s:.2f} s uncertain, "
-                f"at most {procedure.largest_scrape_s:g} s is trusted. The server may be "
-                "short of CPU.",
-            )
+        yield from _slow(
+            max(nearest.took_s, abs(nearest.time_s - edge_s)),
+            "at a window's edge",
+            procedure.largest_scrape_s,
+        )
+    inside = [sample for sample in load.server if window.holds(sample.time_s)]
+    times_s = [window.start_s, *(sample.time_s for sample in inside), window.end_s]
+    gap_s = max(after - before for before, after in pairwise(times_s))
+    took_s = max((sample.took_s for sample in inside), default=0.0)
+    yield from _slow(max(gap_s, took_s), "inside the window", procedure.largest_scrape_gap_s)
+
+
+def _slow(seconds: float, where: str, limit_s: float) -> Iterator[Reason]:
+    if not seconds <= limit_s:
+        yield contract.reason(
+            "scrape-slow",
+            f"{where} the server's counters are {seconds:.2f} s uncertain, at most "
+            f"{limit_s:g} s is trusted.",
+        )
 
 
 def _short_note(window: Window) -> Iterator[Reason]:
     if window.duration_s < SHORTEST_TRUSTED_WINDOW_S:
-        yield Reason(
-            code="window-user-short",
-            text=f"steady state of {window.duration_s:.1f} s, shorter than "
-            f"{SHORTEST_TRUSTED_WINDOW_S:g} s: the noise of short windows is not known. "
-            "Measure for longer (--joules-window).",
+        yield contract.reason(
+            "window-user-short",
+            f"steady state of {window.duration_s:.1f} s, shorter than "
+            f"{SHORTEST_TRUSTED_WINDOW_S:g} s: the noise of short windows is not known.",
         )
 
 
@@ -206,9 +228,9 @@ def _drift_note(measured: WindowEnergy, procedure: Procedure) -> Iterator[Reason
     sooner = sum(joules[:size]) * sum(units[-size:])
     if abs(later - sooner) > procedure.largest_drift * abs(sooner):
         change = percent(later / sooner - 1) if sooner else "without bound"
-        yield Reason(
-            code="window-drift",
-            text=f"energy per work unit changed by {change} from the window's first quarter "
+        yield contract.reason(
+            "window-drift",
+            f"energy per work unit changed by {change} from the window's first quarter "
             "to its last; it may not have been steady.",
         )
 
@@ -220,8 +242,8 @@ def _preemption_note(load: LoadTrace, window: Window) -> Iterator[Reason]:
         if window.holds(sample.time_s) and sample.preemptions is not None
     ]
     if seen and seen[-1] > seen[0]:
-        yield Reason(
-            code="preempted",
-            text=f"{seen[-1] - seen[0]:.0f} preemptions in the window: the KV cache is too "
+        yield contract.reason(
+            "preempted",
+            f"{seen[-1] - seen[0]:.0f} preemptions in the window: the KV cache is too "
             "small for this batch, and work was done twice.",
         )

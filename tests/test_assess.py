@@ -1,3 +1,4 @@
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,7 @@ from pytest_joules.result import Reason, Result
 from pytest_joules.steady_state import Window, Work, full_batch_window, mean_request_s
 from pytest_joules.tasks import Lengths
 from pytest_joules.testing import FakeMachine, Power
-from pytest_joules.trace import GpuTrace, LoadTrace, ServerSample
+from pytest_joules.trace import GpuTrace, LoadTrace, ServerSample, require_meter
 from tests.fakes.results import make_provenance
 from tests.fakes.traces import closed_loop
 
@@ -224,6 +225,25 @@ def between(samples: tuple[ServerSample, ...], first: float, last: float) -> Any
     return tuple(s for s in samples if first <= s.time_s <= last)
 
 
+def slow(load: LoadTrace, position: int, took_s: float) -> LoadTrace:
+    samples = list(load.server)
+    samples[position] = replace(samples[position], took_s=took_s)
+    return replace(load, server=tuple(samples))
+
+
+def crowded(load: LoadTrace, more: int) -> LoadTrace:
+    """Somebody else's requests run all the time, and their tokens are not counted."""
+    samples = tuple(replace(s, running=s.running + more) for s in load.server)
+    return replace(load, server=samples)
+
+
+def doubled(load: LoadTrace) -> LoadTrace:
+    """Both sides count every token twice."""
+    samples = tuple(replace(s, output_tokens=2 * s.output_tokens) for s in load.server)
+    answers = tuple(replace(r, output_tokens=2 * r.output_tokens) for r in load.requests)
+    return replace(load, server=samples, requests=answers)
+
+
 BROKEN: dict[str, Measured] = {
     "no server samples": with_load(server=()),
     "one server sample": with_load(server=GOOD.load.server[:1]),
@@ -253,11 +273,98 @@ BROKEN: dict[str, Measured] = {
 }
 
 
+def counting(change: Callable[[float, float], float]) -> Measured:
+    """Change the server's token counter, given time from the window's middle and value."""
+    middle = middle_s(GOOD)
+    return with_load(
+        server=tuple(
+            replace(s, output_tokens=change(s.time_s - middle, s.output_tokens))
+            for s in GOOD.load.server
+        )
+    )
+
+
+def reading(**changes: Any) -> Measured:
+    """Change one reading in the middle."""
+    gpu = GOOD.meter.gpus[0]
+    half = len(gpu.readings) // 2
+    changed = replace(gpu.readings[half], **changes)
+    return with_gpus(
+        replace(gpu, readings=(*gpu.readings[:half], changed, *gpu.readings[half + 1 :]))
+    )
+
+
+BROKEN |= {
+    "token counter falls and recovers": counting(lambda t, n: n - 500 * (0 <= t < 0.15)),
+    "token counter starts anew": counting(lambda t, n: n if t < 0 else 800 * t),
+    "one token count is NaN": counting(lambda t, n: math.nan if 0 <= t < 0.1 else n),
+    "one token count is infinite": counting(lambda t, n: math.inf if 0 <= t < 0.1 else n),
+    "all token counts are too large": counting(lambda _, n: n + 1e40),
+    "power is NaN": reading(power_w=math.nan),
+    "power is infinite": reading(power_w=math.inf),
+    "temperature is NaN": reading(temperature_c=math.nan),
+    "energy is below zero": reading(energy_mj=-1),
+    "energy is above 64 bits": reading(energy_mj=2**64),
+    "energy is huge": reading(energy_mj=10**400),
+    "energy is NaN": reading(energy_mj=math.nan),
+    "a reading goes back in time": reading(time_s=0.0),
+    "a reading has no time": reading(time_s=math.nan),
+    "no request in flight": with_load(max_concurrency=0),
+    "fewer than no request in flight": with_load(max_concurrency=-3),
+    "a time is NaN": with_load(
+        requests=(replace(GOOD.load.requests[0], finish_s=math.nan), *GOOD.load.requests[1:])
+    ),
+    "a count is huge": with_load(
+        requests=(replace(GOOD.load.requests[0], output_tokens=10**400),)
+    ),
+    "a sample's time is NaN": with_load(
+        server=(replace(GOOD.load.server[0], time_s=math.nan), *GOOD.load.server[1:])
+    ),
+    "the client's time is NaN": with_load(client_cpu_s=math.nan),
+}
+
+
 @pytest.mark.parametrize("name", BROKEN)
 @pytest.mark.parametrize("frozen", [None, work_of(judge())], ids=["anew", "frozen"])
 def test_broken_traces_end_as_errors_of_this_package(name: str, frozen: Work | None) -> None:
     with pytest.raises(JoulesError):
         judge(replace(BROKEN[name], frozen_work=frozen))
+
+
+@pytest.mark.parametrize("energy_mj", [0, 2**64 - 1])
+def test_the_whole_range_of_the_counter_can_be_read(energy_mj: int) -> None:
+    require_meter(reading(energy_mj=energy_mj).meter)
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (
+            lambda load: replace(load, server=load.server[:200] + load.server[230:]),
+            "scrape-slow",
+        ),
+        (lambda load: slow(load, 200, 3.0), "scrape-slow"),
+        (lambda load: crowded(load, 2), "foreign-requests"),
+        (doubled, "answers-differ"),
+    ],
+    ids=["samples-missing", "one-slow-sample", "crowded", "tokens-doubled"],
+)
+def test_what_was_once_called_valid(
+    change: Callable[[LoadTrace], LoadTrace], code: str
+) -> None:
+    assert codes(replace(GOOD, load=change(GOOD.load))) == {code}
+
+
+def test_a_counter_off_by_ten_without_power_beside_it_is_a_reason() -> None:
+    def tenth(gpu: GpuTrace) -> GpuTrace:
+        return replace(
+            gpu,
+            readings=tuple(
+                replace(r, energy_mj=r.energy_mj // 10, power_w=None) for r in gpu.readings
+            ),
+        )
+
+    assert codes(reread(GOOD, tenth)) == {"power-unseen"}
 
 
 def test_samples_that_end_early_name_what_is_missing() -> None:

@@ -31,7 +31,7 @@ from pytest_joules.errors import BaselineError, BaselineMissing, FormatError, Jo
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity, Provenance
 from pytest_joules.result import Reason, Result
-from tests.fakes.results import make_evidence, make_result
+from tests.fakes.results import make_result, make_run
 
 GOLDEN = """\
 {
@@ -70,7 +70,7 @@ PROVENANCE = (
     '"num_gpus": 1, "power_limit_w": null}}'
 )
 SMALL = make_result(0.123456, batch_size=8)
-WHOLE = make_result(0.5, batch_size=8, evidence=make_evidence())
+WHOLE = make_run(0.5, batch_size=8)
 
 
 def test_a_file_reads_well_in_a_review() -> None:
@@ -89,21 +89,30 @@ def read_back(*results: Result) -> tuple[Result, ...]:
     return parse(json.loads(dump(results[0].gpu, {point: results})), name="f")[point]
 
 
-amounts = st.floats(1e-6, 1e12)
+amounts = st.floats(1e-6, 1e6)
 series = st.lists(st.tuples(st.floats(1, 1e5), st.floats(1, 1e5)), max_size=20)
 
 
-@given(energy=amounts, speed=amounts, batch=st.none() | amounts, pairs=series)
+def shared(total: float, weights: list[float]) -> tuple[float, ...]:
+    return tuple(total * weight / sum(weights) for weight in weights)
+
+
+@given(energy=amounts, speed=amounts, batch=st.floats(85, 102), pairs=series)
 def test_a_run_survives_within_four_digits(
-    *, energy: float, speed: float, batch: float | None, pairs: list[tuple[float, float]]
+    *, energy: float, speed: float, batch: float, pairs: list[tuple[float, float]]
 ) -> None:
-    joules, units = tuple(e for e, _ in pairs), tuple(n for _, n in pairs)
-    evidence = make_evidence(series_energy_j=joules, series_work_units=units)
-    run = make_result(
+    work_units = 60 * speed
+    joules = shared(energy * work_units, [e for e, _ in pairs])
+    units = shared(work_units, [n for _, n in pairs])
+    run = make_run(
         energy,
         throughput_work_units_per_s=speed,
+        batch_size=100,
         mean_batch_size=batch,
-        evidence=evidence,
+        gpu_energy_j=(energy * work_units,),
+        work_units=work_units,
+        series_energy_j=joules,
+        series_work_units=units,
         notes=(Reason(code="power-capped", text="in 3 of 1234567 readings"),),
     )
 
@@ -114,7 +123,7 @@ def test_a_run_survives_within_four_digits(
     assert back.evidence.series_work_units == pytest.approx(units, rel=1e-6)
     assert back.energy_per_work_unit_j == pytest.approx(energy, rel=5.001e-4)
     assert back.throughput_work_units_per_s == pytest.approx(speed, rel=5.001e-4)
-    assert (back.mean_batch_size is None) == (batch is None)
+    assert back.mean_batch_size == pytest.approx(batch, rel=5.001e-4)
     assert back.notes == run.notes
     assert (back.point, back.gpu, back.source) == (run.point, run.gpu, run.source)
     # What was rounded once stays as it is: a file is not changed by being written again.
@@ -210,7 +219,7 @@ def test_runs_are_added_oldest_first_and_replaced_where_asked(tmp_path: Path) ->
 
 
 def test_copies_of_one_launch_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    once = make_result(evidence=make_evidence(launch_id="same"))
+    once = make_run(launch_id="same")
     (path,) = record(tmp_path, [once])
     before = path.read_text()
 
@@ -348,6 +357,11 @@ def series_of(text: Any) -> Change:
     return lambda v: first_run(v)["evidence"].update(series_energy_j=text)
 
 
+def negative_series(values: dict[str, Any]) -> None:
+    numbers = {"series_energy_j": [4000.0, -1000.0], "series_work_units": [3000.0, 3000.0]}
+    first_run(values)["evidence"].update(numbers)
+
+
 BROKEN: list[tuple[str, Change, str]] = [
     ("no-schema", lambda v: v.pop("schema"), "schema is None"),
     ("schema-text", lambda v: v.update(schema="1"), "schema is '1'"),
@@ -390,7 +404,7 @@ BROKEN: list[tuple[str, Change, str]] = [
     (
         "reasons",
         lambda v: first_run(v).update(reasons=[{"code": "mig-on", "text": "on"}]),
-        r"points\[0\]: a run with reasons is not valid",
+        r"points\[0\]: runs\[0\]: a run with reasons is not valid",
     ),
     (
         "latency-name",
@@ -405,10 +419,11 @@ BROKEN: list[tuple[str, Change, str]] = [
     ),
     ("point-twice", lambda v: v["points"].append(v["points"][0]), r"points\[1\].*twice"),
     ("series-no-base64", series_of("!!"), r"points\[0\]: "),
-    ("series-no-zlib", series_of("AAAA"), r"points\[0\]: Error -3"),
-    ("series-cut", series_of(packed(b"123")), r"points\[0\]: buffer size"),
+    ("series-no-zlib", series_of("AAAA"), r"runs\[0\]: Error -3"),
+    ("series-cut", series_of(packed(b"123")), r"runs\[0\]: buffer size"),
     ("series-nan", series_of(packed(b"\xff" * 240)), r"points\[0\]: .*not a number"),
     ("series-longer", series_of([1.0]), r"points\[0\]: .*differ in length"),
+    ("series-negative", negative_series, r"runs\[0\]: series_energy_j .*below zero"),
     ("series-number", series_of(1), r"evidence\.series_energy_j must be string or array"),
 ]
 
@@ -447,16 +462,17 @@ def test_a_file_that_is_no_baseline_is_refused(text: str, tmp_path: Path) -> Non
 
 def test_series_may_be_numbers_or_left_out() -> None:
     values = json.loads(dump("b200", {WHOLE.point: [WHOLE]}))
-    first_run(values)["evidence"].update(series_energy_j=[1.5], series_work_units=[3.0])
-    assert parse(values, name="f")[WHOLE.point][0].evidence == make_evidence(
-        series_energy_j=(1.5,), series_work_units=(3.0,)
-    )
+    series = {"series_energy_j": [1000, 2000], "series_work_units": [6000.0, 0]}
+    first_run(values)["evidence"].update(series)
+    evidence = parse(values, name="f")[WHOLE.point][0].evidence
+    assert evidence is not None
+    assert (evidence.series_energy_j, evidence.series_work_units) == ((1000, 2000), (6000, 0))
 
-    for name in ("series_energy_j", "series_work_units"):
+    for name in series:
         del first_run(values)["evidence"][name]
-    assert parse(values, name="f")[WHOLE.point][0].evidence == make_evidence(
-        series_energy_j=(), series_work_units=()
-    )
+    evidence = parse(values, name="f")[WHOLE.point][0].evidence
+    assert evidence is not None
+    assert evidence.series_energy_j == evidence.series_work_units == ()
 
 
 def test_older_formats_are_migrated_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -469,7 +485,7 @@ def test_older_formats_are_migrated_step_by_step(monkeypatch: pytest.MonkeyPatch
         baseline.MIGRATIONS, 0, lambda v: {"gpu": v["gpu"], "points": v["entries"]}
     )
 
-    assert parse(oldest, name="f") == {WHOLE.point: (WHOLE,)}
+    assert parse(oldest, name="f") == {WHOLE.point: read_back(WHOLE)}
     with pytest.raises(
         FormatError, match=r"f: schema is -1, but it is not .*KeyError\('card'\)"
     ):

@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,8 +10,9 @@ from pytest_joules.options import Options
 from pytest_joules.plan import Launch, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.result import Result
+from pytest_joules.simulation.meter import TICK_S, Clock, Draw, VirtualGpus
 from pytest_joules.tasks import Lengths
-from pytest_joules.testing import TICK_S, FakeMachine, pytest_joules_source, source_of
+from pytest_joules.testing import FakeMachine, pytest_joules_source, source_of
 from pytest_joules.trace import LoadTrace
 
 POINT = Point(model="Qwen/Qwen3-8B", batch_size=16, output_tokens=Lengths(mean=200, cv=0.5))
@@ -29,6 +31,23 @@ def load_of(machine: FakeMachine, point: Point) -> LoadTrace:
         return server.drive(point, min_window_s=5, deadline_s=60)
 
 
+def gpus_that_draw(*spans: tuple[float, float, float]) -> VirtualGpus:
+    """Idle at 150 W but for spans of ``(from, to, watts)``."""
+    gpus = VirtualGpus(gpu="h200", clock=Clock())
+    for start_s, end_s, watts in spans:
+        one = np.ones(1)
+        gpus.draws.append(
+            Draw(
+                edges_s=np.array([start_s, end_s], dtype=float),
+                power_w=watts * one,
+                clock_hz=1e9 * one,
+                busy_share=one,
+                is_capped=0 * one,
+            )
+        )
+    return gpus
+
+
 @given(
     spans=st.lists(st.tuples(st.integers(0, 50), st.integers(1, 50), st.floats(0, 700))),
     tick=st.integers(0, 30_000),
@@ -36,33 +55,40 @@ def load_of(machine: FakeMachine, point: Point) -> LoadTrace:
 def test_the_counter_tells_all_energy_drawn_and_no_other(
     spans: list[tuple[int, int, float]], tick: int
 ) -> None:
-    machine, now, expected = FakeMachine(), 1000, 0.0
+    made, now, expected = [], 1000, 0.0
     time_s = tick / 10
     busy_s = 0.0
     for pause, length, watts in spans:
-        machine.draw(now + pause, now + pause + length, watts)
+        made.append((now + pause, now + pause + length, watts))
         inside_s = min(max(time_s - now - pause, 0), length)
         expected += watts * inside_s
         busy_s += inside_s
         now += pause + length
 
-    idle_j = 150.0 * (time_s - busy_s)
+    (energy_j,) = gpus_that_draw(*made).energy_j(np.array([time_s]))
 
-    assert machine.energy_mj(time_s) == pytest.approx(1000 * (expected + idle_j), abs=1)
+    assert energy_j == pytest.approx(expected + 150.0 * (time_s - busy_s), abs=1e-3)
 
 
 def test_the_counter_stands_still_between_ticks() -> None:
     machine = FakeMachine()
+    with machine.recording(["GPU-fake-h200-0"]) as recording:
+        machine.clock.now_s += 1.0
 
-    assert machine.energy_mj(1000.0) == machine.energy_mj(1000.099)
-    assert machine.energy_mj(1000.1) - machine.energy_mj(1000.0) == 15_000
+    readings = recording.trace().gpus[0].readings
+    # A tick is two readings long, and 0.1 s at 150 W are 15 J.
+    assert readings[1].energy_mj == readings[0].energy_mj
+    assert readings[2].energy_mj - readings[0].energy_mj == 15_000
 
 
 def test_power_is_drawn_while_it_is_drawn() -> None:
-    machine = FakeMachine()
-    machine.draw(1000, 1010, 500.0)
+    gpus = gpus_that_draw((1000, 1010, 500.0))
 
-    assert [machine.power_at(t) for t in (999.9, 1000, 1009.9, 1010)] == [150, 500, 500, 150]
+    power_w, clock_hz, busy, _ = gpus.state(np.array([999.9, 1000, 1009.9, 1010]))
+
+    assert list(power_w) == [150, 500, 500, 150]
+    assert list(clock_hz) == [1.98e9, 1e9, 1e9, 1.98e9]
+    assert list(busy) == [0, 1, 1, 0]
 
 
 @given(batch=st.integers(1, 32), slots=st.none() | st.integers(1, 40), cv=st.floats(0, 2))
@@ -80,9 +106,8 @@ def test_no_more_requests_run_than_there_are_slots(
 
     load = load_of(machine, point)
 
-    for moment_s in (request.sent_s for request in load.requests):
-        running = sum(r.sent_s <= moment_s < r.finish_s for r in load.requests)
-        assert running <= most
+    assert max(sample.running for sample in load.server) == most
+    assert max(sample.running + sample.waiting for sample in load.server) == batch
     assert max(sample.running for sample in load.server) <= most
     # Nothing is lost: the server's counters end at what the client was given.
     assert len(load.requests) == point.num_requests
@@ -141,13 +166,13 @@ def test_a_gpu_that_the_catalog_does_not_know_can_be_faked() -> None:
 def test_readings_are_two_a_tick() -> None:
     machine = FakeMachine()
     with machine.recording(["GPU-fake-h200-3"]) as recording:
-        machine.now_s += 1.0
+        machine.clock.now_s += 1.0
 
     (gpu,) = recording.trace().gpus
     assert gpu.gpu.uuid == "GPU-fake-h200-3"
     gaps = [b.time_s - a.time_s for a, b in zip(gpu.readings, gpu.readings[1:], strict=False)]
     assert gaps == pytest.approx([TICK_S / 2] * len(gaps))
-    assert gpu.readings[-1].time_s == pytest.approx(machine.now_s)
+    assert gpu.readings[-1].time_s == pytest.approx(machine.clock.now_s)
 
 
 def test_the_plugin_measures_on_a_fake_machine_and_says_so() -> None:

@@ -70,7 +70,7 @@ def codes(trace, max_gap_s=60.0):
         start_s=readings[0].time_s,
         end_s=readings[-1].time_s,
         own_pids={OWN},
-        limits=CounterLimits(max_gap_s=max_gap_s),
+        limits=CounterLimits(max_gap_s=max_gap_s, max_power_gap_s=60.0, min_power_readings=2),
     )
     assert all(reason.text.endswith(".") for reason in reasons)
     return {reason.code for reason in reasons}

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import pytest_joules
 
@@ -42,6 +43,12 @@ def test_exceptions_are_named(path):
         if isinstance(node, ast.ExceptHandler) and path.name != "run.py":
             names = ast.unparse(node.type) if node.type else "everything"
             assert names not in ("everything", "Exception"), f"line {node.lineno}"
+
+
+def test_no_property_is_judged_by_the_time_it_takes():
+    """A starved machine drew examples for more than a second, and a test failed once."""
+    assert settings.default.deadline is None
+    assert HealthCheck.too_slow in settings.default.suppress_health_check
 
 
 def test_the_plugin_imports_nothing_heavy():

@@ -65,7 +65,7 @@ def test_an_outlier_counts_as_four_sigmas_worked_by_hand():
 
     assert value.energy_per_work_unit_j == pytest.approx((90.0 + limit) / 10)
     assert value.clipped_share == pytest.approx(0.1)
-    assert value.must_repeat
+    assert not value.must_repeat
 
 
 def test_where_most_values_are_equal_the_mean_deviation_is_the_scale():
@@ -135,6 +135,19 @@ def test_more_than_six_percent_of_sixty_sub_windows_means_again(far, repeated):
     ratios = [1.0 + 0.01 * (i % 5) for i in range(60 - far)] + [9.0] * far
 
     assert launch_value(result(ratios, [1.0] * 60)).must_repeat is repeated
+
+
+@pytest.mark.parametrize(
+    ("num", "far", "repeated"), [(10, 1, False), (10, 2, True), (40, 2, False), (33, 2, True)]
+)
+def test_a_single_clipped_sub_window_of_a_short_window_is_no_burst(num, far, repeated):
+    """1 of 10 is 10 % and yet one outlier; 2 of 40 are 5 %, 2 of 33 are 6.06 %."""
+    ratios = [1.0 + 0.01 * (i % 5) for i in range(num - far)] + [9.0] * far
+
+    value = launch_value(result(ratios, [1.0] * num))
+
+    assert value.clipped_share == pytest.approx(far / num)
+    assert value.must_repeat is repeated
 
 
 @given(

@@ -182,20 +182,20 @@ def test_memory_that_is_held_is_an_error_before_the_launch() -> None:
         run(machine, POINT)
 
     assert machine.launches == []
-    assert machine.now_s > 1000 + Procedure().drain_deadline_s
+    assert machine.clock.now_s > 1000 + Procedure().drain_deadline_s
 
 
 def test_memory_that_drains_in_time_is_waited_for() -> None:
     machine = FakeMachine(held_memory_bytes=3 * 2**30)
 
     def clock() -> float:
-        if machine.now_s > 1030:
+        if machine.clock.now_s > 1030:
             machine.held_memory_bytes = 0
-        return machine.now_s
+        return machine.clock.now_s
 
     require_drained(machine.identify(), replace(rig_of(machine), clock=clock))
 
-    assert 1030 < machine.now_s < 1032
+    assert 1030 < machine.clock.now_s < 1032
 
 
 def test_failures_are_errors_of_this_package() -> None:

@@ -16,7 +16,7 @@ from pytest_joules.errors import FormatError, MeterError
 from pytest_joules.meter import PERIOD_S, ZeusMeter, read_trace
 from pytest_joules.meter.rapl import Total, domains
 from pytest_joules.meter.visible import visible_indices
-from tests.fakes.mock_nvml import NOT_SUPPORTED, MockNvml
+from tests.fakes.mock_nvml import NO_PERMISSION, NOT_SUPPORTED, MockNvml
 from tests.fakes.waiting import wait_until
 
 FIRST, SECOND = (f"GPU-{i:08d}-0000-4000-8000-{i:012d}" for i in range(2))
@@ -154,6 +154,16 @@ def test_what_nvml_does_not_offer_is_none(mock_nvml):
     assert (trace.gpus[0].gpu.power_limit_w, trace.gpus[0].gpu.mig) == (None, False)
     assert reading.temperature_c is reading.clock_event_reasons is reading.process_ids is None
     assert reading.power_w == 80.0
+
+
+@pytest.mark.parametrize(("code", "tells"), [(NOT_SUPPORTED, False), (NO_PERMISSION, True)])
+def test_only_nvml_itself_says_that_a_gpu_cannot_tell_its_power(code, tells, mock_nvml):
+    mock_nvml.set(0, power_error=code)
+
+    trace = record_until(ZeusMeter(), [FIRST], has_readings(1))
+
+    assert trace.gpus[0].gpu.tells_power is tells
+    assert trace.gpus[0].readings[0].power_w is None
 
 
 @pytest.mark.parametrize(

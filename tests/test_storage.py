@@ -1,3 +1,4 @@
+import json
 import multiprocessing
 import os
 from pathlib import Path
@@ -14,12 +15,18 @@ from pytest_joules.errors import FormatError
     [
         pytest.param("{", "f: not the JSON", id="cut"),
         pytest.param("", "f: not the JSON", id="empty"),
-        pytest.param('{"a": NaN}', "NaN is not a JSON number", id="nan"),
-        pytest.param('{"a": -Infinity}', "-Infinity is not a JSON number", id="infinity"),
-        pytest.param('{"a": 1e999}', "1e999 is too large", id="overflow"),
+        pytest.param('{"a": NaN}', "a is NaN, which is no number", id="nan"),
+        pytest.param('{"a": -Infinity}', "a is -Infinity, which is no number", id="infinity"),
+        pytest.param('{"a": 1e999}', "a is 1e999, which is no number", id="overflow"),
         pytest.param('{"a": 1, "b": {"c": 1, "c": 2}}', "'c' stands twice", id="duplicate"),
         pytest.param("[" * 100_000, "f: not the JSON", id="too-deep"),
         pytest.param("1" * 5000, "f: not the JSON", id="too-long-a-number"),
+        pytest.param(
+            '{"b": [{"a": [0, -1' + "0" * 400 + "]}]}",
+            r"f: .*: a is -10{18}\.\.\. \(402 characters\)",
+            id="huge-integer",
+        ),
+        pytest.param("[[NaN]]", "the top is NaN", id="nan-outside-of-objects"),
         pytest.param("\ufeff{}", "f: not the JSON", id="byte-order-mark"),
     ],
 )
@@ -30,6 +37,20 @@ def test_what_is_no_strict_json_is_refused(text: str, message: str) -> None:
 
 def test_strict_json_is_read() -> None:
     assert storage.parse('{"a": [1, 2.5, null, true]}', name="f") == {"a": [1, 2.5, None, True]}
+
+
+def test_what_was_broken_when_it_was_measured_may_hold_nan_but_nothing_else() -> None:
+    found = storage.parse('{"a": NaN, "b": -Infinity}', name="f", is_strict=False)
+
+    assert str(found) == "{'a': nan, 'b': -inf}"
+    for text in ('{"a": 1, "a": 2}', '{"a": ' + "1" * 400 + "}", "[" * 100_000, '{"a": 1e999}'):
+        with pytest.raises(FormatError, match="f: not the JSON"):
+            storage.parse(text, name="f", is_strict=False)
+
+
+@pytest.mark.parametrize("value", [2**64 - 1, 1e30, -1.5e-300, 0])
+def test_numbers_of_measurements_are_read(value: float) -> None:
+    assert storage.parse(json.dumps({"a": value}), name="f") == {"a": value}
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:

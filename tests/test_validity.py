@@ -7,18 +7,23 @@ from typing import Any
 
 import pytest
 
-from pytest_joules import counter, validity
-from pytest_joules.counter import circumstances
-from pytest_joules.energy import WindowEnergy
-from pytest_joules.procedure import Procedure
-from pytest_joules.steady_state import Window, full_batch_window
-from pytest_joules.trace import LoadTrace
-from pytest_joules.validity import (
+from pytest_joules import contract, counter, validity
+from pytest_joules.contract import (
     COUNTER_NOTES,
+    COUNTER_RULES,
     LOAD_NOTES,
     LOAD_RULES,
     NOTES,
     RULES,
+)
+from pytest_joules.counter import circumstances
+from pytest_joules.energy import WindowEnergy
+from pytest_joules.point import Point
+from pytest_joules.procedure import Procedure
+from pytest_joules.steady_state import Window, full_batch_window
+from pytest_joules.trace import LoadTrace
+from pytest_joules.validity import (
+    answer_reasons,
     load_notes,
     load_reasons,
     mean_batch_size,
@@ -71,6 +76,28 @@ def test_a_good_load_breaks_no_rule() -> None:
     assert codes() == []
 
 
+def slow_at(moment_s: float, took_s: float) -> LoadTrace:
+    """One sample in the middle of the window took long."""
+    server = tuple(
+        replace(s, took_s=took_s) if s.time_s == moment_s else s for s in GOOD.server
+    )
+    return replace(GOOD, server=server)
+
+
+def without(start_s: float, end_s: float) -> LoadTrace:
+    """Samples between two moments are missing."""
+    return replace(GOOD, server=tuple(s for s in GOOD.server if not start_s < s.time_s < end_s))
+
+
+def crowded(more: int, seconds: float) -> LoadTrace:
+    """Somebody else's requests run beside ours for a while."""
+    server = tuple(
+        replace(s, running=s.running + more * (30 <= s.time_s < 30 + seconds))
+        for s in GOOD.server
+    )
+    return replace(GOOD, server=server)
+
+
 LONG = Window(start_s=20.0, end_s=50.0)
 HALF = 0.5 + 71.5 / 2
 BOUNDARIES = [
@@ -109,6 +136,16 @@ BOUNDARIES = [
     ),
     ("client-busy", {}, {"load": replace(GOOD, ended_s=GOOD.started_s)}),
     ("scrape-slow", {"load": with_samples(took_s=1.0)}, {"load": with_samples(took_s=1.01)}),
+    ("scrape-slow", {"load": slow_at(40.0, 2.0)}, {"load": slow_at(40.0, 2.01)}),
+    ("scrape-slow", {"load": without(39.0, 40.9)}, {"load": without(39.0, 41.01)}),
+    # 16 of 320 samples are 2 s of the 40: two more of 4 on average 0.1, 2 % are 0.08.
+    ("foreign-requests", {"load": crowded(2, 1.4)}, {"load": crowded(2, 1.8)}),
+    ("foreign-requests", {"load": with_samples(running=4.08)}, {"load": crowded(1, 30)}),
+    (
+        "foreign-requests",
+        {"load": with_samples(first_tokens=lambda n: n * 1.005)},
+        {"load": with_samples(first_tokens=lambda n: n * 1.03)},
+    ),
 ]
 
 
@@ -140,7 +177,70 @@ def test_what_is_no_number_keeps_no_limit(code: str, load: LoadTrace) -> None:
 
 
 def test_every_rule_has_a_boundary() -> None:
-    assert {code for code, _, _ in BOUNDARIES} == set(LOAD_RULES)
+    assert {code for code, _, _ in BOUNDARIES} | {"answers-differ"} == set(LOAD_RULES)
+
+
+FIXED = Point(model="m", batch_size=2, num_requests=6, seed=5)
+
+
+def answered(point: Point = FIXED) -> LoadTrace:
+    """Answers that are exactly what the point asks for."""
+    requests = [
+        replace(GOOD.requests[0], **vars(request), error=None) for request in point.requests()
+    ]
+    return replace(GOOD, requests=tuple(requests))
+
+
+def altered(load: LoadTrace, **changes: Any) -> LoadTrace:
+    """Change the third answer."""
+    first, second, third, *rest = load.requests
+    return replace(load, requests=(first, second, replace(third, **changes), *rest))
+
+
+def test_answers_are_those_of_the_point() -> None:
+    failed = altered(answered(), error="HTTP 500", output_tokens=0)
+
+    assert answer_reasons(answered(), FIXED) == ()
+    assert answer_reasons(failed, FIXED) == ()  # a reason of its own
+
+
+@pytest.mark.parametrize(
+    "load",
+    [
+        altered(answered(), output_tokens=answered().requests[2].output_tokens + 1),
+        altered(answered(), output_tokens=2 * answered().requests[2].output_tokens),
+        altered(answered(), prompt_tokens=answered().requests[2].prompt_tokens - 1),
+        altered(answered(), index=3),
+        replace(answered(), requests=answered().requests[:5]),
+        replace(answered(), requests=(*answered().requests, answered().requests[0])),
+        replace(answered(), requests=answered().requests[::-1]),
+    ],
+)
+def test_answers_of_other_requests_are_a_reason(load: LoadTrace) -> None:
+    assert [reason.code for reason in answer_reasons(load, FIXED)] == ["answers-differ"]
+
+
+def test_tokens_that_client_and_server_double_alike_are_a_reason() -> None:
+    double = replace(
+        answered(),
+        requests=tuple(
+            replace(r, output_tokens=2 * r.output_tokens) for r in answered().requests
+        ),
+    )
+
+    (reason,) = answer_reasons(double, FIXED)
+
+    first = answered().requests[0]
+    assert f"{2 * first.output_tokens} output tokens" in reason.text
+    assert f"{first.prompt_tokens} and {first.output_tokens}." in reason.text
+
+
+def test_natural_answers_end_where_the_model_ends_them() -> None:
+    natural = FIXED.but(mode="natural")
+    load = altered(answered(natural), output_tokens=1)
+
+    assert answer_reasons(load, natural) == ()
+    assert answer_reasons(altered(load, prompt_tokens=1), natural) != ()
 
 
 @pytest.mark.parametrize(("edge", "num_reasons"), [("start_s", 1), ("end_s", 1)])
@@ -284,6 +384,17 @@ def test_notes_of_a_quiet_window_are_none() -> None:
     assert {code for code, _, _ in NOTE_BOUNDARIES} == set(LOAD_NOTES)
 
 
+def test_every_reason_ends_with_the_remedy_of_the_table() -> None:
+    made = contract.reason("mig-on", "MIG is on.")
+
+    assert made.text == f"MIG is on. {RULES['mig-on'].remedy}"
+    for rule in (*RULES.values(), *NOTES.values()):
+        assert rule.when[0].islower() or rule.when.startswith(("NVML", "SM"))
+        assert not rule.when.endswith(".")
+        assert rule.remedy[0].isupper()
+        assert rule.remedy.endswith(".")
+
+
 def emitted_codes(module: Any) -> set[str]:
     """Collect what looks like a code in a module's functions: words with dashes."""
     functions = [
@@ -306,4 +417,4 @@ def test_the_tables_list_exactly_the_codes_that_are_emitted() -> None:
     emitted = emitted_codes(counter) | emitted_codes(circumstances)
     assert emitted | emitted_codes(validity) == {*RULES, *NOTES}
     assert not set(RULES) & set(NOTES)
-    assert COUNTER_NOTES
+    assert emitted == {*COUNTER_RULES, *COUNTER_NOTES}

@@ -9,6 +9,7 @@ from collections.abc import Collection, Sequence
 from itertools import groupby, pairwise
 from statistics import fmean, stdev
 
+from pytest_joules import contract
 from pytest_joules.counter.circumstances import (
     GPU_CHANGED,
     circumstance_notes,
@@ -21,7 +22,6 @@ from pytest_joules.trace import GpuTrace, MeterTrace
 from pytest_joules.units import percent, si
 
 __all__ = [
-    "COUNTER_RULES",
     "GPU_CHANGED",
     "CounterLimits",
     "counter_notes",
@@ -30,27 +30,6 @@ __all__ = [
     "energy_at_ticks",
     "meter_reasons",
 ]
-
-COUNTER_RULES = {
-    "counter-missing": "the counter was not read in the window",
-    "counter-backwards": "the counter fell",
-    "counter-reset": "the counter began from zero again",
-    "counter-jump": "the counter rose by more than the GPU can draw",
-    "counter-frozen": "the counter stood still",
-    "counter-coarse": "the counter ticks too slowly for the window",
-    "counter-below-idle": "the counter tells less than an idle GPU draws",
-    "counter-above-limit": "the counter tells more than the power limit",
-    "counter-disagrees": "the counter and the sampled power differ",
-    "meter-gap": "readings are missing",
-    "meter-stopped": "reading ended early",
-    "gpu-lost": "the GPU fell off the bus",
-    "gpu-changed": "the GPU was reconfigured while it was measured",
-    "gpu-twice": "a GPU was counted twice",
-    "mig-on": "the GPU is in MIG mode",
-    "foreign-process": "another process used the GPU",
-    "clock-brake": "clocks were held down by heat or by the power supply",
-}
-"""Every code of ``counter_reasons`` and ``meter_reasons``."""
 
 
 def counter_reasons(
@@ -76,7 +55,7 @@ def counter_reasons(
         return (*around, _missing(window))
     # A counter that fell or leapt makes every mean wrong, too: one cause, one reason.
     broken = (*_falls(window), *_jumps(window), *_frozen(window), *_gaps(window))
-    return (*around, *(broken or (*_coarse(window), *_implausible(window), *_differs(window))))
+    return (*around, *(broken or (*_coarse(window), *_implausible(window), *_checked(window))))
 
 
 def counter_notes(
@@ -103,10 +82,10 @@ def meter_reasons(
     """Judge all GPUs of a measurement, and that each is there once."""
     uuids = [gpu.gpu.uuid for gpu in trace.gpus]
     twice = tuple(
-        Reason(
-            code="gpu-twice",
-            text=f"{uuid} is in the trace {uuids.count(uuid)} times, so its energy would "
-            "count as often. Name every GPU once in CUDA_VISIBLE_DEVICES.",
+        contract.reason(
+            "gpu-twice",
+            f"{uuid} is in the trace {uuids.count(uuid)} times, so its energy would count as "
+            "often.",
         )
         for uuid in dict.fromkeys(uuids)
         if uuids.count(uuid) > 1
@@ -122,7 +101,7 @@ def _missing(window: GpuWindow) -> Reason:
     return window.reason(
         "counter-missing",
         f"{len(window.readings)} readings in the window of {_seconds(window)}; energy is the "
-        "difference of two. Measure for longer, and see whether the meter ran.",
+        "difference of two.",
     )
 
 
@@ -137,8 +116,7 @@ def _falls(window: GpuWindow) -> tuple[Reason, ...]:
         reasons.append(
             window.reason(
                 "counter-reset" if is_reset else "counter-backwards",
-                f"{seen}{', beginning from zero' if is_reset else ''}; it must only rise. "
-                "Keep the driver loaded (`sudo nvidia-smi -pm 1`) and measure again.",
+                f"{seen}{', beginning from zero' if is_reset else ''}; it must only rise.",
             )
         )
     return tuple(reasons[:1])
@@ -155,7 +133,7 @@ def _jumps(window: GpuWindow) -> tuple[Reason, ...]:
                 "counter-jump",
                 f"the counter rose by {si(grown_j, 'J')} in {si(seconds, 's')}; at a power "
                 f"limit of {si(window.power_limit_w, 'W')} at most {si(allowed_j, 'J')} are "
-                "possible. Measure again; if it comes back, report it to NVIDIA.",
+                "possible.",
             )
             return (reason,)
     return ()
@@ -182,8 +160,7 @@ def _frozen(window: GpuWindow) -> tuple[Reason, ...]:
     reason = window.reason(
         "counter-frozen",
         f"the counter {seen}; its tick is {si(window.tick_s, 's')} and "
-        f"{window.limits.stalled_ticks:g} ticks are allowed. Run `joules doctor`; if the "
-        "counter stands still there, too, reload the driver.",
+        f"{window.limits.stalled_ticks:g} ticks are allowed.",
     )
     return (reason,)
 
@@ -201,8 +178,7 @@ def _gaps(window: GpuWindow) -> tuple[Reason, ...]:
     reason = window.reason(
         "meter-gap",
         f"no reading for {si(gap_s, 's')}, {si(at_s - window.start_s, 's')} into the window; "
-        f"at most {si(window.limits.max_gap_s, 's')} are allowed. NVML or the machine "
-        "stalled: look for Xid errors in `dmesg` and for an overloaded CPU.",
+        f"at most {si(window.limits.max_gap_s, 's')} are allowed.",
     )
     return (reason,)
 
@@ -215,7 +191,7 @@ def _coarse(window: GpuWindow) -> tuple[Reason, ...]:
     reason = window.reason(
         "counter-coarse",
         f"the counter ticked {count} times in the window of {_seconds(window)}; at least "
-        f"{window.limits.min_ticks} are needed. Measure for longer.",
+        f"{window.limits.min_ticks} are needed.",
     )
     return (reason,)
 
@@ -234,18 +210,34 @@ def _implausible(window: GpuWindow) -> tuple[Reason, ...]:
     reason = window.reason(
         code,
         f"by the counter the GPU drew {si(mean_w, 'W')} on average; between "
-        f"{si(least_w, 'W')} and {si(most_w, 'W')} is possible. The counter does not tell the "
-        "energy: compare it with the power that `nvidia-smi` shows.",
+        f"{si(least_w, 'W')} and {si(most_w, 'W')} is possible.",
     )
     return (reason,)
 
 
-def _differs(window: GpuWindow) -> tuple[Reason, ...]:
-    sampled = _sampled_power(window)
-    if window.span is None or sampled is None:
+def _checked(window: GpuWindow) -> tuple[Reason, ...]:
+    """Compare the counter with the sampled power; where there is none, say so."""
+    if window.span is None:
         return ()
-    counted_w, (sampled_w, error_w) = _mean_power_w(window.span), sampled
-    limits = window.limits
+    sampled = _sampled_power(window)
+    if sampled is not None:
+        return _differs(window, _mean_power_w(window.span), sampled)
+    if not window.trace.gpu.tells_power:
+        return ()
+    reason = window.reason(
+        "power-unseen",
+        f"{len(_power_samples(window))} samples of power in {_seconds(window)}; at least "
+        f"{window.limits.min_power_readings} are needed, and none missing for more than "
+        f"{si(window.limits.max_power_gap_s, 's')}. Without them a counter that is off by a "
+        "factor would not be seen.",
+    )
+    return (reason,)
+
+
+def _differs(
+    window: GpuWindow, counted_w: float, sampled: tuple[float, float]
+) -> tuple[Reason, ...]:
+    limits, (sampled_w, error_w) = window.limits, sampled
     if max(counted_w, sampled_w) < limits.load_share * window.power_limit_w:
         return ()
     error_w = limits.disagreement_errors * error_w + window.edge_error * counted_w
@@ -257,26 +249,24 @@ def _differs(window: GpuWindow) -> tuple[Reason, ...]:
         f"the counter tells {si(counted_w, 'W')}, the sampled power {si(sampled_w, 'W')}: "
         f"{percent(counted_w / sampled_w - 1) if sampled_w else 'all'} apart, where "
         f"{percent(limits.disagreement)} and {si(error_w, 'W')} for sampling are "
-        "allowed. One of the two is wrong: measure for longer or on another GPU.",
+        "allowed.",
     )
     return (reason,)
 
 
 def _unchecked(window: GpuWindow) -> tuple[Reason, ...]:
     sampled = _sampled_power(window)
-    if window.span is not None and sampled is not None:
+    if not window.trace.gpu.tells_power:
+        why = "NVML says that this GPU does not tell its power"
+    elif window.span is None or sampled is None:
+        return ()  # a reason, not a note
+    else:
         limit_w = window.limits.load_share * window.power_limit_w
         if max(_mean_power_w(window.span), sampled[0]) >= limit_w:
             return ()
         why = f"the GPU drew less than {si(limit_w, 'W')}, where they differ by nature"
-    else:
-        why = "there are too few readings of power or ticks of the counter"
-    return (
-        window.reason(
-            "counter-unchecked",
-            f"the counter was not compared with the sampled power: {why}.",
-        ),
-    )
+    text = f"the counter was not compared with the sampled power: {why}."
+    return (window.reason("counter-unchecked", text),)
 
 
 def _mean_power_w(span: tuple[float, float, float]) -> float:
@@ -285,19 +275,30 @@ def _mean_power_w(span: tuple[float, float, float]) -> float:
 
 
 def _sampled_power(window: GpuWindow) -> tuple[float, float] | None:
-    """Mean of the sampled power between the counter's edges, and its standard error."""
-    if window.span is None:
+    """Mean of the sampled power between the counter's edges, and its standard error.
+
+    ``None`` where samples are too few or missing for long, so that they do not stand for the
+    whole span.
+    """
+    inside = _power_samples(window)
+    if window.span is None or len(inside) < window.limits.min_power_readings:
         return None
-    start_s, end_s, _ = window.span
-    points = [(r.time_s, r.power_w) for r in window.trace.readings if r.power_w is not None]
-    inside = [point for point in points if start_s <= point[0] <= end_s]
-    if len(inside) < window.limits.min_power_readings:
+    times_s = [window.span[0], *(time_s for time_s, _ in inside), window.span[1]]
+    gap_s = max(after - before for before, after in pairwise(times_s))
+    if gap_s > window.limits.max_power_gap_s:
         return None
-    # The samples stand for the whole span: what lies outside the outer ones is at most one
-    # sampling period at each end.
     watts = [power_w for _, power_w in inside]
     mean_w = _trapezoid(inside) / (inside[-1][0] - inside[0][0])
     return mean_w, stdev(watts, fmean(watts)) / math.sqrt(len(watts))
+
+
+def _power_samples(window: GpuWindow) -> list[tuple[float, float]]:
+    start_s, end_s, _ = window.span or (window.start_s, window.end_s, 0.0)
+    return [
+        (r.time_s, r.power_w)
+        for r in window.trace.readings
+        if r.power_w is not None and start_s <= r.time_s <= end_s
+    ]
 
 
 def _trapezoid(points: Sequence[tuple[float, float]]) -> float:

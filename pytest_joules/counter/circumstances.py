@@ -49,20 +49,15 @@ def _stopped(window: GpuWindow) -> tuple[Reason, ...]:
     if error is None:
         return ()
     if error.startswith(GPU_CHANGED):
-        remedy = "Let nothing reconfigure the GPU while it is measured."
-        return (window.reason("gpu-changed", f"{error}. {remedy}"),)
+        return (window.reason("gpu-changed", f"{error}."),)
     code = "gpu-lost" if "lost" in error.lower() else "meter-stopped"
-    remedy = "Run `joules doctor`, then measure again."
-    return (window.reason(code, f"reading ended early: {error.rstrip('.')}. {remedy}"),)
+    return (window.reason(code, f"reading ended early: {error.rstrip('.')}."),)
 
 
 def _mig(window: GpuWindow) -> tuple[Reason, ...]:
     if not window.trace.gpu.mig:
         return ()
-    text = (
-        "MIG mode is on, and the counter tells the energy of all slices together. Switch it "
-        "off with `sudo nvidia-smi -mig 0`."
-    )
+    text = "MIG mode is on, and the counter tells the energy of all slices together."
     return (window.reason("mig-on", text),)
 
 
@@ -74,8 +69,7 @@ def _foreign(window: GpuWindow) -> tuple[Reason, ...]:
     text = (
         f"{_plural('process', foreign)} {', '.join(map(str, foreign))} used the GPU and "
         f"{'is' if len(foreign) == 1 else 'are'} not the engine's, so the energy is not the "
-        "engine's alone. End them or choose another GPU; in a container, share the host's "
-        "process ids (--pid=host)."
+        "engine's alone."
     )
     return (window.reason("foreign-process", text),)
 
@@ -93,8 +87,7 @@ def _brakes(window: GpuWindow) -> tuple[Reason, ...]:
     braked = sum(bool(mask & reduce(or_, BRAKES)) for mask in masks)
     text = (
         f"{' and '.join(names)} held the clocks down in {braked} of {len(masks)} readings "
-        f"(mask {seen:#x}); none is allowed. Look after cooling and power supply, wait until "
-        "the GPU has cooled down, then measure again."
+        f"(mask {seen:#x}); none is allowed."
     )
     return (window.reason("clock-brake", text),)
 
@@ -105,11 +98,11 @@ def _unseen(window: GpuWindow) -> tuple[Reason, ...]:
     if not any(set(pids) & set(window.own_pids) for pids in lists):
         text = (
             "NVML did not show the engine's own processes on the GPU, so it may hide foreign "
-            "ones, too. In a container, share the host's process ids (--pid=host)."
+            "ones, too."
         )
         notes.append(window.reason("processes-unseen", text))
     if not window.values("clock_event_reasons"):
-        text = "NVML did not tell why clocks were held down. Update the driver (535 or newer)."
+        text = "NVML did not tell why clocks were held down."
         notes.append(window.reason("clocks-unseen", text))
     return tuple(notes)
 
@@ -129,7 +122,7 @@ def _temperature_drift(window: GpuWindow) -> tuple[Reason, ...]:
         return ()
     text = (
         f"temperature went from {first:.1f} C in the first quarter of the window to "
-        f"{last:.1f} C in the last. Warm up for longer."
+        f"{last:.1f} C in the last."
     )
     return (window.reason("temperature-drift", text),)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
 
+from pytest_joules import contract
 from pytest_joules.counter.ticks import counter_tick_s, energy_at_ticks, ticks
 from pytest_joules.errors import MeterError
 from pytest_joules.result import Reason
@@ -53,6 +54,9 @@ class CounterLimits:
 
     min_power_readings: int = 10
     """Samples of power below which there is nothing to compare the counter with."""
+
+    max_power_gap_s: float = 2.0
+    """Longest time without a sample of power; ten times a second is usual."""
 
     max_gap_s: float = 1.0
     """Longest time without a reading."""
@@ -117,7 +121,7 @@ class GpuWindow:
 
     def reason(self, code: str, text: str) -> Reason:
         """Name the GPU in front of what is wrong with it."""
-        return Reason(code=code, text=f"{self.trace.gpu.uuid}: {text}")
+        return contract.reason(code, f"{self.trace.gpu.uuid}: {text}")
 
     def values(self, name: str) -> tuple[float, ...]:
         """Return one of the slower quantities, where it was read."""

@@ -21,6 +21,9 @@ from pytest_joules.result import Result
 
 __all__ = ["BATCH", "Cause", "Diagnosis", "Sign", "diagnose"]
 
+_ROUNDING = 1e-12
+"""Of a logarithm: what is left of sums that cancel is no cause."""
+
 _RULES = (
     machine.static_power,
     machine.waiting,
@@ -45,7 +48,7 @@ def diagnose(then: Sequence[Result], now: Sequence[Result]) -> Diagnosis:
     identity, ln_parts = change.identity(), tuple(change.pools.values())
     causes = [cause for rule in _RULES for cause in rule(change)]
     causes.append(_unknown(change))
-    told = [cause for cause in causes if cause.contribution]
+    told = [cause for cause in causes if abs(cause.contribution) > _ROUNDING]
     return Diagnosis(
         point=now[0].point,
         then=then[0].point,

@@ -11,6 +11,10 @@ _CAPPED_MORE = 0.1
 """Share of readings by which the power cap must hold more often to be the reason."""
 
 
+_BUSY_RESOLUTION = 0.01
+"""NVML tells the busy share in whole percents: less of a step cannot be told from waiting."""
+
+
 def static_power(change: Change) -> list[Cause]:
     """Take the change of power drawn while idle, of each GPU: it is there all the time."""
     ln_idle = change.ln("idle_power_w")
@@ -125,9 +129,10 @@ def configuration(change: Change) -> list[Cause]:
 def gpu_work(change: Change) -> list[Cause]:
     """Give a step time that nothing else explains to the GPU's own work, if it was busy.
 
-    Whether it was must have been measured: else it may have waited just as well.
+    All else that makes a step longer must have been measured, or it may be that just as well.
     """
-    if not change.has("busy_share", "batch"):
+    others = ("busy_share", "batch", "context_tokens", "sm_clock_hz")
+    if not change.has(*others) or abs(change.pools["step"]) < _BUSY_RESOLUTION:
         return []
     step = change.take("step", change.pools["step"])
     power = change.claim("power", -abs(step), abs(step))

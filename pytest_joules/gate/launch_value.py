@@ -17,7 +17,8 @@ CLIP_AT_SIGMAS = 4.0
 """Sub-windows are clipped this many robust sigmas from their median."""
 
 MAX_CLIPPED_SHARE = 0.06
-"""Above it something other than the workload ran: the launch is repeated."""
+"""Above it something other than the workload ran: the launch is repeated. A single clipped
+sub-window is none too many, for in a short window it alone is a larger share."""
 
 FINEST_SPREAD = 0.005
 """Relative spread below which sub-windows are equal: their edges are read up to one reading
@@ -37,6 +38,9 @@ class LaunchValue:
     """Natural log of joules per work unit; NaN where the launch holds no number."""
 
     clipped_share: float = 0.0
+    num_sub_windows: int | None = None
+    """What the clipped ones are a share of; ``None`` without a series."""
+
     spread: float | None = None
     """Robust relative spread of the sub-windows; ``None`` without a series."""
 
@@ -56,6 +60,8 @@ class LaunchValue:
     @property
     def must_repeat(self) -> bool:
         """Whether so many sub-windows were clipped that the launch does not count."""
+        if self.num_sub_windows and round(self.clipped_share * self.num_sub_windows) == 1:
+            return False
         return self.clipped_share > MAX_CLIPPED_SHARE
 
     @property
@@ -94,6 +100,7 @@ def _with_series(bare: LaunchValue, evidence: Evidence) -> LaunchValue:
         bare,
         log_energy=_log(energy_per_work_unit_j),
         clipped_share=float(share),
+        num_sub_windows=len(clipped),
         spread=float(spread),
         from_mean=False,
     )

@@ -1,8 +1,8 @@
 """The latent model: expect a point's time and energy from its model's shape and its GPU.
 
 The paper's framework (section 5, Figure 10) as an analytical model: what a step asks of the
-GPU (``work``), what that costs (``parameters``), step by step (``machine``) and in steady
-state (``predict``).
+GPU (``serving``, ``rendering``), what that costs (``parameters``), step by step (``machine``)
+and in steady state (``predict``).
 """
 
 from pytest_joules.latent.architecture import (
@@ -12,15 +12,22 @@ from pytest_joules.latent.architecture import (
     architecture_of,
     architectures,
 )
-from pytest_joules.latent.machine import DiffusionMachine, LanguageMachine, Machine, machine
-from pytest_joules.latent.parameters import Parameters, parameters_of
+from pytest_joules.latent.fitted import KnownError, fitted_gpus, known_error, parameters_of
+from pytest_joules.latent.machine import (
+    DiffusionMachine,
+    LanguageMachine,
+    Machine,
+    Step,
+    machine,
+)
+from pytest_joules.latent.parameters import Parameters
 from pytest_joules.latent.prediction import Prediction, predict, predicted
-from pytest_joules.latent.work import Step
 
 __all__ = [
     "Architecture",
     "DiffusionArchitecture",
     "DiffusionMachine",
+    "KnownError",
     "LanguageArchitecture",
     "LanguageMachine",
     "Machine",
@@ -29,6 +36,8 @@ __all__ = [
     "Step",
     "architecture_of",
     "architectures",
+    "fitted_gpus",
+    "known_error",
     "machine",
     "parameters_of",
     "predict",

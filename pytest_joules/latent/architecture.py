@@ -75,6 +75,9 @@ class LanguageArchitecture:
     encoder_params: float = 0.0
     """Of the encoders of images, videos and sound."""
 
+    tokens_per_image: float = 1024.0
+    """What an image of one megapixel becomes."""
+
     @property
     def attention_layers(self) -> int:
         """Layers that keep keys and values."""
@@ -136,16 +139,6 @@ class LanguageArchitecture:
         """Kept in memory, encoders included."""
         lookup = 0.0 if self.has_tied_embeddings else self.embedding_params
         return self.always_read_params + self.expert_params + lookup + self.encoder_params
-
-    def experts_touched(self, tokens: float) -> float:
-        """Expect how many of a layer's experts some token of a step visits.
-
-        Each token visits ``k`` of ``E`` experts at random: ``E (1 - (1 - k/E)^tokens)``.
-        """
-        if not self.num_experts:
-            return 0.0
-        missed = (1 - self.experts_per_token / self.num_experts) ** tokens
-        return float(self.num_experts * (1 - missed))
 
     def kv_values(self, context_tokens: float) -> float:
         """Count the values kept for one sequence of this length, states aside."""

@@ -4,11 +4,13 @@ Its fields are causes that can be changed one at a time with ``but``; they are w
 energy is traced back to, and what the simulated source plants.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
-from pytest_joules import catalog
 from pytest_joules.errors import InvalidPoint, is_expected
+from pytest_joules.latent import rendering as diffusion
+from pytest_joules.latent import serving as language
 from pytest_joules.latent.architecture import (
     BYTES_PER_PARAM,
     Architecture,
@@ -16,13 +18,45 @@ from pytest_joules.latent.architecture import (
     LanguageArchitecture,
     architecture_of,
 )
-from pytest_joules.latent.parameters import Parameters, parameters_of
-from pytest_joules.latent.work import Step, Work, step
+from pytest_joules.latent.fitted import parameters_of
+from pytest_joules.latent.parameters import Parameters
+from pytest_joules.latent.rendering import Rendering
+from pytest_joules.latent.serving import Serving
 from pytest_joules.point import Point
 
 __tracebackhide__ = is_expected
 
-_STATE_BYTES = 4.0  # vLLM keeps state-space states in FP32
+# What a lower clock slows down; memory, links and the host have clocks of their own.
+_CLOCKED = ("arithmetic", "attention", "prefill", "overhead", "precision", "activations")
+_HOST = ("host", "input")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One step of an engine, or one batch of a diffusion model."""
+
+    duration_s: float
+    energy_j: float
+    """Of all GPUs."""
+
+    flop: float
+    bytes_moved: float
+    waiting_s: float
+    """Of ``duration_s``: the GPUs wait for the host."""
+
+    uncapped_power_w: float
+    """What one GPU would draw without a power limit."""
+
+    terms_s: Mapping[str, float]
+    """Seconds by cause; they add up to ``duration_s``."""
+
+    terms_j: Mapping[str, float]
+    """Joules of all GPUs by cause; they add up to ``energy_j``."""
+
+    @property
+    def power_w(self) -> float:
+        """Of all GPUs."""
+        return self.energy_j / self.duration_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,14 +65,16 @@ class _Machine:
     parameters: Parameters
     num_gpus: int
     clock_factor: float = 1.0
-    """Of the GPU's clock: arithmetic slows with it, dynamic energy falls with its square."""
+    """Of the GPU's clock: arithmetic slows with it, its energy falls with its square."""
 
     power_limit_factor: float = 1.0
     """Of the GPU's power limit (TDP)."""
 
     static_power_factor: float = 1.0
+    """Of what a waiting GPU draws."""
+
     precision_overhead_factor: float = 1.0
-    """Of the time to scale and convert activations of low-precision layers."""
+    """Of the time to scale and convert activations of FP8 layers."""
 
     input_rate_factor: float = 1.0
     """Of the rate at which the host prepares images and video."""
@@ -46,19 +82,57 @@ class _Machine:
     kv_memory_factor: float = 1.0
     """Of the memory left for keys and values."""
 
-    def but(self, **changes: Any) -> Any:
+    def but(self, **changes: Any) -> Self:
         """Return this machine with some causes changed."""
         return replace(self, **changes)
 
-    def _step(self, work: Work) -> Step:
-        p = self.parameters
-        changed = replace(
-            p,
-            static_power_w=p.static_power_w * self.static_power_factor,
-            fp8_layer_overhead_s=p.fp8_layer_overhead_s * self.precision_overhead_factor,
+    @property
+    def power_limit_w(self) -> float:
+        """Of one GPU."""
+        return self.parameters.gpu.tdp_w * self.power_limit_factor
+
+    def _clocked(self, seconds: Mapping[str, Any]) -> dict[str, float]:
+        slowed = {
+            cause: float(value) / (self.clock_factor if cause in _CLOCKED else 1.0)
+            for cause, value in seconds.items()
+        }
+        if "precision" in slowed:
+            slowed["precision"] *= self.precision_overhead_factor
+        return slowed
+
+    def _capped(
+        self, seconds: dict[str, float], joules: Mapping[str, Any], *, work: tuple[float, float]
+    ) -> Step:
+        """Hold the power of a step at the limit.
+
+        At the data sheet's limit the fitted rates already hold what throttling costs. Below
+        it the clock falls: dynamic power goes with the cube of the clock, time with its
+        inverse.
+        """
+        spent = {
+            cause: float(value)
+            * (self.static_power_factor if cause == "static" else self.clock_factor**2)
+            for cause, value in joules.items()
+        }
+        duration_s, energy_j = sum(seconds.values()), sum(spent.values())
+        wanted_w = energy_j / duration_s
+        sheet_w = language.capped_w(wanted_w, self.parameters.gpu.tdp_w)
+        allowed_w = min(sheet_w, language.capped_w(wanted_w, self.power_limit_w))
+        static_w = min(spent["static"] / duration_s, 0.9 * allowed_w)
+        slower = max(1.0, ((sheet_w - static_w) / (allowed_w - static_w)) ** (1 / 3))
+        seconds["power cap"] = duration_s * (slower - 1)
+        share = allowed_w * duration_s * slower / energy_j * self.num_gpus
+        flop, bytes_moved = work
+        return Step(
+            duration_s=duration_s * slower,
+            energy_j=energy_j * share,
+            flop=flop * self.num_gpus,
+            bytes_moved=bytes_moved * self.num_gpus,
+            waiting_s=sum(seconds.get(cause, 0.0) for cause in _HOST),
+            uncapped_power_w=wanted_w,
+            terms_s=seconds,
+            terms_j={cause: value * share for cause, value in spent.items()},
         )
-        limit_w = p.gpu.tdp_w * self.power_limit_factor
-        return step(work, changed, clock=self.clock_factor, power_limit_w=limit_w)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,15 +144,19 @@ class LanguageMachine(_Machine):
     """Mean tokens of one answer."""
 
     @property
+    def serving(self) -> Serving:
+        """The model spread over the GPUs."""
+        return language.serving(
+            self.point,
+            self.architecture,
+            num_gpus=self.num_gpus,
+            output_tokens=self.output_tokens,
+        )
+
+    @property
     def prompt_tokens(self) -> float:
         """Mean tokens read for one request, those of images and video included."""
-        given = self.point.input_tokens
-        typical = self.parameters.prompt_tokens[self.point.task]
-        if given is None:
-            return typical
-        own = self.point.spec.input_tokens
-        seen = 0.0 if own is None or self.point.spec.modality == "text" else typical - own.mean
-        return given.mean + max(0.0, seen)
+        return float(language.prompt_tokens(self.serving, self.parameters))
 
     @property
     def mean_context_tokens(self) -> float:
@@ -87,52 +165,23 @@ class LanguageMachine(_Machine):
 
     @property
     def input_s_per_request(self) -> float:
-        """Host seconds between two requests whose images or video are ready."""
-        known = self.parameters.input_s_per_request.get(self.point.task, 0.0)
-        return known / self.input_rate_factor
+        """Host seconds between two requests whose images or video are ready; 0 for text."""
+        alone = language.input_s_per_request(self.serving, self.parameters)
+        return float(alone) / self.input_rate_factor
 
     def kv_bytes_per_sequence(self, context_tokens: float) -> float:
-        """Of one sequence, on all GPUs together, copies included."""
-        a = self.architecture
-        copies = self.num_gpus / self._kv_shards
-        return copies * (2 * a.kv_values(context_tokens) + _STATE_BYTES * a.state_values)
-
-    @property
-    def _kv_shards(self) -> float:
-        a, groups = self.architecture, self.point.data_parallel
-        heads = 1 if a.kv_values_per_token_per_layer is not None else a.num_kv_heads
-        return groups * min(self.num_gpus / groups, heads)
+        """Of one sequence's keys, values and states on one GPU."""
+        s = self.serving
+        return float(language.kv_bytes(s, context_tokens) + s.state_bytes)
 
     @property
     def kv_memory_bytes(self) -> float:
-        """Left for keys and values on all GPUs together."""
-        p = self.parameters
-        usable = p.gpu.memory_gib * 2**30 * p.usable_memory_ratio - p.reserved_memory_bytes
-        return (usable * self.num_gpus - self._weight_bytes_kept) * self.kv_memory_factor
-
-    @property
-    def _weight_bytes_kept(self) -> float:
-        a = self.architecture
-        copies = self.point.data_parallel - 1
-        kept = self._always_bytes + self._expert_bytes + 2 * a.encoder_params
+        """Left for keys and values on one GPU."""
+        p, a, s = self.parameters, self.architecture, self.serving
         lookup = 0.0 if a.has_tied_embeddings else 2 * a.embedding_params
-        return kept + lookup + copies * self._bytes_per_param * a.attention_params
-
-    @property
-    def _bytes_per_param(self) -> float:
-        """Of the weights that every token meets; MXFP4 checkpoints quantise experts only."""
-        precision = self.point.precision
-        return 2.0 if precision == "mxfp4" else BYTES_PER_PARAM[precision]
-
-    @property
-    def _always_bytes(self) -> float:
-        a = self.architecture
-        inner = a.always_read_params - a.embedding_params
-        return self._bytes_per_param * inner + 2.0 * a.embedding_params
-
-    @property
-    def _expert_bytes(self) -> float:
-        return BYTES_PER_PARAM[self.point.precision] * self.architecture.expert_params
+        kept = s.dense_bytes + s.expert_bytes + (lookup + 2 * a.encoder_params) / self.num_gpus
+        usable = p.gpu.memory_gib * 2**30 * p.usable_memory_ratio - p.reserved_memory_bytes
+        return float(usable - kept) * self.kv_memory_factor
 
     def max_batch_size(self, mean_context_tokens: float | None = None) -> int:
         """Largest number of sequences whose keys and values fit; 0 where weights do not."""
@@ -141,37 +190,33 @@ class LanguageMachine(_Machine):
         )
         return max(0, int(self.kv_memory_bytes / self.kv_bytes_per_sequence(context)))
 
+    def running_batch(self, batch: float) -> float:
+        """Sequences decoded at once where ``batch`` are asked: fewer where inputs are late."""
+        p = replace(
+            self.parameters,
+            input_s_per_request=_slower(
+                self.parameters.input_s_per_request, self.input_rate_factor
+            ),
+            shared_input_s_per_request=_slower(
+                self.parameters.shared_input_s_per_request, self.input_rate_factor
+            ),
+        )
+        context = self.mean_context_tokens
+        return float(language.running_batch(self.serving, p, batch, context=context))
+
     def step(self, batch: float, context_tokens: float, prefill_tokens: float = 0) -> Step:
         """Cost one step that decodes ``batch`` sequences and reads ``prefill_tokens``."""
-        return self._step(self.work(batch, context_tokens, prefill_tokens))
+        s, p = self.serving, self.parameters
+        asked = {"context": context_tokens, "prefill": prefill_tokens}
+        seconds = self._clocked(language.step_s(s, p, batch, **asked))
+        joules = language.step_j(s, p, seconds, batch, **asked)
+        moved = sum(language.bytes_moved(s, p, batch, **asked))
+        flop = language.flop(s, batch, **asked)
+        return self._capped(seconds, joules, work=(float(flop), float(moved)))
 
-    def work(self, batch: float, context_tokens: float, prefill_tokens: float = 0) -> Work:
-        """Say what such a step asks of each GPU."""
-        a, g = self.architecture, self.num_gpus
-        tokens = batch + prefill_tokens
-        touched = a.experts_touched(tokens) / a.num_experts if a.num_experts else 0.0
-        copies = (self.point.data_parallel - 1) * self._bytes_per_param * a.attention_params
-        is_fp8 = self.point.precision in ("fp8", "int8")
-        requests = prefill_tokens / self.prompt_tokens
-        exchanged = tokens * a.hidden_size * 2
-        attention_flop = 4 * context_tokens * a.num_heads * a.head_size * a.attention_layers
-        return Work(
-            num_gpus=g,
-            weight_bytes=(self._always_bytes + copies + touched * self._expert_bytes) / g,
-            kv_bytes=batch * self.kv_bytes_per_sequence(context_tokens) / g
-            + batch * _STATE_BYTES * a.state_values / g,
-            decode_flop=batch * (2 * a.active_params + attention_flop) / g,
-            prefill_flop=prefill_tokens * 2 * (a.active_params + a.encoder_params) / g,
-            fp8_ratio=float(is_fp8),
-            num_layers=a.num_layers,
-            num_expert_layers=a.expert_layers,
-            num_fp8_layers=a.num_layers * is_fp8,
-            num_collectives=2 * a.num_layers * (g > 1),
-            link_bytes=2 * a.num_layers * exchanged * 2 * (g - 1) / g,
-            num_sequences=batch,
-            host_s=self.parameters.host_step_s.get(self.point.task, 0.0),
-            input_s=requests * self.input_s_per_request,
-        )
+
+def _slower(seconds: Mapping[str, float], rate_factor: float) -> dict[str, float]:
+    return {task: value / rate_factor for task, value in seconds.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,55 +225,31 @@ class DiffusionMachine(_Machine):
 
     architecture: DiffusionArchitecture
 
+    @property
+    def rendering(self) -> Rendering:
+        """One image or video spread over the GPUs."""
+        return diffusion.rendering(self.point, self.architecture, num_gpus=self.num_gpus)
+
     def batch(self, batch_size: int) -> Step:
         """Cost one batch, from prompts to pixels."""
-        return self._step(self.work(batch_size))
+        r, p = self.rendering, self.parameters
+        seconds = self._clocked(diffusion.batch_s(r, p, batch_size))
+        joules = diffusion.batch_j(r, p, seconds, batch_size)
+        flop = batch_size * (r.matrix_flop + r.attention_flop)
+        moved = r.weight_bytes + batch_size * 2 * r.activation_values * p.activation_moves
+        return self._capped(seconds, joules, work=(float(flop), float(moved)))
 
     def max_batch_size(self) -> int:
         """Largest batch whose activations fit; 0 where weights do not."""
         p, a = self.parameters, self.architecture
         usable = p.gpu.memory_gib * 2**30 * p.usable_memory_ratio - p.reserved_memory_bytes
-        left = usable - 2 * (a.total_params + a.encoder_params)
-        height, width, frames, _ = self._shape
+        left = usable - BYTES_PER_PARAM[self.point.precision] * (
+            a.total_params + a.encoder_params
+        )
+        height, width, frames, _ = diffusion.shape_of(self.point)
         tokens = a.latent_tokens(height, width, frames) + a.text_tokens
         each = p.activations_per_token * 2 * a.hidden_size * tokens / self.num_gpus
         return max(0, int(left / each))
-
-    @property
-    def _shape(self) -> tuple[int, int, int, int]:
-        known, point = catalog.model(self.point.model), self.point
-        height = point.height or (known.default_height if known else None)
-        width = point.width or (known.default_width if known else None)
-        frames = point.num_frames or (known.default_frames if known else None) or 1
-        steps = point.steps or (known.default_steps if known else None)
-        if height is None or width is None or steps is None:
-            raise InvalidPoint(f"{point.id}: give steps, height and width to predict it.")
-        return height, width, frames, steps
-
-    def work(self, batch_size: int) -> Work:
-        """Say what such a batch asks of each GPU."""
-        a, g = self.architecture, self.num_gpus
-        height, width, frames, steps = self._shape
-        tokens = a.latent_tokens(height, width, frames) + a.text_tokens
-        passes = steps * a.passes_per_step
-        exchanged = 4 * batch_size * tokens * a.hidden_size * 2 * a.num_layers * passes
-        return Work(
-            num_gpus=g,
-            weight_bytes=passes * 2 * a.total_params,
-            diffusion_flop=batch_size * passes * 2 * a.params_per_token * tokens / g,
-            attention_flop=batch_size
-            * passes
-            * 4
-            * a.attention_layers
-            * a.hidden_size
-            * tokens**2
-            / g,
-            num_passes=float(steps),
-            num_diffusion_layers=a.num_layers,
-            num_collectives=4.0 * a.num_layers * steps * (g > 1),
-            link_bytes=exchanged / g * (g - 1) / g,
-            pixels=batch_size * height * width * frames,
-        )
 
 
 Machine = LanguageMachine | DiffusionMachine
@@ -244,19 +265,27 @@ def machine(
     """Set up the machine that would run a point.
 
     Raises:
-        InvalidPoint: The model's shape or the GPU is unknown.
+        InvalidPoint: The model's shape or the GPU is unknown, or the shape is of another
+            kind of model than the task asks for.
     """
     p = parameters or parameters_of(gpu)
     shape = architecture or architecture_of(point.model)
+    if isinstance(shape, DiffusionArchitecture) != (point.work_unit != "token"):
+        kind = "diffusion" if isinstance(shape, DiffusionArchitecture) else "language"
+        raise InvalidPoint(
+            f"{point.id}: {point.model} is a {kind} model, which task={point.task!r} does not ask for."
+        )
     if isinstance(shape, DiffusionArchitecture):
         return DiffusionMachine(
             point=point, parameters=p, num_gpus=point.num_gpus, architecture=shape
         )
-    given = point.output_tokens
+    given = point.output_tokens or point.spec.output_tokens
+    if given is None:
+        raise InvalidPoint(f"{point.id}: give output_tokens to predict it.")
     return LanguageMachine(
         point=point,
         parameters=p,
         num_gpus=point.num_gpus,
         architecture=shape,
-        output_tokens=given.mean if given else p.output_tokens[point.task],
+        output_tokens=given.mean,
     )

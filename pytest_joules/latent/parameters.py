@@ -5,81 +5,190 @@ of its relatives. The fitted values are ``data/latent.json``; ``fit`` writes it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
-from pytest_joules import catalog
 from pytest_joules.catalog import Gpu
-from pytest_joules.errors import InvalidPoint, is_expected
-
-__tracebackhide__ = is_expected
 
 
 @dataclass(frozen=True, kw_only=True)
 class Parameters:
-    """One GPU, in the machine that it was measured in."""
+    """One GPU, in the machine and with the engines that it was measured with."""
 
     gpu: Gpu
-    weight_bandwidth_ratio: float = 0.75
-    """Achieved over data-sheet memory bandwidth while reading weights."""
 
-    kv_bandwidth_ratio: float = 0.5
-    """The same while reading keys, values and states."""
+    # Language models: seconds of one step.
+    weight_bandwidth_ratio: float
+    """Achieved over data-sheet memory bandwidth while reading weights that all tokens meet."""
 
-    decode_flop_ratio: float = 0.5
-    """Achieved over data-sheet arithmetic rate while decoding."""
+    expert_bandwidth_ratio: float
+    """The same while reading experts in BF16."""
 
-    prefill_flop_ratio: float = 0.5
-    """The same while reading prompts and images."""
+    fp8_expert_bandwidth_ratio: float
+    """The same while reading experts in FP8."""
 
-    step_overhead_s: float = 2e-3
-    """Of the GPU and the engine in every step, whatever the model."""
+    mxfp4_expert_bandwidth_ratio: float
+    """The same while reading experts in MXFP4."""
 
-    layer_overhead_s: float = 20e-6
-    """Of every layer in every step: launching its kernels."""
+    fp8_untouched_ratio: float
+    """Share of the experts that no token visits whose weights FP8 kernels read all the same."""
 
-    expert_layer_overhead_s: float = 40e-6
+    expert_imbalance: float
+    """How far the busiest of several GPUs exceeds the mean, in deviations expected of it."""
+
+    kv_bandwidth_ratio: float
+    """Achieved over data-sheet bandwidth while reading keys and values."""
+
+    state_bandwidth_ratio: float
+    """The same while reading and writing state-space states."""
+
+    decode_flop_ratio: float
+    """Achieved over data-sheet arithmetic rate while decoding, outside experts."""
+
+    expert_flop_ratio: float
+    """The same inside experts, whose matrices meet few tokens each."""
+
+    fp8_flop_ratio: float
+    """What FP8 keeps of its data-sheet advantage over BF16."""
+
+    fp8_expert_flop_ratio: float
+    """The same inside experts."""
+
+    prefill_flop_ratio: float
+    """Achieved over data-sheet arithmetic rate while reading prompts and images."""
+
+    layer_moves: float
+    """Vectors of the hidden size read or written for one token in one layer."""
+
+    expert_visit_moves: float
+    """The same for one token's visit to one expert; every GPU sorts all tokens."""
+
+    step_overhead_s: float
+    """Of the engine and its kernels in every step, whatever the model."""
+
+    layer_overhead_s: float
+    """Of every layer in every step: starting its kernels."""
+
+    expert_layer_overhead_s: float
     """On top, of every layer with experts: routing and gathering tokens."""
 
-    fp8_layer_overhead_s: float = 60e-6
+    state_layer_overhead_s: float
+    """On top, of every state-space layer."""
+
+    prompt_layer_overhead_s: float
+    """On top, of every layer in a step that reads a prompt: its kernels are not captured in
+    one graph."""
+
+    prompt_state_layer_overhead_s: float
+    """The same, on top, of every state-space layer."""
+
+    fp8_layer_overhead_s: float
     """On top, of every layer in FP8: scaling and converting activations."""
 
-    sequence_overhead_s: float = 20e-6
-    """Of every sequence in every step: sampling, scheduling, detokenising."""
+    fp8_expert_layer_overhead_s: float
+    """On top, of every layer with experts in FP8."""
 
-    collective_latency_s: float = 15e-6
+    sequence_overhead_s: float
+    """GPU time of every sequence in every step: sampling, book-keeping."""
+
+    collective_latency_s: float
     """Of one exchange between GPUs; a layer has two."""
 
-    link_bytes_per_s: float = 300e9
-    """Between one GPU and the others."""
+    link_bytes_per_s: float
+    """Between one GPU and the others, adding up partial results."""
 
-    host_step_s: Mapping[str, float] = field(default_factory=dict)
-    """By task: seconds in which the host prepares a step while the GPU waits."""
+    expert_link_bytes_per_s: float
+    """The same, bringing tokens to experts and back."""
 
-    input_s_per_request: Mapping[str, float] = field(default_factory=dict)
-    """By task: host seconds to turn one request's images or video into tensors."""
+    # The host, by task: how the measured machine was loaded beside.
+    host_step_s: Mapping[str, float]
+    """Seconds for which each step waits for the host of a launch with one GPU; a launch with
+    more GPUs has so many times the share of the host."""
 
-    prompt_tokens: Mapping[str, float] = field(
-        default_factory=lambda: {
-            "problem-solving": 300.0,
-            "text-conversation": 200.0,
-            "code-completion": 3000.0,
-            "image-chat": 1000.0,
-            "video-chat": 4000.0,
-        }
-    )
-    """By task: tokens read for one request, images and video included."""
+    host_half_batch: Mapping[str, float]
+    """Batch at which half of ``host_step_s`` is reached: requests being prepared compete."""
 
-    output_tokens: Mapping[str, float] = field(
-        default_factory=lambda: {
-            "problem-solving": 7000.0,
-            "text-conversation": 620.0,
-            "code-completion": 250.0,
-            "image-chat": 720.0,
-            "video-chat": 390.0,
-        }
-    )
-    """By task: mean answer, where the point does not say."""
+    host_sequence_s: float
+    """Host seconds of every sequence in every step, with one GPU's share of the host."""
 
+    input_s_per_request: Mapping[str, float]
+    """Host seconds to prepare one request's image or video, however many GPUs."""
+
+    shared_input_s_per_request: Mapping[str, float]
+    """The same of work that goes faster with a larger share of the host."""
+
+    megapixels_per_image: float
+    """Size of the mean image of image-chat, where the model keeps its size."""
+
+    tokens_per_video: float
+    """What the mean video of video-chat becomes."""
+
+    # Language models: joules.
+    static_power_ratio: float
+    """Drawn by a GPU that waits with its clocks up, over its power limit (TDP)."""
+
+    busy_power_ratio: float
+    """On top, over TDP, while memory or arithmetic units work."""
+
+    overhead_power_ratio: float
+    """On top, over TDP, while kernels start, exchange and keep books."""
+
+    fp8_overhead_power_ratio: float
+    """On top, over TDP, while activations are scaled and converted."""
+
+    energy_per_flop_j: float
+    """Per BF16 operation while decoding."""
+
+    energy_per_prefill_flop_j: float
+    """Per BF16 operation while reading prompts."""
+
+    fp8_energy_ratio: float
+    """Energy of an FP8 operation over that of a BF16 operation."""
+
+    energy_per_byte_j: float
+    """Per byte of weights read."""
+
+    energy_per_kv_byte_j: float
+    """Per byte of keys, values and states read."""
+
+    energy_per_link_byte_j: float
+    """Per byte sent to another GPU."""
+
+    # Diffusion.
+    diffusion_flop_ratio: float
+    """Achieved over data-sheet arithmetic rate in a diffusion model's matrices."""
+
+    attention_flop_ratio: float
+    """The same in self-attention over all latent tokens."""
+
+    activation_moves: float
+    """Vectors of the hidden size read or written for one token in one layer."""
+
+    launch_layer_s: float
+    """Host seconds to start one layer's kernels; the GPU waits where it is faster."""
+
+    parallel_launch_layer_s: float
+    """On top with several GPUs."""
+
+    diffusion_link_bytes_per_s: float
+    """Between one GPU and the others, in sequence parallelism."""
+
+    pixel_s: float
+    """Of the VAE and all that is done once for a pixel of a frame."""
+
+    diffusion_static_power_ratio: float
+    """Drawn by a GPU that waits, over TDP."""
+
+    diffusion_busy_power_ratio: float
+    """On top while it works."""
+
+    diffusion_energy_per_flop_j: float
+    """Per operation in matrices and attention."""
+
+    diffusion_energy_per_byte_j: float
+    """Per byte of activations and weights moved."""
+
+    # Memory; set, not fitted.
     usable_memory_ratio: float = 0.9
     """Share of memory that the engine uses (vLLM's --gpu-memory-utilization)."""
 
@@ -89,48 +198,14 @@ class Parameters:
     activations_per_token: float = 20.0
     """Vectors of the hidden size that a diffusion model keeps for one token at its peak."""
 
-    static_power_w: float = 150.0
-    """Drawn by one GPU that waits with its clocks up."""
 
-    busy_power_w: float = 100.0
-    """On top, while any kernel runs."""
-
-    energy_per_flop_j: float = 0.4e-12
-    """Per BF16 operation."""
-
-    fp8_energy_ratio: float = 0.6
-    """Energy of an FP8 operation over that of a BF16 operation."""
-
-    energy_per_byte_j: float = 60e-12
-    """Per byte read from the GPU's memory."""
-
-    energy_per_link_byte_j: float = 50e-12
-    """Per byte sent to another GPU."""
-
-    diffusion_flop_ratio: float = 0.5
-    """Achieved over data-sheet arithmetic rate in a diffusion model's matrices."""
-
-    attention_flop_ratio: float = 0.4
-    """The same in self-attention over all latent tokens."""
-
-    diffusion_layer_overhead_s: float = 200e-6
-    """Of every layer in every pass."""
-
-    pixel_s: float = 60e-9
-    """Of the VAE and everything else that is done once for every pixel of every frame."""
-
-
-def parameters_of(gpu: str) -> Parameters:
-    """Look up the fitted parameters of a GPU.
-
-    Raises:
-        InvalidPoint: The GPU is unknown.
-    """
-    known = catalog.gpu(gpu)
-    if known is None:
-        raise InvalidPoint(
-            f"gpu {gpu!r} is unknown, so nothing can be predicted; "
-            f"known are {', '.join(catalog.gpus())}."
-        )
-    scale = known.tdp_w / 700
-    return Parameters(gpu=known, static_power_w=150 * scale, busy_power_w=100 * scale)
+def with_values(gpu: Gpu, values: Mapping[str, Any]) -> Parameters:
+    """Build parameters from flat names, where ``host_step_s.image-chat`` is by task."""
+    nested: dict[str, Any] = {}
+    for name, value in values.items():
+        quantity, _, task = name.partition(".")
+        if task:
+            nested.setdefault(quantity, {})[task] = value
+        else:
+            nested[quantity] = value
+    return Parameters(gpu=gpu, **nested)

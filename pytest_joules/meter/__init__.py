@@ -28,6 +28,9 @@ PERIOD_S = 0.025
 """Between two readings of the energy counter. Counters tick about every 100 ms (A100, H100):
 four readings a tick tell when it ticked to 25 ms, which is 0.04 % of a 60 s window."""
 
+POWER_EVERY_S = 0.1
+"""Between two readings of power, which is only checked against the counter."""
+
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 10.0
 
@@ -68,6 +71,7 @@ class ZeusMeter:
     """NVIDIA GPUs, through Zeus's device layer and NVML."""
 
     period_s: float = PERIOD_S
+    power_every_s: float = POWER_EVERY_S
     powercap: Path = POWERCAP
 
     def identify(self) -> tuple[GpuIdentity, ...]:
@@ -92,7 +96,10 @@ class ZeusMeter:
         with tempfile.TemporaryDirectory(prefix="joules-meter-") as folder:
             recording = SamplerRecording(folder=Path(folder))
             with recording.sampling(
-                uuids=tuple(uuids), period_s=self.period_s, powercap=str(self.powercap)
+                uuids=tuple(uuids),
+                period_s=self.period_s,
+                power_every_s=self.power_every_s,
+                powercap=str(self.powercap),
             ):
                 yield recording
 

@@ -124,7 +124,17 @@ def identity(handle: Handle) -> GpuIdentity:
         power_limit_w=None if limit_mw is None else limit_mw / 1000,
         mig=mig is not None and mig[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
         driver=_ask("driver", pynvml.nvmlSystemGetDriverVersion),
+        tells_power=_tells_power(handle),
     )
+
+
+def _tells_power(handle: Handle) -> bool:
+    # Only where NVML itself says "not supported": a missing permission has a remedy.
+    try:
+        pynvml.nvmlDeviceGetPowerUsage(handle)
+    except pynvml.NVMLError as error:
+        return bool(error.value != pynvml.NVML_ERROR_NOT_SUPPORTED)
+    return True
 
 
 def state(index: int, handle: Handle) -> GpuState:

@@ -26,7 +26,6 @@ from pytest_joules.meter import nvml, rapl
 
 __tracebackhide__ = is_expected
 
-POWER_EVERY_S = 0.1
 STATE_EVERY_S = 0.5
 PROCESSES_EVERY_S = 1.0
 _STDIN, _STDOUT = 0, 1
@@ -39,6 +38,7 @@ class Spec:
     uuids: tuple[str, ...]
     path: str
     period_s: float
+    power_every_s: float
     powercap: str
 
     @classmethod
@@ -63,7 +63,6 @@ class _Quantity:
 
 
 _QUANTITIES = (
-    _Quantity(name="power_w", every_s=POWER_EVERY_S, read=nvml.power_w),
     _Quantity(name="temperature_c", every_s=STATE_EVERY_S, read=nvml.temperature_c),
     _Quantity(name="sm_clock_hz", every_s=STATE_EVERY_S, read=nvml.sm_clock_hz),
     _Quantity(name="memory_clock_hz", every_s=STATE_EVERY_S, read=nvml.memory_clock_hz),
@@ -135,7 +134,9 @@ class _Sampler:
         self._gpus, self._out = gpus, out
         self._period_s = spec.period_s
         self._cpu = _Cpu(Path(spec.powercap))
-        self._asked_s = dict.fromkeys(_QUANTITIES, -math.inf)
+        power = _Quantity(name="power_w", every_s=spec.power_every_s, read=nvml.power_w)
+        self._quantities = (power, *_QUANTITIES)
+        self._asked_s = dict.fromkeys(self._quantities, -math.inf)
 
     def first_round(self) -> None:
         """Read everything once.
@@ -144,7 +145,7 @@ class _Sampler:
             MeterError: A GPU cannot be measured.
         """
         self._write([["gpu", i, gpu.identity] for i, gpu in enumerate(self._gpus)])
-        failures = [line[2] for line in self._round(_QUANTITIES) if line[0] == "error"]
+        failures = [line[2] for line in self._round(self._quantities) if line[0] == "error"]
         if failures:
             raise MeterError("; ".join(failures))
 
@@ -159,7 +160,7 @@ class _Sampler:
 
     def last_round(self) -> None:
         """Read everything once more, so that the trace ends as complete as it began."""
-        self._round(_QUANTITIES)
+        self._round(self._quantities)
         self._write([gpu.last_line() for gpu in self._gpus if not gpu.failed])
 
     def _round(self, due: tuple[_Quantity, ...]) -> list[list[Any]]:

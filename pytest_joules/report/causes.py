@@ -10,21 +10,28 @@ from pytest_joules.units import percent, si
 _LEAST_SHARE = 0.05
 """Causes of less are added up: a reader looks for what matters."""
 
+_LEAST_WORTH_A_LINE = 0.005
+"""Share of what is added up that would be written as 0 %."""
+
 _LEAST_CHANGE = 0.002
 """Relative change below which there is nothing to explain, and shares mean nothing."""
 
 
 def causes(diagnosis: Diagnosis) -> list[str]:
-    """Return the lines under a verdict: the exact parts, then each cause with its share."""
+    """Return the lines under a verdict: the exact parts, then each cause with its share.
+
+    Shares are of the change's logarithm, so they add up; one of more than 100 % is partly
+    undone by another below zero.
+    """
     if abs(diagnosis.ln_change) < _LEAST_CHANGE:
         return ["why: there is no change to explain"]
     shown, small = _sorted_out(diagnosis)
     lines = [f"why {percent(math.expm1(diagnosis.ln_change))}: {_identity(diagnosis)}"]
     for cause in shown:
         lines += _lines(diagnosis, cause)
-    if small:
-        rest = sum(cause.contribution for cause in small)
-        lines.append(f"  {_share(rest / diagnosis.ln_change)}  smaller ones together")
+    rest = sum(cause.contribution for cause in small) / diagnosis.ln_change
+    if abs(rest) >= _LEAST_WORTH_A_LINE:
+        lines.append(f"  {_share(rest)}  smaller ones together")
     return lines
 
 

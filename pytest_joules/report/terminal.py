@@ -27,6 +27,15 @@ _VERDICTS = frozenset(Verdict)
 _HEAD = ("point", "source", "energy", "power", "throughput", "batch", "n", "change", "verdict")
 
 
+COLOURS: Mapping[str, Mapping[str, bool]] = {
+    Verdict.REGRESSION: {"red": True, "bold": True},
+    Verdict.INVALID: {"yellow": True, "bold": True},
+    Verdict.INCONCLUSIVE: {"yellow": True},
+    Verdict.IMPROVEMENT: {"green": True, "bold": True},
+    Verdict.UNCHANGED: {"green": True},
+}
+"""For pytest's terminal writer."""
+
 Paint = Callable[[str, str], str]
 """Takes a text and the verdict that it tells; returns it coloured."""
 

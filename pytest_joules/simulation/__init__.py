@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,10 @@ class MachineCosts:
     _steps: dict[tuple[int, int, int], Cost] = field(default_factory=dict)
     _bytes: dict[int, float] = field(default_factory=dict)
 
+    @cached_property
+    def _memory_bytes(self) -> float:
+        return self.machine.kv_memory_bytes
+
     def step(self, batch: int, context_tokens: float, prefill_tokens: float) -> Cost:
         """Cost one step; see ``batching.Costs``."""
         key = (
@@ -70,7 +75,7 @@ class MachineCosts:
 
     def memory_share(self, batch: int, context_tokens: float) -> float:
         """Return the share of the KV memory in use."""
-        return batch * self._sequence_bytes(context_tokens) / self.machine.kv_memory_bytes
+        return batch * self._sequence_bytes(context_tokens) / self._memory_bytes
 
     def _sequence_bytes(self, context_tokens: float) -> float:
         low = int(context_tokens // 64)
@@ -81,19 +86,27 @@ class MachineCosts:
         return (1 - part) * self._bytes[low] + part * self._bytes[low + 1]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chance:
+    """What the noise of a simulated machine is drawn from."""
+
+    seed: str
+    noise: Noise = QUIET
+
+
 @dataclass(kw_only=True)
 class SimulatedMachine:
     """Engine and meter of a machine that the latent model describes."""
 
     gpu: str
     clock: Clock = field(default_factory=Clock)
-    noise: Noise = QUIET
-    seed: str = "0"
+    chance: Chance = field(default_factory=lambda: Chance(seed="0"))
     planted: Planted = field(default_factory=Planted)
     num_gpus: int = 8
     name: str = "simulated"
     gpus: VirtualGpus = field(init=False)
     _launched: dict[str, int] = field(default_factory=dict)
+    _costs: dict[Point, MachineCosts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.gpus = VirtualGpus(
@@ -130,13 +143,22 @@ class SimulatedMachine:
             raise LaunchError(f"simulated: {error}") from None
         yield server
 
+    def costs(self, point: Point, made: LanguageMachine) -> MachineCosts:
+        """Return the costs of a point's steps, the same in each of its launches."""
+        asked = point.but(num_requests=None)
+        # The host's input feed is a queue of its own here, so steps do not wait for it.
+        ready = made.but(input_rate_factor=math.inf)
+        return self._costs.setdefault(asked, MachineCosts(machine=ready))
+
     def factors(self, draw: str, seconds: float) -> NDArray[np.float64]:
         """Draw the noise of one load, as factors of energy per work unit."""
-        shared = np.random.default_rng(_number(self.seed))
-        session = float(session_effects(self.noise, shared, (1,))[0])
-        own = np.random.default_rng(_number(f"{self.seed}:{draw}"))
+        shared = np.random.default_rng(_number(self.chance.seed))
+        session = float(session_effects(self.chance.noise, shared, (1,))[0])
+        own = np.random.default_rng(_number(f"{self.chance.seed}:{draw}"))
         num = math.ceil(seconds * _BURST_FACTOR) + 1
-        factors: NDArray[np.float64] = np.exp(session + whole_launch(self.noise, own, num))
+        factors: NDArray[np.float64] = np.exp(
+            session + whole_launch(self.chance.noise, own, num)
+        )
         return factors
 
 
@@ -181,9 +203,8 @@ class SimulatedServer:
         made = self._machine(point)
         clock, gpus = self.host.clock, self.host.gpus
         gpus.idle_w = made.parameters.static_power_w * made.static_power_factor
-        gpus.full_clock_hz = FULL_CLOCK_HZ
         batching = Batching(
-            costs=MachineCosts(machine=made.but(input_rate_factor=math.inf)),
+            costs=self.host.costs(point, made),
             demand=self._demand(point, made, (min_window_s, deadline_s)),
             now_s=clock.now_s,
             idle=Cost(duration_s=1.0, power_w=gpus.idle_w * made.num_gpus, busy_share=0.0),
@@ -213,22 +234,19 @@ class SimulatedServer:
         if point.spec.modality != "text" and own is not None:
             seen = max(0.0, made.prompt_tokens - (point.input_tokens or own).mean)
         return Demand(
-            requests=(_asked(each, seen, planted) for each in point.requests()),
+            requests=(_asked(each, planted) for each in point.requests()),
             in_flight=max(1, round(point.batch_size * planted.client)),
             slots=self.launch.largest.batch_size,
             least_requests=3 * point.batch_size,
             min_window_s=None if point.num_requests else limits_s[0],
             deadline_s=limits_s[1],
             input_s=made.input_s_per_request,
+            seen_tokens=round(seen),
         )
 
 
-FULL_CLOCK_HZ = 1.98e9
-
-
-def _asked(request: Request, seen_tokens: float, planted: Planted) -> Request:
+def _asked(request: Request, planted: Planted) -> Request:
     return replace(
         request,
-        prompt_tokens=request.prompt_tokens + round(seen_tokens),
         output_tokens=max(1, round(request.output_tokens * planted.output_length)),
     )

@@ -69,6 +69,9 @@ class Demand:
     input_s: float = 0.0
     """Host time to prepare one request, one after the other."""
 
+    seen_tokens: int = 0
+    """Of images or video, read with every prompt and kept; the client does not count them."""
+
 
 @dataclass(frozen=True, slots=True)
 class Span:
@@ -154,7 +157,8 @@ class Batching:
             self._issued += 1
             self._in_flight += 1
             self._fed_s = max(self._fed_s, self.now_s) + self.demand.input_s
-            made = _Sequence(request, self.now_s, request.prompt_tokens, request.output_tokens)
+            prompt = request.prompt_tokens + self.demand.seen_tokens
+            made = _Sequence(request, self.now_s, prompt, request.output_tokens)
             self._preparing.append((self._fed_s, made))
 
     def _is_enough(self) -> bool:

@@ -19,6 +19,7 @@ TICK_S = 0.1
 """The counter's update period."""
 
 ENGINE_PID = 4242
+FULL_CLOCK_HZ = 1.98e9
 _SLOW_EVERY = 5
 """Clocks, temperature and the like are read in every fifth reading."""
 
@@ -62,7 +63,7 @@ class VirtualGpus:
     num_gpus: int = 8
     idle_w: float = 150.0
     power_limit_factor: float = 1.0
-    full_clock_hz: float = 1.98e9
+    full_clock_hz: float = FULL_CLOCK_HZ
     held_memory_bytes: int = 0
     foreign_pids: tuple[int, ...] = ()
     draws: list[Draw] = field(default_factory=list)

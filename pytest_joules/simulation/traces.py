@@ -12,7 +12,7 @@ from pytest_joules.trace import LoadTrace, RequestTrace, ServerSample
 
 Array = NDArray[np.float64]
 
-_STREAMED = 16
+_STREAMED = 8
 """Requests whose every token is timed."""
 
 

@@ -23,6 +23,14 @@ class Source(Protocol):
         """Whether results cost launches, so that points are gathered and grouped first."""
         ...
 
+    def require_gpu(self, gpu: str) -> None:
+        """Make sure that points can be measured on a GPU of this name at all.
+
+        Raises:
+            JoulesError: There is none, or none that can be read; with the remedy.
+        """
+        ...
+
     def identity(self, launch: Launch) -> Identity:
         """Return the hardware that the launch would be measured on.
 

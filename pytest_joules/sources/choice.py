@@ -1,6 +1,8 @@
 """Which source a session's results come from, by its options; loads no other."""
 
 import uuid
+import zlib
+from pathlib import Path
 
 from pytest_joules.measure import Rig
 from pytest_joules.options import Options
@@ -34,6 +36,7 @@ def chosen_source(chosen: Options) -> Source:
 
 
 def _simulated(chosen: Options) -> Source:
+    from pytest_joules.simulation import Chance  # noqa: PLC0415
     from pytest_joules.simulation.plant import planted  # noqa: PLC0415  loads the latent model
     from pytest_joules.sources.simulated import simulated_source  # noqa: PLC0415
 
@@ -42,8 +45,16 @@ def _simulated(chosen: Options) -> Source:
         gpu=chosen.gpu,
         planted=planted(chosen.plant),
         stack=chosen.stack_named(chosen.stack).name,
-        # Judged runs are the same each time; recorded ones must not be copies of each other.
-        seed=session if chosen.records else "judged",
+        chance=Chance(seed=_recorded(chosen.baselines) if chosen.records else "judged"),
         procedure=Procedure(min_window_s=chosen.window),
         session=session,
     )
+
+
+def _recorded(root: Path) -> str:
+    """Return a seed that no recording so far has used, the same for the same baselines.
+
+    Judged runs are the same each time; recorded ones must not be copies of each other.
+    """
+    stored = [path.read_bytes() for path in sorted((root / "simulated").rglob("*.json"))]
+    return f"recorded after {zlib.crc32(b''.join(stored)):08x}"

@@ -4,7 +4,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from pytest_joules.errors import ConfigurationError, is_expected
-from pytest_joules.measure import FrozenWork, Outcome, Rig, choose_gpus, identity_of, measure
+from pytest_joules.measure import (
+    FrozenWork,
+    Outcome,
+    Rig,
+    choose_gpus,
+    identity_of,
+    measure,
+    require_gpu,
+)
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.provenance import Identity
@@ -22,6 +30,9 @@ class LiveSource:
 
     name: SourceName = "live"
     launches: bool = True
+
+    def require_gpu(self, gpu: str) -> None:
+        require_gpu(next(iter(self.rigs.values())).meter.identify(), gpu)
 
     def identity(self, launch: Launch) -> Identity:
         return identity_of(choose_gpus(self._rig(launch).meter.identify(), launch))

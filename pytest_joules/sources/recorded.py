@@ -91,6 +91,18 @@ class RecordedSource:
         """Return 0: looking up costs no GPU time."""
         return 0.0
 
+    def require_gpu(self, gpu: str) -> None:
+        """Refuse a GPU of which nothing is recorded.
+
+        Raises:
+            NotMeasured: Names those that are.
+        """
+        known = sorted({result.gpu for result in self.results})
+        if gpu not in known:
+            raise NotMeasured(
+                f"{self.origin} holds no results of {gpu}; it holds {', '.join(known)}."
+            )
+
     def identity(self, launch: Launch) -> Identity:
         """Return the hardware that the launch's first point was recorded on.
 

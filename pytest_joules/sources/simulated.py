@@ -7,13 +7,14 @@ Nothing is measured. Every result says ``simulated``, its baselines stand below
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from pytest_joules.latent import parameters_of
 from pytest_joules.measure import Failure, FrozenWork, Outcome, Rig
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.provenance import Identity
 from pytest_joules.result import SourceName
-from pytest_joules.simulation import SimulatedMachine
+from pytest_joules.simulation import Chance, SimulatedMachine
 from pytest_joules.simulation.meter import Clock
 from pytest_joules.simulation.plant import Planted
 from pytest_joules.sources.live import LiveSource
@@ -40,6 +41,14 @@ class SimulatedSource:
     def identity(self, launch: Launch) -> Identity:
         source, made = self._chosen(launch)
         return source.identity(made)
+
+    def require_gpu(self, gpu: str) -> None:
+        """Refuse a GPU that the latent model does not know.
+
+        Raises:
+            InvalidPoint: It does not.
+        """
+        parameters_of(gpu)
 
     def clock(self) -> float:
         return self.virtual.now_s
@@ -68,7 +77,13 @@ def _as_asked(outcome: Outcome, point: Point) -> Outcome:
 
 
 def simulated_source(
-    *, gpu: str, planted: Planted, stack: str, seed: str, procedure: Procedure, session: str
+    *,
+    gpu: str,
+    planted: Planted,
+    stack: str,
+    procedure: Procedure,
+    session: str,
+    chance: Chance,
 ) -> SimulatedSource:
     """Set up the source of ``--joules-source=simulated``.
 
@@ -76,14 +91,14 @@ def simulated_source(
         gpu: As ``--gpu`` names it.
         planted: What differs in the stack under test.
         stack: Name of the stack under test.
-        seed: Decides the noise.
         procedure: How carefully to measure.
         session: Identifies the pytest run.
+        chance: Decides the noise.
     """
     clock = Clock()
 
     def source(causes: Planted) -> LiveSource:
-        machine = SimulatedMachine(gpu=gpu, clock=clock, seed=seed, planted=causes)
+        machine = SimulatedMachine(gpu=gpu, clock=clock, chance=chance, planted=causes)
         rig = Rig(
             engine=machine,
             meter=machine,

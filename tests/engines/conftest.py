@@ -1,7 +1,6 @@
 """The real engine, in an environment of its own, on the CPU."""
 
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic, sleep
@@ -12,6 +11,7 @@ from pytest_joules.engines.vllm import VllmEngine, VllmServer
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
 from pytest_joules.tasks import Lengths
+from tests.engines.project import CPU_ENV, make_tiny_model
 
 VARIABLE = "JOULES_ENGINE_PYTHON"
 PATIENCE_S = 60
@@ -44,23 +44,12 @@ def engine_python() -> str:
 
 @pytest.fixture(scope="session")
 def stack(engine_python: str) -> Stack:
-    env = {
-        "VLLM_TARGET_DEVICE": "cpu",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        # One core for the engine: the other is for the load generator, which would lag.
-        "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "HF_HUB_OFFLINE": "1",
-    }
-    return Stack(name="cpu", python=engine_python, env=env, deadline_s=300)
+    return Stack(name="cpu", python=engine_python, env=CPU_ENV, deadline_s=300)
 
 
 @pytest.fixture(scope="session")
 def tiny_model(engine_python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny-llama")
-    maker = Path(__file__).with_name("tiny_model.py")
-    subprocess.run([engine_python, str(maker), str(folder)], check=True, timeout=PATIENCE_S)
-    return folder
+    return make_tiny_model(engine_python, tmp_path_factory.mktemp("tiny-llama"))
 
 
 @pytest.fixture(scope="session")

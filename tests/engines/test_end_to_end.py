@@ -2,30 +2,27 @@
 Zeus and pynvml on a mock NVML library, records a baseline and finds a regression.
 """
 
-import json
 import os
-import shutil
 import signal
-import subprocess
-import sys
 import tempfile
 import threading
 import xml.etree.ElementTree as ET
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from textwrap import dedent
 from time import monotonic, sleep
 
 import pytest
 
 from pytest_joules.plan import Stack
 from tests.engines.follower import Follower
+from tests.engines.project import PATIENCE_S, Project, slowed
 from tests.fakes.mock_nvml import MockNvml
 
-PATIENCE_S = 400
-ROOT = Path(__file__).parents[2]
-DISTURBED = ("client-lagged", "client-busy", "scrape-slow", "batch-starved")
-"""What a load generator meets that has to share its core with other work."""
+SETTINGS = """
+    window = 20
+    budget = 7
+    tolerance = "8%"
+"""
 
 TESTS = """
     import pytest
@@ -53,48 +50,6 @@ TESTS = """
 """
 
 
-class Project:
-    """A user's repository, run by a pytest of its own."""
-
-    def __init__(self, path: Path, model: Path, *, stack: Stack, mock: MockNvml) -> None:
-        self.path, self._env = path, {**os.environ, **mock.env()}
-        env = ", ".join(f'{key} = "{value}"' for key, value in stack.env.items())
-        (path / "pyproject.toml").write_text(
-            dedent(f"""
-            [tool.pytest-joules]
-            gpu = "h200"
-            window = 20
-            budget = 7
-            tolerance = "8%"
-            [tool.pytest-joules.stacks.default]
-            python = "{stack.python}"
-            env = {{ {env} }}
-            """)
-        )
-        (path / "test_energy.py").write_text(dedent(TESTS.format(model=str(model))))
-
-    def measure(self, *args: str) -> subprocess.CompletedProcess[str]:
-        """Run until nothing else on this machine disturbed the measurement, as users would."""
-        run = self.run(*args)
-        for _ in range(2):
-            if not any(code in run.stdout for code in DISTURBED):
-                break
-            run = self.run(*args)
-        return run
-
-    def run(self, *args: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
-        return subprocess.run(
-            command,
-            cwd=self.path,
-            env=self._env,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE_S,
-            check=False,
-        )
-
-
 @pytest.fixture(scope="module")
 def mock(mock_nvml_library: Path, tmp_path_factory: pytest.TempPathFactory) -> MockNvml:
     path = tmp_path_factory.mktemp("gpu") / "state"
@@ -103,12 +58,7 @@ def mock(mock_nvml_library: Path, tmp_path_factory: pytest.TempPathFactory) -> M
 
 @pytest.fixture(scope="module")
 def model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Slow enough that server and client share one core without falling behind."""
-    folder = tmp_path_factory.mktemp("slow") / "slow-llama"
-    shutil.copytree(tiny_model, folder)
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 16}))
-    return folder
+    return slowed(tiny_model, tmp_path_factory.mktemp("slow") / "slow-llama")
 
 
 @pytest.fixture(scope="module")
@@ -124,7 +74,9 @@ def project(
     """The power follows the engine as long as the project is used."""
     del follower
     with tempfile.TemporaryDirectory() as folder:
-        yield Project(Path(folder), model, stack=stack, mock=mock)
+        made = Project(Path(folder), stack=stack, mock=mock)
+        made.write(SETTINGS, TESTS.format(model=str(model)))
+        yield made
 
 
 @pytest.fixture(scope="module")

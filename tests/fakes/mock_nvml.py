@@ -72,6 +72,7 @@ class Gpu(ctypes.Structure):
                 "persistence",
                 "architecture",
                 "energy_error",
+                "power_error",
                 "processes_error",
                 "num_processes",
             )

@@ -1,6 +1,8 @@
 """Results made by hand, for tests of everything that judges, stores or draws results."""
 
 from dataclasses import fields
+from itertools import islice
+from statistics import fmean
 from typing import Any
 
 from pytest_joules.point import Point
@@ -9,6 +11,7 @@ from pytest_joules.result import Evidence, Latency, Result
 from pytest_joules.verdict import Comparison, Verdict
 
 _POINT = {field.name for field in fields(Point)}
+_EVIDENCE = {field.name for field in fields(Evidence)}
 _LATENCY = {field.name for field in fields(Latency)}
 
 
@@ -36,6 +39,32 @@ def make_result(energy_per_work_unit_j: float = 1.0, **changes: Any) -> Result:
             **changes,
         }
     )
+
+
+def make_run(energy_per_work_unit_j: float = 1.0, **changes: Any) -> Result:
+    """Make a live result with the evidence of a steady 60 s window of 100 work units a second.
+
+    Its numbers agree with each other and with its point, as those of a stored run must.
+    Fields of ``Evidence`` are given by name beside those of ``make_result``.
+    """
+    evidence = _taken(changes, _EVIDENCE)
+    run = make_result(energy_per_work_unit_j, **changes)
+    point = run.point
+    joules = 6000 * energy_per_work_unit_j
+    made = make_evidence(
+        **{
+            "gpu_energy_j": (joules / point.num_gpus,) * point.num_gpus,
+            "series_energy_j": (joules / 60,) * 60,
+            "num_requests": 100 + point.batch_size,
+            "start_index": 20,
+            "end_index": 100,
+            **evidence,
+        }
+    )
+    asked = point.but(num_requests=None).requests()
+    lengths = [request.output_tokens for request in islice(asked, made.num_requests)]
+    mean = fmean(lengths) if lengths else 0.0
+    return run.but(evidence=made, mean_output_tokens=changes.get("mean_output_tokens", mean))
 
 
 def make_provenance(*, gpu_model: str = "NVIDIA B200", num_gpus: int = 1) -> Provenance:

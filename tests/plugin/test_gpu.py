@@ -53,18 +53,51 @@ def test_without_energy_tests_no_gpu_is_needed(joules):
     assert "joules:" not in run.stdout.str()
 
 
-def test_a_gpu_that_is_not_there_fails_every_test_with_what_is(joules):
+ONE_POINT = """
+    def test_plain():
+        pass
+
+    def test_point(energy_bench):
+        energy_bench(model="a/b", batch_size=8)
+"""
+
+
+def test_a_gpu_that_is_not_there_is_a_usage_error_that_names_what_is(joules):
     joules.machine("gpu='h100'")
-    joules.tests("""
-        def test_point(energy_bench):
-            energy_bench(model="a/b", batch_size=8)
-    """)
+    joules.tests(ONE_POINT)
 
     run = joules.run(gpu="h200")
 
-    run.assert_outcomes(failed=1)
+    assert run.ret == 4
+    run.assert_outcomes()
+    run.stderr.fnmatch_lines(["*--gpu=h200*H100*(h100)*--joules-source*"])
+    assert "launches made: none" in run.stdout.str()
+
+
+def test_where_only_a_file_names_the_gpu_other_tests_run_without_it(joules):
+    joules.machine("gpu='h100'")
+    joules.pyproject("[tool.pytest-joules]\ngpu = 'h200'\n")
+    joules.tests(ONE_POINT)
+
+    run = joules.run(gpu=None)
+
+    run.assert_outcomes(passed=1, failed=1)
     run.stdout.fnmatch_lines(["*MeterError: *needs 1 x h200*H100*"])
     assert "launches made: none" in run.stdout.str()
+
+
+def test_a_plan_needs_no_gpu(joules):
+    joules.machine("gpu='h100'")
+    joules.tests(ONE_POINT)
+
+    assert joules.run("--joules-plan", gpu="h200").ret == 0
+
+
+def test_without_energy_tests_the_gpu_need_not_be_there(joules):
+    joules.machine("gpu='h100'")
+    joules.tests("def test_plain(): pass")
+
+    joules.run(gpu="h200").assert_outcomes(passed=1)
 
 
 def test_more_gpus_than_there_are_is_an_error(joules):

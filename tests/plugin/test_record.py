@@ -44,6 +44,17 @@ def test_later_runs_repeat_the_work_of_the_first(joules):
         assert len(work) == 1
 
 
+def test_recording_again_repeats_the_stored_work_whatever_window_is_asked(joules):
+    joules.run("--joules-record", "--joules-launches=1")
+    joules.run("--joules-record", "--joules-launches=1", "--joules-window=90")
+
+    stored = json.loads((joules.path / "baselines" / joules.baseline_files()[0]).read_text())
+    for entry in stored["points"]:
+        first, second = (run["evidence"] for run in entry["runs"])
+        for name in ("num_requests", "start_index", "end_index"):
+            assert first[name] == second[name]
+
+
 def test_another_folder_can_be_named(joules):
     joules.run("--joules-record", "--joules-baselines=elsewhere").assert_outcomes(passed=2)
 
@@ -77,6 +88,7 @@ def test_a_broken_baseline_is_an_error_and_stays_as_it_is(joules):
 
     run.assert_outcomes(failed=2)
     run.stdout.fnmatch_lines(["*FormatError: *qwen-qwen3-8b.json: points*runs*"])
+    run.stdout.fnmatch_lines(["*launches made: none"])  # nothing spent on it
     assert path.read_text() == before
 
 

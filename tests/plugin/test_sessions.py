@@ -2,13 +2,14 @@
 
 import json
 import sys
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from typer.testing import CliRunner
 
 from pytest_joules import baseline
 from pytest_joules.cli import app
-from pytest_joules.record import replay
+from pytest_joules.record import replay, session_name
 
 RUNNER = CliRunner()
 NOISY = "power_w=lambda stack, point: 400.0 * {factor}, launch_noise=0.004, seed={seed}"
@@ -156,6 +157,14 @@ def test_no_session_of_that_name_lists_those_there_are(at_root):
 
     assert told.exit_code == 1
     assert folder.name in told.stderr
+
+
+def test_the_latest_session_is_the_last_one_also_within_one_second():
+    begun = datetime(2026, 11, 21, 8, 0, 0, tzinfo=UTC)
+    moments = [begun + timedelta(microseconds=i) for i in (0, 1, 10, 999_999, 1_000_000)]
+    names = [session_name(moment) for moment in moments]
+
+    assert sorted(names) == names
 
 
 POINT = "qwen3-8b-text-conversation-bf16-1gpu-b16"

@@ -30,7 +30,7 @@ typedef struct {
     double tick_s, frozen_from_s, reset_at_s, offset_at_s, offset_j, lost_from_s;
     double stall_from_s, stall_until_s, power_gain, busy_percent;
     int64_t memory_total, memory_used, clock_event_reasons, mig, persistence, architecture;
-    int64_t energy_error, processes_error, num_processes, pids[MAX_PROCESSES];
+    int64_t energy_error, power_error, processes_error, num_processes, pids[MAX_PROCESSES];
     int64_t num_points;
     point_t points[MAX_POINTS];
 } gpu_t;
@@ -196,6 +196,7 @@ int nvmlDeviceGetTotalEnergyConsumption(void *handle, unsigned long long *energy
 int nvmlDeviceGetPowerUsage(void *handle, unsigned *milliwatts)
 {
     ENTER(handle);
+    if (gpu.power_error) return (int)gpu.power_error;
     *milliwatts = (unsigned)(1000 * gpu.power_gain * power_w(&gpu, now_s()));
     return OK;
 }

@@ -1,0 +1,148 @@
+"""Whether stored runs agree with themselves, with each other, and with their point.
+
+Files are edited, merged and copied by people; a run that does not fit would move a verdict
+without a trace. Numbers in files have four digits, so sums agree to ``ROUNDING``.
+"""
+
+from collections.abc import Sequence
+from functools import lru_cache
+from itertools import islice
+from math import isclose
+from statistics import fmean
+
+from pytest_joules.point import Point
+from pytest_joules.procedure import Procedure
+from pytest_joules.result import Evidence, Result
+
+ROUNDING = 2e-3
+"""Relative: three numbers of four digits, each up to 5e-4 off."""
+
+_LARGEST = 1e15
+_MOST_REQUESTS = 1_000_000
+_MOST_WAITING = 4
+"""Batches that may end after the window; a load stops offering when its window is long."""
+
+
+def require_sound(run: Result) -> None:
+    """Refuse a run whose numbers contradict each other or its point.
+
+    Raises:
+        ValueError: Names the field, its value and what it should be.
+    """
+    _require_measurable("energy_per_work_unit_j", run.energy_per_work_unit_j)
+    _require_measurable("throughput_work_units_per_s", run.throughput_work_units_per_s)
+    if run.evidence is None:  # published: nothing to compare with
+        return
+    _require_sums(run, run.evidence)
+    if run.point.work_unit == "token":
+        _require_batch(run)
+        _require_work(run.point, run.evidence)
+        _require_lengths(run, run.evidence)
+
+
+def require_alike(runs: Sequence[Result]) -> None:
+    """Refuse runs of one point that are no repetitions of each other.
+
+    Raises:
+        ValueError: One launch stands twice, or the runs did different work.
+    """
+    # Copies of one launch would make the noise look smaller than it is.
+    ids = [run.evidence.launch_id for run in runs if run.evidence and run.evidence.launch_id]
+    twice = next((each for each in ids if ids.count(each) > 1), None)
+    if twice is not None:
+        raise ValueError(f"launch_id {twice!r} stands in two runs; one launch is one run")
+    works = [_work(run.evidence) for run in runs if run.evidence]
+    other = next((each for each in works if each != works[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"runs did different work: num_requests, start_index, end_index are {works[0]} in "
+            f"the first and {other} in another; all must repeat the first"
+        )
+
+
+def _work(evidence: Evidence) -> tuple[int, int, int]:
+    return evidence.num_requests, evidence.start_index, evidence.end_index
+
+
+def _require_measurable(name: str, value: float) -> None:
+    if not 0 < value < _LARGEST:
+        raise ValueError(f"{name} is {value}, which cannot have been measured")
+
+
+def _require_equal(name: str, value: float, wanted: float, *, of: str) -> None:
+    if not isclose(value, wanted, rel_tol=ROUNDING):
+        raise ValueError(f"{name} is {value:.5g}, but {of} is {wanted:.5g}")
+
+
+def _require_sums(run: Result, evidence: Evidence) -> None:
+    num_gpus, energies = run.point.num_gpus, evidence.gpu_energy_j
+    if len(energies) != num_gpus or run.provenance.identity.num_gpus != num_gpus:
+        raise ValueError(
+            f"gpu_energy_j is of {len(energies)} GPUs and identity of "
+            f"{run.provenance.identity.num_gpus}, but the point has num_gpus={num_gpus}"
+        )
+    for name in ("window_s", "work_units"):
+        _require_measurable(f"evidence.{name}", getattr(evidence, name))
+    for each in energies:
+        _require_measurable("evidence.gpu_energy_j", each)
+    energy_j, units = sum(energies), evidence.work_units
+    _require_equal(
+        "energy_per_work_unit_j",
+        run.energy_per_work_unit_j,
+        energy_j / units,
+        of="gpu_energy_j over work_units",
+    )
+    _require_equal(
+        "throughput_work_units_per_s",
+        run.throughput_work_units_per_s,
+        units / evidence.window_s,
+        of="work_units over window_s",
+    )
+    if evidence.series_energy_j:
+        joules, done = sum(evidence.series_energy_j), sum(evidence.series_work_units)
+        _require_equal("the sum of series_energy_j", joules, energy_j, of="gpu_energy_j")
+        _require_equal("the sum of series_work_units", done, units, of="work_units")
+
+
+def _require_batch(run: Result) -> None:
+    batch, asked = run.mean_batch_size, run.point.batch_size
+    procedure = Procedure()
+    least = procedure.least_batch_share * asked * (1 - ROUNDING)
+    most = (1 + procedure.largest_batch_excess) * asked * (1 + ROUNDING)
+    if batch is None or not least <= batch <= most:
+        raise ValueError(
+            f"mean_batch_size is {batch}, but the point has batch_size={asked}: this run is of "
+            "another point"
+        )
+
+
+def _require_work(point: Point, evidence: Evidence) -> None:
+    number, start, end = _work(evidence)
+    if number > _MOST_REQUESTS:
+        raise ValueError(f"num_requests is {number}, at most {_MOST_REQUESTS} can be offered")
+    if not 1 <= start < end:
+        raise ValueError(f"start_index={start} and end_index={end} are no window of work")
+    if not point.batch_size <= number - end <= _MOST_WAITING * point.batch_size:
+        raise ValueError(
+            f"num_requests={number} does not fit end_index={end}: with batch_size="
+            f"{point.batch_size}, {point.batch_size} to {_MOST_WAITING * point.batch_size} "
+            "requests end after the window"
+        )
+    if point.num_requests not in (None, number):
+        raise ValueError(f"num_requests is {number}, but the point's is {point.num_requests}")
+
+
+def _require_lengths(run: Result, evidence: Evidence) -> None:
+    if run.point.mode != "fixed":
+        return
+    _require_equal(
+        "mean_output_tokens",
+        run.mean_output_tokens or 0.0,
+        _mean_output_tokens(run.point.but(num_requests=None), evidence.num_requests),
+        of="the mean of what the point asks for",
+    )
+
+
+@lru_cache(maxsize=256)
+def _mean_output_tokens(point: Point, number: int) -> float:
+    return fmean(request.output_tokens for request in islice(point.requests(), number))
