@@ -7,7 +7,6 @@ import itertools
 import os
 from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import pytest
 from _pytest.runner import runtestprotocol
@@ -31,7 +30,7 @@ from pytest_joules.record import FOLDER, Recorder, session_name
 from pytest_joules.report import terminal, text
 from pytest_joules.session import JoulesSession
 from pytest_joules.sources import Source
-from pytest_joules.sources.choice import chosen_source
+from pytest_joules.sources.choice import chosen_source, reference
 from pytest_joules.units import percent
 from pytest_joules.visible import visible
 
@@ -39,9 +38,6 @@ __tracebackhide__ = is_expected
 
 EXIT_UNDECIDED = 6
 """Nothing red, but something inconclusive or invalid."""
-
-if TYPE_CHECKING:  # reads published data; most runs have none
-    from pytest_joules.sources.recorded import RecordedSource
 
 _tolerance_key = pytest.StashKey[float | None]()
 
@@ -59,7 +55,7 @@ class Run:
             listener=self._recorder,
         )
         self._config = config
-        self._published = _published(chosen)
+        self._published = reference(chosen)
         self._outputs = Outputs.chosen(chosen, os.environ)
         self._failures: list[BaseException] = []
         self._failed: list[Failed] = []
@@ -121,6 +117,12 @@ class Run:
             raise pytest.UsageError(
                 "pytest-joules: with --joules-plant nothing is recorded: a baseline of a stack "
                 "with a planted cause would hide it. Leave one of them out."
+            )
+
+        if self._outputs.asked and _is_parallel(self._config):
+            raise pytest.UsageError(
+                "pytest-joules: under pytest-xdist each worker knows its own results alone, so "
+                f"{self._outputs.asked} would hold a part. Run with -n0 and without --tx."
             )
 
     def prepare(
@@ -368,15 +370,6 @@ def report_collection_error(
         result=[],
     )
     session.config.hook.pytest_collectreport(report=report)
-
-
-def _published(chosen: Options) -> "RecordedSource | None":
-    """Read the reference now: a folder that cannot be read is told before any launch."""
-    if chosen.data is None or chosen.source == "recorded":
-        return None
-    from pytest_joules.sources.recorded import RecordedSource  # noqa: PLC0415  rarely needed
-
-    return RecordedSource.from_options(chosen.data)
 
 
 def _recorder(config: pytest.Config, settings: Mapping[str, object]) -> Recorder:

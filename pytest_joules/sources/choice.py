@@ -3,12 +3,16 @@
 import uuid
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_joules.measure import Rig
 from pytest_joules.options import Options
 from pytest_joules.procedure import Procedure
 from pytest_joules.sources import Source
 from pytest_joules.sources.live import LiveSource
+
+if TYPE_CHECKING:  # reads published data; most runs have none
+    from pytest_joules.sources.recorded import RecordedSource
 
 
 def chosen_source(chosen: Options) -> Source:
@@ -33,6 +37,19 @@ def chosen_source(chosen: Options) -> Source:
         session=uuid.uuid4().hex[:12],
     )
     return LiveSource(rigs={"vllm": rig})
+
+
+def reference(chosen: Options) -> "RecordedSource | None":
+    """Read published results to set beside others, where ``--joules-data`` names some.
+
+    Raises:
+        JoulesError: They cannot be read; told before any launch.
+    """
+    if chosen.data is None or chosen.source == "recorded":
+        return None
+    from pytest_joules.sources.recorded import RecordedSource  # noqa: PLC0415  rarely needed
+
+    return RecordedSource.from_options(chosen.data)
 
 
 def _simulated(chosen: Options) -> Source:

@@ -163,3 +163,46 @@ def test_several_exports_at_once(worse):
     assert all("fake" in name for name in json.loads((worse.path / "b.json").read_text()))
     assert 'source="fake"' in (worse.path / "c.txt").read_text()
     assert "fake" in json.loads((worse.path / "d.json").read_text())[0]["name"]
+
+
+@pytest.mark.parametrize(
+    "option", ["--joules-export=a.csv", "--joules-report=a.html", "--joules-comment=a.md"]
+)
+def test_under_xdist_no_file_would_hold_all_results(joules, option):
+    (joules.path / "stored").mkdir()
+    joules.run("--joules-record", "--joules-export=stored/all.json")
+    (joules.path / "conftest.py").unlink()
+
+    args = ["--joules-source=recorded", "--joules-data=stored"]
+    run = joules.run(*args, option, "-n2", "-p", "xdist")
+
+    assert run.ret == 4
+    run.stderr.fnmatch_lines([f"*xdist*{option.split('=')[0]} would hold a part*-n0*"])
+
+
+@pytest.mark.parametrize(("colour", "mark"), [("yes", "\x1b[31m\x1b[1mregression"), ("no", "")])
+def test_verdicts_are_coloured_where_colour_is_asked(worse, colour, mark):
+    run = worse.run(f"--color={colour}")
+
+    rows = [line for line in run.outlines if line.startswith("qwen3") and "n" in line]
+    assert rows
+    for row in rows:
+        assert mark in row if mark else "\x1b" not in row
+
+
+def test_a_narrow_terminal_folds_the_table(worse, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    worse.machine(
+        POWER.format(factor=1.1),
+        extra="""
+        @pytest.hookimpl(trylast=True)
+        def pytest_sessionstart(session):
+            session.config.pluginmanager.get_plugin("terminalreporter").isatty = lambda: True
+        """,
+    )
+
+    run = worse.run()
+
+    begin = run.outlines.index("qwen3-8b-text-conversation-bf16-1gpu-b16")
+    assert run.outlines[begin + 1].split()[-1] == "regression"
+    assert len(run.outlines[begin + 1]) <= 80
