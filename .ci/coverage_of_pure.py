@@ -6,7 +6,8 @@ from pathlib import Path
 
 LEAST = 95.0
 PURE = """
-assess baseline catalog digest energy errors plan point procedure provenance referee result
+assess baseline batches catalog digest energy errors pipelines plan point procedure provenance
+referee result
 steady_state storage strategies tasks timeline trace units validity verdict visible
 counter/ expect/ gate/ claims/ report/
 """

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
+from typing import Any
 
 import numpy as np
 
@@ -17,15 +18,19 @@ from pytest_joules.result import Evidence, Latency, Reason, Result, SourceName
 from pytest_joules.steady_state import (
     Window,
     Work,
+    finish_times,
     full_batch_window,
     mser5,
     steady_work,
+    sub_window_ends,
+    window_batches,
     work_window,
 )
 from pytest_joules.timeline import timeline
 from pytest_joules.trace import (
+    BatchLoad,
     GpuTrace,
-    LoadTrace,
+    Load,
     MeterTrace,
     RequestTrace,
     ServerSample,
@@ -37,6 +42,7 @@ from pytest_joules.validity import (
     load_notes,
     load_reasons,
     mean_batch_size,
+    revision_note,
     time_weighted_mean,
 )
 
@@ -51,7 +57,7 @@ class Measured:
     source: SourceName
     gpu: str
     launch_id: str
-    load: LoadTrace
+    load: Load
     meter: MeterTrace
     provenance: Provenance
     own_pids: frozenset[int] = frozenset()
@@ -80,8 +86,7 @@ def assess(measured: Measured, procedure: Procedure) -> Result:
         load, settled_s=_settled_s(load, gpus, procedure)
     )
     window = work_window(load, work)
-    energy = window_energy(gpus, work_curve(load), window)
-    answered = [request for request in load.requests if request.error is None]
+    energy = _energy(load, gpus, window)
     return Result(
         point=measured.point,
         source=measured.source,
@@ -89,15 +94,34 @@ def assess(measured: Measured, procedure: Procedure) -> Result:
         energy_per_work_unit_j=energy.energy_per_work_unit_j,
         throughput_work_units_per_s=energy.work_units / energy.window.duration_s,
         provenance=measured.provenance,
-        mean_batch_size=mean_batch_size(load.server, energy.window),
-        mean_output_tokens=fmean(r.output_tokens for r in answered) if answered else None,
-        kv_cache_usage=_mean(load.server, energy.window, "kv_cache_usage"),
-        latency=latency(answered, window),
+        **_of_load(load, window, energy.window),
         evidence=_evidence(measured, energy, work),
         timeline=timeline(gpus, load, energy.window),
         reasons=(*measured.earlier, *_reasons(measured, window, procedure)),
         notes=_notes(measured, energy, procedure, window=window),
     )
+
+
+def _energy(load: Load, gpus: Sequence[GpuTrace], window: Window) -> WindowEnergy:
+    ends_s = sub_window_ends(load, window)
+    return window_energy(gpus, work_curve(load), window, ends_s=ends_s)
+
+
+def _of_load(load: Load, window: Window, measured: Window) -> dict[str, Any]:
+    """Return the fields of a result that tell what the engine did."""
+    if isinstance(load, BatchLoad):
+        inside = [batch.latency_s for batch in window_batches(load, window)]
+        return {
+            "mean_batch_size": float(load.batch_size),
+            "latency": Latency(batch_latency_s=fmean(inside)),
+        }
+    answered = [request for request in load.requests if request.error is None]
+    return {
+        "mean_batch_size": mean_batch_size(load.server, measured),
+        "mean_output_tokens": fmean(r.output_tokens for r in answered) if answered else None,
+        "kv_cache_usage": _mean(load.server, measured, "kv_cache_usage"),
+        "latency": latency(answered, window),
+    }
 
 
 def latency(answered: Sequence[RequestTrace], window: Window) -> Latency:
@@ -150,13 +174,13 @@ def _require_every_gpu(measured: Measured) -> None:
         )
 
 
-def _settled_s(load: LoadTrace, gpus: Sequence[GpuTrace], procedure: Procedure) -> float:
+def _settled_s(load: Load, gpus: Sequence[GpuTrace], procedure: Procedure) -> float:
     """Return where MSER-5 cuts the full batch, or its start where the cut changes little.
 
     It works on work units per joule, which stay finite where a second did no work.
     """
     full = full_batch_window(load)
-    energy = window_energy(gpus, work_curve(load), full)
+    energy = _energy(load, gpus, full)
     joules, units = energy.series_energy_j, energy.series_work_units
     rates = [n / e if e > 0 else 0.0 for e, n in zip(joules, units, strict=True)]
     if len(rates) < procedure.least_series:
@@ -185,6 +209,8 @@ def _reasons(measured: Measured, window: Window, procedure: Procedure) -> tuple[
         own_pids=measured.own_pids,
     )
     load = load_reasons(measured.load, window, procedure, num_ticks=num_ticks)
+    if isinstance(measured.load, BatchLoad):
+        return (*counters, *load)
     return (*counters, *load, *answer_reasons(measured.load, measured.point))
 
 
@@ -198,7 +224,8 @@ def _notes(
             gpu, start_s=window.start_s, end_s=window.end_s, own_pids=measured.own_pids
         )
     )
-    return (*counters, *load_notes(measured.load, energy, procedure))
+    revision = revision_note(measured.provenance.context.model_revision, measured.point)
+    return (*counters, *load_notes(measured.load, energy, procedure), *revision)
 
 
 def _evidence(measured: Measured, energy: WindowEnergy, work: Work) -> Evidence:
@@ -213,7 +240,7 @@ def _evidence(measured: Measured, energy: WindowEnergy, work: Work) -> Evidence:
         work_units=energy.work_units,
         series_energy_j=energy.series_energy_j,
         series_work_units=energy.series_work_units,
-        num_requests=len(load.requests),
+        num_requests=len(finish_times(load)),
         start_index=work.start_index,
         end_index=work.end_index,
         cpu_energy_j=measured.meter.cpu_energy_j,
@@ -222,15 +249,23 @@ def _evidence(measured: Measured, energy: WindowEnergy, work: Work) -> Evidence:
         mean_temperature_c=_present([r.temperature_c for r in inside]),
         mean_sm_clock_hz=_present([r.sm_clock_hz for r in inside]),
         clock_event_reasons=int(np.bitwise_or.reduce(masks)) if masks else None,
-        mean_step_s=_mean_step_s(load.server, window),
-        preemptions=_rise(load.server, window, "preemptions"),
-        idle_power_w=surroundings.idle_power_w(measured.meter, load),
-        mean_in_flight=surroundings.mean_in_flight(load, window),
-        mean_waiting=time_weighted_mean(load.server, window, "waiting"),
-        mean_prompt_tokens=surroundings.mean_prompt_tokens(load),
+        idle_power_w=surroundings.idle_power_w(measured.meter, load.started_s),
         busy_share=surroundings.busy_share(inside),
         power_capped_share=surroundings.power_capped_share(inside),
+        **_of_requests(load, window),
     )
+
+
+def _of_requests(load: Load, window: Window) -> dict[str, float | None]:
+    if isinstance(load, BatchLoad):
+        return {}
+    return {
+        "mean_in_flight": surroundings.mean_in_flight(load, window),
+        "mean_waiting": time_weighted_mean(load.server, window, "waiting"),
+        "mean_prompt_tokens": surroundings.mean_prompt_tokens(load),
+        "mean_step_s": _mean_step_s(load.server, window),
+        "preemptions": _rise(load.server, window, "preemptions"),
+    }
 
 
 def _quantile(values: Sequence[float], q: float) -> float | None:

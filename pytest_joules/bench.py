@@ -40,6 +40,8 @@ class EnergyBench:
         self._session = session
         self._tolerance = tolerance
         self._tell = tell
+        self.has_measured = False
+        """Whether any call came to a measured value; a test without one proves nothing."""
 
     def __call__(self, **fields: Any) -> Result:
         """Measure the point with these fields; see ``Point``.
@@ -57,6 +59,7 @@ class EnergyBench:
         """
         _require_point(point)
         result = self._session.measure(point)
+        self.has_measured = True
         self._tell_result(result)
         return result
 
@@ -86,6 +89,7 @@ class EnergyBench:
         _require_point(point)
         if self._session.options.records:
             self._tell("joules_recorded_runs", self._session.record(point))
+            self.has_measured = True
             return None
         asked = _share(tolerance, self._tolerance)
         try:
@@ -95,6 +99,7 @@ class EnergyBench:
             if not why:
                 raise
             raise InvalidMeasurement("\n  ".join([str(error), *why])) from None
+        self.has_measured = True
         self._tell_comparison(comparison)
         why = self._why(point) if comparison.verdict in _EXPLAINED else []
         _raise_verdict(comparison, self._software_changes(point), why)

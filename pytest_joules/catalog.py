@@ -129,5 +129,5 @@ def gpu_slug(nvml_name: str) -> str:
         ConfigurationError: The name is unknown and holds nothing to make a slug of.
     """
     whole = nvml_name.partition(" MIG ")[0].strip()
-    named = {name: known.slug for known in gpus().values() for name in known.nvml_names}
-    return named.get(whole) or slug(nvml_name)
+    named = {slug(name): known.slug for known in gpus().values() for name in known.nvml_names}
+    return named.get(slug(whole)) or slug(nvml_name)

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pytest_joules.errors import JoulesError
+from pytest_joules.version import __version__
 from pytest_joules.visible import lines, visible
 
 T = TypeVar("T")
@@ -31,9 +32,24 @@ Root = Annotated[Path, typer.Option("--baselines", help="Folder of the baselines
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 
+def _show_version(wanted: bool) -> None:  # noqa: FBT001  typer's callback
+    if wanted:
+        typer.echo(f"joules {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def main() -> None:
+def main(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Print it and exit."
+        ),
+    ] = False,
+) -> None:
     """Measure in tests (see `pytest --help`, group joules); look around with this command."""
+    del version
 
 
 @app.command()

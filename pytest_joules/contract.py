@@ -116,6 +116,14 @@ LOAD_RULES: Mapping[str, Rule] = {
         "the server ran more requests than were offered",
         "Another client uses the server: keep it away, or measure on another port or machine.",
     ),
+    "batches-few": Rule(
+        "the window holds fewer batches than its kind of work needs",
+        "Make more (num_requests), or leave num_requests out.",
+    ),
+    "batches-apart": Rule(
+        "the pipeline ran in less than 98 % of the window",
+        "Make batches longer (batch_size, steps), or free a CPU core.",
+    ),
     "request-failed": Rule(
         "a request failed",
         "See the engine's log.",
@@ -172,12 +180,21 @@ COUNTER_NOTES: Mapping[str, Rule] = {
 }
 
 LOAD_NOTES: Mapping[str, Rule] = {
+    "revision-unknown": Rule(
+        "the stack did not tell which commit of the model it served",
+        "Serve the model from Hugging Face's cache, or a folder whose config.json has "
+        "_commit_hash.",
+    ),
     "window-user-short": Rule(
         "window shorter than 30 s because the user asked for it",
         "Measure for longer (--joules-window).",
     ),
     "window-drift": Rule(
         "first and last quarter differ by more than 2 % in energy per work unit",
+        "Measure for longer (--joules-window).",
+    ),
+    "batches-uneven": Rule(
+        "the mean batch latency is uncertain by more than 1 %",
         "Measure for longer (--joules-window).",
     ),
     "preempted": Rule(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pytest_joules.counter.ticks import sharp_ticks
 from pytest_joules.errors import LoadError, MeterError, NoSteadyState, is_expected
 from pytest_joules.steady_state import Window
-from pytest_joules.trace import GpuTrace, LoadTrace, Reading
+from pytest_joules.trace import BatchLoad, GpuTrace, Load, Reading
 
 __tracebackhide__ = is_expected
 
@@ -81,24 +81,32 @@ def energy_curve(trace: GpuTrace) -> Curve:
     return curve
 
 
-def work_curve(load: LoadTrace) -> Curve:
-    """Return the server's generated tokens as a function of time, between its samples.
+def work_curve(load: Load) -> Curve:
+    """Return the work done as a function of time: generated tokens, or images and videos.
+
+    Tokens are interpolated between the server's samples; of batch work each batch's units are
+    spread over its duration.
 
     Raises:
         LoadError: There are fewer than two samples, they are not in order of time, or the
             counter fell or showed no number; or, when called, a time is before the first or
             after the last sample.
     """
-    times = np.array([sample.time_s for sample in load.server])
-    tokens = np.array([sample.output_tokens for sample in load.server])
+    if isinstance(load, BatchLoad):
+        ends = [end for batch in load.batches for end in (batch.started_s, batch.finish_s)]
+        made = [load.batch_size * (index // 2) for index in range(1, len(ends) + 1)]
+        times, units = np.array(ends), np.array(made, dtype=float)
+    else:
+        times = np.array([sample.time_s for sample in load.server])
+        units = np.array([sample.output_tokens for sample in load.server])
     if len(times) < 2 or (np.diff(times) < 0).any():  # noqa: PLR2004  a line needs two points
         raise LoadError(
             f"the server's counters were read {len(times)} times, which must be twice or more "
             "and in order of time; without them no token is counted. See the server's log."
         )
-    if not np.isfinite(tokens).all() or (np.diff(tokens) < 0).any():
+    if not np.isfinite(units).all() or (np.diff(units) < 0).any():
         raise LoadError(
-            f"the server's token counter went {_odd(tokens)}, but it must only rise. An engine "
+            f"the server's token counter went {_odd(units)}, but it must only rise. An engine "
             "process may have started anew: see the server's log."
         )
 
@@ -106,7 +114,7 @@ def work_curve(load: LoadTrace) -> Curve:
         outside = _outside(at, times)
         if outside:
             raise LoadError(f"the server's counters were read {outside}. See its log.")
-        values: NDArray[np.float64] = np.interp(at, times, tokens)
+        values: NDArray[np.float64] = np.interp(at, times, units)
         return values
 
     return curve
@@ -129,7 +137,12 @@ def _outside(at: NDArray[np.float64], known_s: NDArray[np.float64]) -> str:
 
 
 def window_energy(
-    gpus: Sequence[GpuTrace], work: Curve, window: Window, *, sub_window_s: float = 1.0
+    gpus: Sequence[GpuTrace],
+    work: Curve,
+    window: Window,
+    *,
+    sub_window_s: float = 1.0,
+    ends_s: Sequence[float] = (),
 ) -> WindowEnergy:
     """Measure a window whose edges move inwards to the nearest counter ticks.
 
@@ -137,7 +150,10 @@ def window_energy(
         gpus: Readings of every GPU in use; the first one's ticks are the edges.
         work: Accumulated work units over time.
         window: Where to measure.
-        sub_window_s: Aimed length of the series' sub-windows.
+        sub_window_s: Aimed length of the series' sub-windows; where they end at given
+            moments only, their least length.
+        ends_s: Those moments, ascending: within a batch the power differs from phase to phase,
+            so sub-windows are whole batches.
 
     Raises:
         MeterError: A counter does not advance, or there is none.
@@ -147,7 +163,8 @@ def window_energy(
     if not gpus:
         raise MeterError("no GPU was read: there is no energy to measure.")
     curves = [energy_curve(gpu) for gpu in gpus]
-    edges = _edges(_shared_ticks(gpus), window, sub_window_s)
+    aims = _whole(ends_s, sub_window_s) if len(ends_s) else None
+    edges = _edges(_shared_ticks(gpus), window, sub_window_s=sub_window_s, aims=aims)
     joules = np.diff(np.array([curve(edges) for curve in curves]), axis=1)
     units = np.diff(work(edges))
     if not units.sum() > 0:  # NaN, too
@@ -174,8 +191,22 @@ def _shared_ticks(gpus: Sequence[GpuTrace]) -> NDArray[np.float64]:
     return shared
 
 
+def _whole(ends_s: Sequence[float], sub_window_s: float) -> list[float]:
+    """Return those ends that lie at least one sub-window after the one chosen before."""
+    chosen = [ends_s[0]]
+    for end_s in ends_s[1:]:
+        if end_s - chosen[-1] >= sub_window_s:
+            chosen.append(end_s)
+    # What is left at the end belongs to the last one: it would be shorter than the others.
+    return [*(chosen[:-1] or chosen), ends_s[-1]]
+
+
 def _edges(
-    tick_s: NDArray[np.float64], window: Window, sub_window_s: float
+    tick_s: NDArray[np.float64],
+    window: Window,
+    *,
+    sub_window_s: float,
+    aims: Sequence[float] | None,
 ) -> NDArray[np.float64]:
     inside = tick_s[(tick_s >= window.start_s) & (tick_s <= window.end_s)]
     if len(inside) < 2:  # noqa: PLR2004  a window needs two edges
@@ -183,7 +214,8 @@ def _edges(
             f"only {len(inside)} ticks of the energy counter fall into a window of "
             f"{window.duration_s:.2f} s; measure longer (--joules-window)."
         )
-    number = max(1, int((inside[-1] - inside[0]) / sub_window_s))
-    aims = np.linspace(inside[0], inside[-1], number + 1)
+    if aims is None:
+        number = max(1, int((inside[-1] - inside[0]) / sub_window_s))
+        aims = np.linspace(inside[0], inside[-1], number + 1).tolist()
     chosen = inside[np.clip(np.searchsorted(inside, aims), 0, len(inside) - 1)]
     return np.unique(chosen)

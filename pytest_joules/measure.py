@@ -2,9 +2,11 @@
 
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import combinations
 
 from pytest_joules.assess import Measured, assess
 from pytest_joules.catalog import gpu_slug
@@ -215,7 +217,20 @@ def identity_of(gpus: Sequence[GpuIdentity]) -> Identity:
         memory_bytes=first.memory_bytes,
         power_limit_w=first.power_limit_w,
         mig=first.mig,
+        topology=_topology(gpus),
     )
+
+
+def _topology(gpus: Sequence[GpuIdentity]) -> str | None:
+    """Say how the GPUs reach each other, as ``2 x host-bridge, 4 x nvlink-18``.
+
+    ``None`` for a single one, and where NVML did not tell of every pair.
+    """
+    kinds = [dict(one.links).get(two.uuid) for one, two in combinations(gpus, 2)]
+    counts = Counter(kind for kind in kinds if kind)
+    if not counts or None in kinds:
+        return None
+    return ", ".join(f"{count} x {kind}" for kind, count in sorted(counts.items()))
 
 
 def _provenance(job: _Job) -> Provenance:
@@ -225,6 +240,7 @@ def _provenance(job: _Job) -> Provenance:
             stack=job.launch.stack.name,
             packages=job.server.packages,
             driver=job.gpus[0].driver,
+            model_revision=job.server.model_revision,
             gpu_uuids=tuple(gpu.uuid for gpu in job.gpus),
             session=job.rig.session,
             recorded_at=datetime.now(UTC).isoformat(timespec="seconds"),

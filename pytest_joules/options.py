@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from pytest_joules import option_values
 from pytest_joules.errors import ConfigurationError
 
 if TYPE_CHECKING:  # plan loads the catalog; a repository without energy tests pays nothing
     from pytest_joules.plan import Stack
-
-SOURCES = ("live", "recorded", "simulated")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +24,7 @@ class Option:
 
     name: str
     help: str
-    parse: Callable[[str], Any] = str
+    parse: Callable[[Any], Any] = option_values.text
     metavar: str | None = None
     """``None`` for a switch."""
 
@@ -41,109 +40,56 @@ class Option:
         return f"joules_{self.field}"
 
 
-def _number(text: str, kind: type[float | int] = float) -> float:
-    try:
-        return kind(text)
-    except ValueError:
-        raise ValueError("this is no number") from None
-
-
-def _ratio(text: str) -> float:
-    value = _number(text.removesuffix("%").strip()) / (100 if text.endswith("%") else 1)
-    if not 0 < value < 1:
-        raise ValueError("give a share between 0 and 1, such as 3% or 0.03")
-    return value
-
-
-def _positive(text: str) -> float:
-    value = _number(text)
-    if not 0 < value < float("inf"):
-        raise ValueError("give a number above 0")
-    return value
-
-
-def _count(text: str) -> int:
-    value = _number(text, int)
-    if value < 1:
-        raise ValueError("give a whole number of at least 1")
-    return int(value)
-
-
-def _source(text: str) -> str:
-    if text not in SOURCES:
-        raise ValueError(f"choose one of {', '.join(SOURCES)}")
-    return text
-
-
-def _names(text: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def _plants(text: str) -> dict[str, float]:
-    pairs = [each.partition(":") for each in _names(text)]
-    return {name: _change(change) for name, _, change in pairs}
-
-
-def _change(text: str) -> float:
-    percentage = text.endswith("%")
-    return _number(text.removesuffix("%").strip()) / (100 if percentage else 1)
-
-
-def _switch(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise ValueError("give true or false")
-    return text.lower() == "true"
-
-
 DECLARED = (
     Option(
         name="gpu",
         flag="--gpu",
         metavar="NAME",
-        help="GPU model to measure on: b200, h100, h200, ... or the slug of NVML's name",
+        parse=option_values.gpu,
+        help="GPU model to measure on: b200, h100, h200, ... or NVML's name",
     ),
     Option(
         name="source",
         metavar="live|recorded|simulated",
-        parse=_source,
+        parse=option_values.source,
         help="where results come from: measured here and now (live, the default), read from "
         "stored measurements (recorded), or made up by a model of the GPU (simulated)",
     ),
     Option(
         name="plant",
         metavar="CAUSE:CHANGE,...",
-        parse=_plants,
+        parse=option_values.plants,
         help="change the simulated stack under test, such as kv-memory:-30%%, to see a red "
         "test and its explanation; only with --joules-source=simulated",
     ),
     Option(
         name="data",
         metavar="PATH",
-        parse=Path,
+        parse=option_values.path,
         help="folder of stored measurements: what --joules-source=recorded looks up, and a "
         "reference that is shown beside results of other sources",
     ),
     Option(
         name="baselines",
         metavar="PATH",
-        parse=Path,
+        parse=option_values.path,
         help="folder of recorded baselines (default: baselines/ beside the rootdir's config)",
     ),
     Option(
         name="record",
-        parse=_switch,
+        parse=option_values.switch,
         help="measure checked points and add the runs to their baselines instead of judging",
     ),
     Option(
         name="launches",
         metavar="COUNT",
-        parse=_count,
+        parse=option_values.count,
         help="server starts to measure and add with --joules-record (default: 3) or "
         "--joules-calibrate (default: 8)",
     ),
     Option(
         name="calibrate",
-        parse=_switch,
+        parse=option_values.switch,
         help="as --joules-record, and judge the recorded runs against each other: stores "
         "noise, false alarms and the detectable change with the baseline",
     ),
@@ -161,52 +107,59 @@ DECLARED = (
     Option(
         name="tolerance",
         metavar="SHARE",
-        parse=_ratio,
+        parse=option_values.ratio,
         help="relative rise of energy per work unit that nobody would act on (default: 3%%)",
     ),
     Option(
         name="window",
         metavar="SECONDS",
-        parse=_positive,
+        parse=option_values.positive,
         help="steady-state time measured of each point and launch (default: 60); results of "
         "less than 30 are marked",
     ),
     Option(
         name="budget",
         metavar="GPU_MINUTES",
-        parse=_positive,
+        parse=option_values.positive,
         help="GPU minutes this session may use; what is undecided then is inconclusive",
     ),
     Option(
+        name="keep",
+        metavar="COUNT",
+        parse=option_values.count,
+        help="sessions and launches to keep in .joules, the newest (default: 50); of failed "
+        "launches five times as many",
+    ),
+    Option(
         name="plan",
-        parse=_switch,
+        parse=option_values.switch,
         help="print what would be launched and the GPU minutes it would take, launch nothing",
     ),
     Option(
         name="export",
         metavar="[FORMAT:]PATH,...",
-        parse=_names,
+        parse=option_values.names,
         help="write all results to PATH, whose folder must exist: .csv, .json and .parquet by "
         "the suffix; bencher:PATH, github-benchmark:PATH and openmetrics:PATH by name",
     ),
     Option(
         name="report",
         metavar="PATH",
-        parse=Path,
+        parse=option_values.path,
         help="write one self-contained HTML page with plots to PATH, whose folder must exist "
         "(needs pytest-joules[report])",
     ),
     Option(
         name="comment",
         metavar="PATH",
-        parse=Path,
+        parse=option_values.path,
         help="write the body of a pull-request comment, in Markdown, to PATH, whose folder "
         "must exist",
     ),
     Option(
         name="models",
         metavar="MODEL,...",
-        parse=_names,
+        parse=option_values.names,
         help="models for the live forms of the paper's observations (benchmarks/)",
     ),
 )
@@ -231,6 +184,7 @@ class Options:
     tolerance: float = 0.03
     window: float = 60.0
     budget: float | None = None
+    keep: int = 50
     plan: bool = False
     export: tuple[str, ...] = ()
     report: Path | None = None
@@ -287,6 +241,8 @@ class MarkerOptions:
     """What ``@pytest.mark.joules(...)`` may set for one test."""
 
     tolerance: float | None = None
+    may_measure_nothing: bool = False
+    """Whether the test may pass though it came to no measured value."""
 
     @classmethod
     def from_item(cls, item: pytest.Item) -> "MarkerOptions":
@@ -306,7 +262,16 @@ class MarkerOptions:
                 f"it was given {', '.join([*map(repr, marker.args), *unknown])}."
             )
         place = f"{item.nodeid}: @pytest.mark.joules"
-        return cls(**{name: share(v, f"{place} {name}") for name, v in marker.kwargs.items()})
+        readers = {
+            "tolerance": option_values.ratio,
+            "may_measure_nothing": option_values.switch,
+        }
+        return cls(
+            **{
+                name: _parsed(readers[name], value, f"{place} {name}")
+                for name, value in marker.kwargs.items()
+            }
+        )
 
 
 def share(value: object, place: str) -> float:
@@ -315,10 +280,8 @@ def share(value: object, place: str) -> float:
     Raises:
         ConfigurationError: It is none; names the place.
     """
-    try:
-        return _ratio(str(value))
-    except ValueError as error:
-        raise ConfigurationError(f"{place}={value!r}: {error}.") from None
+    read: float = _parsed(option_values.ratio, value, place)
+    return read
 
 
 def add_to(parser: pytest.Parser) -> None:
@@ -350,7 +313,7 @@ def _value(option: Option, config: pytest.Config, table: Mapping[str, Any]) -> A
     places = (
         (option.flag or f"--joules-{option.name}", config.getoption(option.dest)),
         (f"[tool.pytest-joules] {option.name}", table.get(option.name)),
-        (f"ini option {option.dest}", config.getini(option.dest)),
+        (f"ini option {option.dest}", _ini(config, option.dest)),
     )
     for place, value in places:
         if value is not None and value != "":
@@ -358,12 +321,19 @@ def _value(option: Option, config: pytest.Config, table: Mapping[str, Any]) -> A
     return None
 
 
-def _parsed(parse: Callable[[str], Any], value: Any, place: str) -> Any:
-    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+def _ini(config: pytest.Config, name: str) -> Any:
     try:
-        return parse(text)
+        return config.getini(name)
+    except TypeError as error:  # pytest's own check of a table's types
+        raise ConfigurationError(f"{error}.") from None
+
+
+def _parsed(parse: Callable[[Any], Any], value: Any, place: str) -> Any:
+    try:
+        return parse(value)
     except ValueError as error:
-        raise ConfigurationError(f"{place}={text}: {error}.") from None
+        shown = value if isinstance(value, str) else repr(value)
+        raise ConfigurationError(f"{place}={shown}: {error}.") from None
 
 
 def _table(config: pytest.Config) -> Mapping[str, Any]:

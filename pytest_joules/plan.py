@@ -3,11 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from pytest_joules import catalog
+from pytest_joules import catalog, pipelines
+from pytest_joules.batches import least_batches
 from pytest_joules.errors import InvalidPoint, is_expected
 from pytest_joules.point import Point
 
 __tracebackhide__ = is_expected
+
+_WARM_UP_BATCHES = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,16 @@ class Costs:
     ramp_up_s: float = 30.0
     min_window_s: float = 60.0
 
+    def of(self, point: Point, gpu: str) -> float:
+        """Return the seconds that one point takes once its engine has started."""
+        batch_s = None
+        if point.engine in pipelines.ENGINES:
+            batch_s = pipelines.batch_latency_s(point, gpu)
+        if batch_s is None:
+            return self.ramp_up_s + self.min_window_s
+        least = least_batches(point.work_unit, pipelines.shape(point).steps)
+        return _WARM_UP_BATCHES * batch_s + max(self.min_window_s, least * batch_s)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -65,8 +78,8 @@ class Plan:
 
     def gpu_minutes(self, launch: Launch) -> float:
         """Estimate one launch: every GPU counts from start to end."""
-        per_point_s = self.costs.ramp_up_s + self.costs.min_window_s
-        busy_s = self.costs.start_s + per_point_s * len(launch.points)
+        points_s = sum(self.costs.of(point, launch.gpu) for point in launch.points)
+        busy_s = self.costs.start_s + points_s
         return busy_s * launch.largest.num_gpus / 60
 
     @property
@@ -82,6 +95,9 @@ def server_key(point: Point) -> Point:
     everything that only shapes requests.
     """
     shared = replace(point, num_requests=None, seed=0, input_tokens=None, output_tokens=None)
+    if point.engine in pipelines.ENGINES:
+        shared = replace(shared, steps=None, height=None, width=None)
+        shared = replace(shared, num_frames=None, fps=None)
     if point.spec.work_unit == "token":
         shared = replace(
             shared, task="text-conversation" if point.spec.modality == "text" else point.task
@@ -99,7 +115,7 @@ def plan(points: Sequence[Point], *, stack: Stack, gpu: str) -> Plan:
     """
     groups: dict[Point, list[Point]] = {}
     for point in dict.fromkeys(points):
-        require_runs_on(point, gpu)
+        require_launchable(point, gpu)
         groups.setdefault(server_key(point), []).append(point)
     return Plan(
         launches=tuple(
@@ -111,6 +127,17 @@ def plan(points: Sequence[Point], *, stack: Stack, gpu: str) -> Plan:
 
 def _largest_first(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(sorted(points, key=lambda point: -point.batch_size))
+
+
+def require_launchable(point: Point, gpu: str) -> None:
+    """Refuse a point that no launch on this GPU could measure.
+
+    Raises:
+        InvalidPoint: As ``require_runs_on``; or a pipeline is asked for what it cannot make.
+    """
+    require_runs_on(point, gpu)
+    if point.engine in pipelines.ENGINES:
+        pipelines.require_runnable(point)
 
 
 def require_runs_on(point: Point, gpu: str) -> None:

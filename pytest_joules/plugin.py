@@ -16,8 +16,9 @@ if TYPE_CHECKING:  # loaded on first use, see above
     from pytest_joules.run import Run
 
 _MARKER = (
-    "joules(tolerance): settings of one energy test; tolerance is the relative rise of energy "
-    "per work unit that nobody would act on"
+    "joules(tolerance, may_measure_nothing): settings of one energy test; tolerance is the "
+    "relative rise of energy per work unit that nobody would act on; with "
+    "may_measure_nothing=True the test may pass without a measured value"
 )
 _FIXTURE = "energy_bench"
 _run_key = pytest.StashKey["Run"]()
@@ -82,7 +83,7 @@ def pytest_fixture_setup(
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     run = pyfuncitem.config.stash.get(_run_key, None)
-    return (yield from run.call()) if run else (yield)
+    return (yield from run.call(pyfuncitem)) if run else (yield)
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:
@@ -123,7 +124,7 @@ def _prepare(
         if not hasattr(session.config, "workerinput"):
             raise
         # pytest-xdist takes a usage error in a worker for a crash.
-        from pytest_joules.run import report_collection_error  # noqa: PLC0415  see _run
+        from pytest_joules.collection import report_collection_error  # noqa: PLC0415  see _run
 
         report_collection_error(session, tests[0], error)
         items[:] = [item for item in items if item not in tests]

@@ -358,6 +358,11 @@ def _require_diffusion(point: Point, asked: Task) -> None:
         )
     if is_diffusion != (point.engine in ("diffusers", "xdit")):
         raise InvalidPoint(f"engine={point.engine!r} cannot run task={point.task!r}.")
+    if point.engine == "diffusers" and point.num_gpus > 1:
+        raise InvalidPoint(
+            f"engine='diffusers' runs on one GPU, but num_gpus={point.num_gpus}; use "
+            "engine='xdit', or leave engine out."
+        )
     degrees = (point.ulysses_degree or 1) * (point.ring_degree or 1)
     if {"ulysses_degree", "ring_degree"} & {*given} and degrees != point.num_gpus:
         raise InvalidPoint(

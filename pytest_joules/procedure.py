@@ -22,6 +22,9 @@ class Procedure:
     """Achieved mean batch over asked batch below which a result is invalid; the share that
     the published data required of its runs."""
 
+    least_busy_share: float = 0.98
+    """Share of a window of batches that the pipeline must run in."""
+
     token_disagreement: float = 0.005
     """Largest relative difference of server and client token counts."""
 

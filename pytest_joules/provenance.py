@@ -20,6 +20,8 @@ class Identity:
     memory_bytes: int | None = None
     power_limit_w: float | None = None
     mig: bool | None = None
+    topology: str | None = None
+    """How several GPUs reach each other, such as ``1 x nvlink-18``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,9 @@ class Context:
     """Versions by distribution: the engine, torch, cuda, ..."""
 
     driver: str = ""
-    model_revision: str = ""
+    model_revision: str | None = None
+    """Commit of the served snapshot; ``None`` where the stack could not tell."""
+
     gpu_uuids: tuple[str, ...] = ()
     session: str = ""
     """Identifies the pytest run."""
@@ -84,12 +88,10 @@ def require_comparable(ours: Identity, theirs: Identity, point_id: str) -> None:
 
 def differences(ours: Context, theirs: Context) -> dict[str, tuple[str, str]]:
     """Return what differs in software, as ``{name: (theirs, ours)}``."""
-    mine = {"driver": ours.driver, "model_revision": ours.model_revision, **ours.packages}
-    other = {
-        "driver": theirs.driver,
-        "model_revision": theirs.model_revision,
-        **theirs.packages,
-    }
+    mine, other = (
+        {"driver": each.driver, "model_revision": each.model_revision or "", **each.packages}
+        for each in (ours, theirs)
+    )
     return {
         name: (other.get(name, ""), mine.get(name, ""))
         for name in sorted({*mine, *other})

@@ -19,6 +19,7 @@ from pytest_joules.digest import Digest, Failed, rows_of
 from pytest_joules.errors import ConfigurationError, FormatError, JoulesError, is_expected
 from pytest_joules.gate.ruling import Case, rule
 from pytest_joules.point import Point
+from pytest_joules.pruning import prune
 from pytest_joules.result import Result
 from pytest_joules.session import Judgement, Listener
 from pytest_joules.storage import parse, read, write_atomically
@@ -45,6 +46,9 @@ class Recorder(Listener):
     folder: Path
     settings: Mapping[str, Any]
     """What decides verdicts besides the data, for people; verdicts carry their own."""
+
+    keep: int = 50
+    """Stored sessions to keep beside and with this one."""
 
     _stored: set[Point] = field(default_factory=set)
     _is_broken: bool = False
@@ -93,6 +97,7 @@ class Recorder(Listener):
             settings = {"schema": SCHEMA, **self.settings}
             write_atomically(self.folder / _SETTINGS, _pretty(settings))
             (self.folder.parents[1] / ".gitignore").write_text("*\n", encoding="utf-8")
+            prune(self.folder.parent, newest=self.keep, holding=_SETTINGS)
 
 
 def _pretty(values: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """What one pytest run does with energy tests: rehearse, reorder, bench, tell, exit code.
 
-With ``plugin`` and ``options`` this is all that knows pytest.
+With ``plugin``, ``collection`` and ``options`` this is all that knows pytest.
 """
 
 import itertools
@@ -12,6 +12,7 @@ import pytest
 from _pytest.runner import runtestprotocol
 
 from pytest_joules.bench import EnergyBench, RehearsalBench, RehearsalEnds
+from pytest_joules.collection import grouped, report_collection_error
 from pytest_joules.digest import Digest, Failed, rows_of
 from pytest_joules.errors import (
     ConfigurationError,
@@ -24,7 +25,6 @@ from pytest_joules.errors import (
 from pytest_joules.gate.calibration import FEWEST
 from pytest_joules.options import MarkerOptions, Options, is_asked
 from pytest_joules.outputs import Outputs, settings_of
-from pytest_joules.plan import server_key
 from pytest_joules.point import Point
 from pytest_joules.record import FOLDER, Recorder, session_name
 from pytest_joules.report import terminal, text
@@ -39,7 +39,8 @@ __tracebackhide__ = is_expected
 EXIT_UNDECIDED = 6
 """Nothing red, but something inconclusive or invalid."""
 
-_tolerance_key = pytest.StashKey[float | None]()
+_marker_key = pytest.StashKey[MarkerOptions]()
+_bench_key = pytest.StashKey[EnergyBench]()
 
 
 class Run:
@@ -48,7 +49,9 @@ class Run:
     def __init__(self, config: pytest.Config, chosen: Options, source: Source) -> None:
         self.options = chosen
         self._settings = settings_of(chosen, source.name)
-        self._recorder = _recorder(config, self._settings) if source.launches else None
+        self._recorder = (
+            _recorder(config, self._settings, chosen.keep) if source.launches else None
+        )
         self.session = JoulesSession(
             chosen,
             source,
@@ -189,10 +192,16 @@ class Run:
             item._report_sections.clear()  # noqa: SLF001  or its output would be shown twice
         return self._stopped_by
 
-    def call(self) -> Generator[None, object, object]:
-        """Let a test's body run; in the rehearsal nothing that it raises gets out."""
+    def call(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Let a test's body run; in the rehearsal nothing that it raises gets out.
+
+        Raises:
+            pytest.fail.Exception: The test passed with ``energy_bench``, but without a value.
+        """
         if not self._rehearsing:
-            return (yield)
+            done = yield
+            _require_measured(item)
+            return done
         try:
             return (yield)
         except _REHEARSAL_STOPS as error:  # its real run will raise it
@@ -220,16 +229,17 @@ class Run:
         """
         if not self.options.gpu:
             raise ConfigurationError(_NO_GPU)
-        if _tolerance_key not in item.stash:  # not seen at collection: ``getfixturevalue``
-            item.stash[_tolerance_key] = MarkerOptions.from_item(item).tolerance
-        tolerance = item.stash[_tolerance_key]
+        if _marker_key not in item.stash:  # not seen at collection: ``getfixturevalue``
+            item.stash[_marker_key] = MarkerOptions.from_item(item)
+        tolerance = item.stash[_marker_key].tolerance
         if self._rehearsing:
             return RehearsalBench(self.session, tolerance=tolerance, asked=self._asked)
-        return EnergyBench(
+        item.stash[_bench_key] = EnergyBench(
             self.session,
             tolerance=tolerance,
             tell=lambda name, value: item.user_properties.append((name, value)),
         )
+        return item.stash[_bench_key]
 
     def header(self) -> list[str]:
         """Return the lines under pytest's own header; nothing the second time."""
@@ -264,7 +274,7 @@ class Run:
         if self._rehearsing:
             return
         self._failures.append(error)
-        if _tolerance_key in item.stash or isinstance(error, JoulesError):
+        if _marker_key in item.stash or isinstance(error, JoulesError):
             self._failed.append(_failed(item, error))
 
     def summarize(self, reporter: pytest.TerminalReporter) -> None:
@@ -330,20 +340,6 @@ _REHEARSAL_STOPS = (Exception, RehearsalEnds, pytest.fail.Exception)
 _UNDECIDED = (Inconclusive, InvalidMeasurement)
 
 
-def grouped(
-    items: Sequence[pytest.Item], points: Mapping[pytest.Item, Point]
-) -> list[pytest.Item]:
-    """Bring tests of one server together, at the place of the first of them."""
-    mates: dict[Point, list[pytest.Item]] = {}
-    for item in items:
-        if item in points:
-            mates.setdefault(server_key(points[item]), []).append(item)
-    ordered: list[pytest.Item] = []
-    for item in items:
-        ordered += mates.pop(server_key(points[item]), []) if item in points else [item]
-    return ordered
-
-
 def _is_parallel(config: pytest.Config) -> bool:
     # A worker's own options say that it is alone; an empty --tx is none.
     return hasattr(config, "workerinput") or bool(
@@ -351,30 +347,29 @@ def _is_parallel(config: pytest.Config) -> bool:
     )
 
 
+def _require_measured(item: pytest.Item) -> None:
+    bench = item.stash.get(_bench_key, None)
+    if bench is None or bench.has_measured or item.stash[_marker_key].may_measure_nothing:
+        return
+    pytest.fail(
+        "this test used energy_bench but measured nothing, so its pass would mean nothing. "
+        "Measure a point in it, skip it where there is none to measure, or mark it "
+        "@pytest.mark.joules(may_measure_nothing=True).",
+        pytrace=False,
+    )
+
+
 def _marker_error(item: pytest.Item) -> JoulesError | None:
     try:
-        item.stash[_tolerance_key] = MarkerOptions.from_item(item).tolerance
+        item.stash[_marker_key] = MarkerOptions.from_item(item)
     except ConfigurationError as error:
         return error
     return None
 
 
-def report_collection_error(
-    session: pytest.Session, item: pytest.Item, error: BaseException
-) -> None:
-    """Let pytest count and show an error as one of collection."""
-    report = pytest.CollectReport(
-        nodeid=item.nodeid,
-        outcome="failed",
-        longrepr=f"{type(error).__name__}: {error}",
-        result=[],
-    )
-    session.config.hook.pytest_collectreport(report=report)
-
-
-def _recorder(config: pytest.Config, settings: Mapping[str, object]) -> Recorder:
-    name = session_name(datetime.now(UTC))
-    return Recorder(folder=config.rootpath / FOLDER / name, settings=settings)
+def _recorder(config: pytest.Config, settings: Mapping[str, object], keep: int) -> Recorder:
+    folder = config.rootpath / FOLDER / session_name(datetime.now(UTC))
+    return Recorder(folder=folder, settings=settings, keep=keep)
 
 
 def _failed(item: pytest.Item, error: BaseException) -> Failed:

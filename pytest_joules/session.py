@@ -20,7 +20,15 @@ from pytest_joules.gate.calibration import Calibration
 from pytest_joules.gate.ruling import Case
 from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.options import Options
-from pytest_joules.plan import Launch, Plan, Stack, plan, require_runs_on, server_key
+from pytest_joules.plan import (
+    Launch,
+    Plan,
+    Stack,
+    plan,
+    require_launchable,
+    require_runs_on,
+    server_key,
+)
 from pytest_joules.point import Point
 from pytest_joules.referee import Referee
 from pytest_joules.result import Result
@@ -107,7 +115,9 @@ class JoulesSession:
             InvalidPoint: The point cannot run on the session's GPU.
             ConfigurationError: It is noted with another tolerance already.
         """
-        require_runs_on(point, self.options.gpu)
+        # What is looked up only need not be known here.
+        require = require_launchable if self.source.launches else require_runs_on
+        require(point, self.options.gpu)
         self.ledger.wishes.setdefault(point, set()).add(wish)
         if wish is Wish.CHECK:
             asked = self.options.tolerance if tolerance is None else tolerance
@@ -260,7 +270,9 @@ class JoulesSession:
             )
 
     def _frozen(self, launch: Launch) -> dict[Point, FrozenWork]:
-        known = {point: self._first_run(point) for point in launch.points}
+        # Batches are all the same work: each run takes those after its own warming up.
+        tokens = [point for point in launch.points if point.work_unit == "token"]
+        known = {point: self._first_run(point) for point in tokens}
         return {
             point: FrozenWork(
                 num_requests=run.evidence.num_requests,

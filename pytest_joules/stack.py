@@ -26,6 +26,7 @@ DISTRIBUTIONS: Final = (
     "accelerate",
     "diffusers",
     "xfuser",
+    "yunchang",
     "flash-attn*",
     "flashinfer*",
     "triton",
@@ -116,6 +117,62 @@ def _answer(stack: Stack, run: "subprocess.CompletedProcess[str]") -> dict[str, 
         )
     versions: dict[str, str] = json.loads(last_line)
     return versions
+
+
+# As huggingface_hub lays out its cache, without importing it.
+_REVISION: Final = """
+import json, os, pathlib, re, sys
+model, arguments = sys.argv[1], json.loads(sys.argv[2])
+def given(option, default=""):
+    for position, argument in enumerate(arguments):
+        name, _, value = argument.partition("=")
+        if name == option:
+            return value or arguments[position + 1]
+    return default
+def commit(folder):
+    config = folder / "config.json"
+    told = json.loads(config.read_text()).get("_commit_hash") if config.exists() else None
+    return told or (folder.name if folder.parent.name == "snapshots" else None)
+home = os.environ.get("HF_HOME") or os.path.join(
+    os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "huggingface")
+hub = os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")
+found, folder = None, pathlib.Path(model)
+if folder.is_dir():
+    found = commit(folder.resolve())
+else:
+    cache = pathlib.Path(given("--download-dir", hub)) / ("models--" + model.replace("/", "--"))
+    revision = given("--revision", "main")
+    reference = cache / "refs" / revision
+    name = reference.read_text().strip() if reference.is_file() else revision
+    if (cache / "snapshots" / name).is_dir():
+        found = name
+is_commit = isinstance(found, str) and re.fullmatch("[0-9a-f]{7,64}", found)
+print(json.dumps(found if is_commit else None))
+"""
+
+
+def model_revision(stack: Stack, model: str, *, arguments: Sequence[str] = ()) -> str | None:
+    """Ask the stack for the commit of the snapshot that it serves; ``None``: it cannot tell.
+
+    Args:
+        stack: Where the model was loaded.
+        model: Hugging Face repository, or a folder.
+        arguments: The engine's; ``--revision`` and ``--download-dir`` say where to look.
+    """
+    try:
+        run = subprocess.run(  # noqa: S603 the user's own interpreter, no shell
+            [*interpreter(stack), "-c", _REVISION, model, json.dumps(list(arguments))],
+            env=environment(stack),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PROBE_S,
+            check=True,
+        )
+        told = json.loads((run.stdout.splitlines() or ["null"])[-1])
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None  # what it was is then unknown, and said; no reason not to measure
+    return told if isinstance(told, str) else None
 
 
 def require_any(

@@ -11,6 +11,9 @@ It closes when request ``N - B`` finishes: that completion admits the last queue
 so the next one leaves a slot empty. The opening is rounded up to the next finished request
 and stored as the number of requests finished by then; later runs cut at the same work.
 
+Batch work (diffusion) opens when the batches that warmed up are done, and closes with the
+last batch; finished images and videos count as requests.
+
 Source: the opening event is the one of the ML.ENERGY Benchmark; it alone is necessary but
 not steady, since all requests begin at context = prompt (DESIGN, section 7).
 """
@@ -20,8 +23,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import inf
 
+from pytest_joules.batches import require_warm_up
 from pytest_joules.errors import NoSteadyState, is_expected
-from pytest_joules.trace import LoadTrace, RequestTrace, ServerSample
+from pytest_joules.trace import (
+    BatchLoad,
+    BatchTrace,
+    Load,
+    LoadTrace,
+    RequestTrace,
+    ServerSample,
+)
 
 __tracebackhide__ = is_expected
 
@@ -59,8 +70,10 @@ class Work:
     end_index: int
 
 
-def finish_times(load: LoadTrace) -> tuple[float, ...]:
+def finish_times(load: Load) -> tuple[float, ...]:
     """Return when the requests ended, ascending; a failed one gives back its slot, too."""
+    if isinstance(load, BatchLoad):
+        return tuple(b.finish_s for b in load.batches for _ in range(load.batch_size))
     return tuple(sorted(request.finish_s for request in load.requests))
 
 
@@ -177,16 +190,23 @@ def _squared_error(values: Sequence[float]) -> float:
     return sum((value - mean) ** 2 for value in values) / len(values) ** 2
 
 
-def full_batch_window(load: LoadTrace) -> Window:
+def full_batch_window(load: Load) -> Window:
     """Return the paper's window: ``B`` decoding, and the queue not yet empty.
+
+    Of batch work it is all that the pipeline did after it warmed up.
 
     Raises:
         NoSteadyState: There is no such span.
     """
+    if isinstance(load, BatchLoad):
+        warm_up = require_warm_up(load)
+        return Window(
+            start_s=load.batches[warm_up - 1].finish_s, end_s=load.batches[-1].finish_s
+        )
     return Window(start_s=first_full_batch_s(load), end_s=last_full_batch_s(load))
 
 
-def steady_work(load: LoadTrace, *, settled_s: float) -> Work:
+def steady_work(load: Load, *, settled_s: float) -> Work:
     """Find the steady state as work, once, when a baseline is made.
 
     Args:
@@ -197,8 +217,11 @@ def steady_work(load: LoadTrace, *, settled_s: float) -> Work:
         NoSteadyState: There is none.
     """
     full = full_batch_window(load)
-    start_s = max(full.start_s + mean_request_s(load), settled_s)
     finished = finish_times(load)
+    if isinstance(load, BatchLoad):
+        batch = bisect_left([b.finish_s for b in load.batches], max(full.start_s, settled_s))
+        return Work(start_index=(batch + 1) * load.batch_size, end_index=len(finished))
+    start_s = max(full.start_s + mean_request_s(load), settled_s)
     start_index = bisect_left(finished, start_s) + 1
     # Not by time: where requests N - B and N - B + 1 end together, the later one must not
     # count, for in the next run it ends after the window.
@@ -212,7 +235,7 @@ def steady_work(load: LoadTrace, *, settled_s: float) -> Work:
     return Work(start_index=start_index, end_index=end_index)
 
 
-def work_window(load: LoadTrace, work: Work) -> Window:
+def work_window(load: Load, work: Work) -> Window:
     """Place a window of work in time: between its two completions.
 
     Raises:
@@ -234,7 +257,20 @@ def work_window(load: LoadTrace, work: Work) -> Window:
     if window.start_s < full.start_s or window.end_s > full.end_s:
         raise NoSteadyState(
             f"requests {work.start_index} to {work.end_index} do not fall into the time with "
-            f"all {load.max_concurrency} slots busy; this stack needs its own window: delete "
-            "the baseline and record a new one (--joules-record)."
+            "every slot busy; this stack needs its own window: delete the baseline and record "
+            "a new one (--joules-record)."
         )
     return window
+
+
+def window_batches(load: BatchLoad, window: Window) -> tuple[BatchTrace, ...]:
+    """Return the batches of a window; one whose edge was moved to a tick still belongs."""
+    return tuple(b for b in load.batches if window.holds((b.started_s + b.finish_s) / 2))
+
+
+def sub_window_ends(load: Load, window: Window) -> tuple[float, ...]:
+    """Return the moments at which alone a sub-window may end; none where any may."""
+    if not isinstance(load, BatchLoad):
+        return ()
+    ends = sorted({batch.finish_s for batch in load.batches})
+    return tuple(end for end in ends if window.start_s <= end <= window.end_s)

@@ -23,7 +23,7 @@ def mean_prompt_tokens(load: LoadTrace) -> float | None:
     return fmean(answered) if answered else None
 
 
-def idle_power_w(meter: MeterTrace, load: LoadTrace) -> float | None:
+def idle_power_w(meter: MeterTrace, began_s: float) -> float | None:
     """Return the power of all GPUs before the load began; ``None`` where one was not read.
 
     The lowest reading of each: NVML's power is a mean of the last second, so the first may
@@ -32,11 +32,7 @@ def idle_power_w(meter: MeterTrace, load: LoadTrace) -> float | None:
     lowest = [
         min(watts, default=None)
         for watts in (
-            [
-                r.power_w
-                for r in g.readings
-                if r.power_w is not None and r.time_s < load.started_s
-            ]
+            [r.power_w for r in g.readings if r.power_w is not None and r.time_s < began_s]
             for g in meter.gpus
         )
     ]

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from pytest_joules import pipelines
+from pytest_joules.batches import least_batches, num_missing
 from pytest_joules.engines import Server
 from pytest_joules.errors import LaunchError, ServerDied, is_expected
 from pytest_joules.measure import Rig
@@ -27,12 +29,13 @@ from pytest_joules.simulation.meter import (
     ENGINE_PID,
     FULL_CLOCK_HZ,
     Clock,
+    Draw,
     VirtualGpus,
     VirtualRecording,
 )
 from pytest_joules.simulation.traces import Disturbance, load_trace
 from pytest_joules.sources.live import LiveSource
-from pytest_joules.trace import GpuIdentity, LoadTrace
+from pytest_joules.trace import BatchLoad, BatchTrace, GpuIdentity, Load, LoadTrace
 
 __tracebackhide__ = is_expected
 
@@ -59,7 +62,8 @@ class FakeMachine:
     num_gpus: int = 8
     power_w: Power = saturating_power
     step_s: float = 0.02
-    """Duration of an engine step: each running request gets one token."""
+    """Duration of an engine step: each running request gets one token; in diffusion the step
+    of one image of 1024 x 1024, beside that of 16 which every batch costs."""
 
     launch_noise: float = 0.0
     """Standard deviation of a launch's power, relative."""
@@ -122,6 +126,7 @@ class FakeMachine:
 
 
 _IDLE_W = 150.0
+_FIXED_IMAGES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +153,7 @@ class FakeServer:
     machine: FakeMachine
     launch: Launch
     process_ids: frozenset[int] = frozenset({ENGINE_PID})
+    model_revision: str | None = "fake"
 
     def __post_init__(self) -> None:
         number = len(self.machine.launches)
@@ -158,15 +164,52 @@ class FakeServer:
     def packages(self) -> dict[str, str]:
         return {"fake-engine": self.launch.stack.name}
 
-    def drive(self, point: Point, *, min_window_s: float, deadline_s: float) -> LoadTrace:
-        """Serve the point's requests in closed loop.
+    def drive(self, point: Point, *, min_window_s: float, deadline_s: float) -> Load:
+        """Serve the point's requests in closed loop, or make its batches.
 
         Raises:
             ServerDied: ``dies_after_requests`` is set and reached.
         """
+        if point.engine in pipelines.ENGINES:
+            return self._make_batches(point, min_window_s)
+        return self._serve(point, min_window_s=min_window_s, deadline_s=deadline_s)
+
+    def _make_batches(self, point: Point, min_window_s: float) -> BatchLoad:
+        """Make batches, each as long as its steps, pixels and frames ask; the first longer."""
+        clock, batches = self.machine.clock, list[BatchTrace]()
+        shape = pipelines.shape(point)
+        megapixels = shape.height * shape.width * (shape.num_frames or 1) / 2**20
+        image_s = self.machine.step_s * shape.steps * megapixels
+        least = least_batches(point.work_unit, shape.steps)
+        fixed = point.num_requests // point.batch_size if point.num_requests else None
+        while num_missing(batches, least=least, min_window_s=min_window_s, fixed=fixed):
+            begin_s = clock.now_s
+            clock.now_s += (
+                image_s * (_FIXED_IMAGES + point.batch_size) * (1 if batches else 1.5)
+            )
+            batches.append(BatchTrace(started_s=begin_s, finish_s=clock.now_s))
+            limit = self.machine.dies_after_requests
+            if limit is not None and point.batch_size * len(batches) >= limit:
+                raise ServerDied(f"{point.id}: the fake engine ended after {limit} requests")
+        self.machine.gpus.draws.append(
+            Draw(
+                edges_s=np.array([batches[0].started_s, clock.now_s]),
+                power_w=np.array([self._watts(point)]),
+                clock_hz=np.array([FULL_CLOCK_HZ]),
+                busy_share=np.ones(1),
+                is_capped=np.zeros(1),
+            )
+        )
+        return BatchLoad(
+            batch_size=point.batch_size, least_batches=least, batches=tuple(batches)
+        )
+
+    def _watts(self, point: Point) -> float:
+        return self.machine.power_w(self.launch.stack, point) * self._factor
+
+    def _serve(self, point: Point, *, min_window_s: float, deadline_s: float) -> LoadTrace:
         machine = self.machine
-        watts = machine.power_w(self.launch.stack, point) * self._factor
-        cost = Cost(duration_s=machine.step_s, power_w=watts)
+        cost = Cost(duration_s=machine.step_s, power_w=self._watts(point))
         batching = Batching(
             costs=FakeCosts(cost=cost),
             demand=Demand(

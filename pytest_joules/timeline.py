@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pytest_joules.energy import ticks
 from pytest_joules.result import Series, Timeline
 from pytest_joules.steady_state import Window
-from pytest_joules.trace import GpuTrace, LoadTrace
+from pytest_joules.trace import GpuTrace, Load, LoadTrace
 from pytest_joules.units import significant
 
 MOST_STEPS = 120
@@ -19,21 +19,25 @@ _DIGITS = 4
 Floats = NDArray[np.floating[Any]]
 
 
-def timeline(gpus: Sequence[GpuTrace], load: LoadTrace, window: Window) -> Timeline:
-    """Draw power, running batch, KV cache and temperature of one launch, with its window."""
+def timeline(gpus: Sequence[GpuTrace], load: Load, window: Window) -> Timeline:
+    """Draw power, running batch, KV cache and temperature of one launch, with its window.
+
+    A pipeline of images or videos has no server to ask: power and temperature are drawn.
+    """
     begin_s, end_s = _span(gpus)
     step_s = max(1.0, (end_s - begin_s) / MOST_STEPS)
     edges = begin_s + step_s * np.arange(max(1, math.ceil((end_s - begin_s) / step_s)) + 1)
     hottest = ((r.time_s, r.temperature_c) for gpu in gpus for r in gpu.readings)
-    lengths = [r.output_tokens for r in load.requests if r.error is None]
+    server, requests = (load.server, load.requests) if isinstance(load, LoadTrace) else ((), ())
+    lengths = [r.output_tokens for r in requests if r.error is None]
     edges_tokens, counts = _histogram(lengths)
     return Timeline(
         step_s=step_s,
         window_start_s=window.start_s - begin_s,
         window_end_s=window.end_s - begin_s,
         power_w=_rounded(np.sum([_power_w(gpu, edges) for gpu in gpus], axis=0)),
-        running=_binned(((s.time_s, s.running) for s in load.server), edges),
-        kv_cache_usage=_binned(((s.time_s, s.kv_cache_usage) for s in load.server), edges),
+        running=_binned(((s.time_s, s.running) for s in server), edges),
+        kv_cache_usage=_binned(((s.time_s, s.kv_cache_usage) for s in server), edges),
         temperature_c=_binned(hottest, edges, highest=True),
         output_tokens_edges=edges_tokens,
         output_tokens_counts=counts,

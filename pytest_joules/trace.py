@@ -94,6 +94,36 @@ class BatchTrace:
     started_s: float
     finish_s: float
 
+    @property
+    def latency_s(self) -> float:
+        return self.finish_s - self.started_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchLoad:
+    """One pipeline called again and again with the same shape: all that was recorded."""
+
+    batch_size: int
+    """Images or videos that each call makes."""
+
+    least_batches: int
+    """Batches that the window must hold."""
+
+    batches: tuple[BatchTrace, ...]
+    """In order of time, those that warmed up included."""
+
+    @property
+    def started_s(self) -> float:
+        return self.batches[0].started_s
+
+    @property
+    def num_made(self) -> int:
+        """Images or videos of all batches."""
+        return self.batch_size * len(self.batches)
+
+
+Load = LoadTrace | BatchLoad
+
 
 @dataclass(frozen=True, kw_only=True)
 class GpuIdentity:
@@ -111,6 +141,10 @@ class GpuIdentity:
     driver: str
     tells_power: bool = True
     """``False`` where NVML says that this GPU does not support telling its power."""
+
+    links: tuple[tuple[str, str], ...] = ()
+    """How it reaches each other GPU of the machine, by that one's UUID: ``nvlink-18`` (active
+    links), or the nearest common ancestor on PCIe, such as ``host-bridge``."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,12 +204,35 @@ LARGEST_ENERGY_MJ = 2**64 - 1
 """NVML's counter is an unsigned 64-bit integer."""
 
 
-def require_load(load: LoadTrace) -> None:
+def require_load(load: Load) -> None:
     """Refuse a load that nothing can be computed of.
 
     Raises:
-        LoadError: It is empty, or holds what is not a number; names it.
+        LoadError: It is empty, or holds what is not a number or not in order; names it.
     """
+    if isinstance(load, BatchLoad):
+        _require_batches(load)
+    else:
+        _require_requests(load)
+
+
+def _require_batches(load: BatchLoad) -> None:
+    if not load.batches or load.batch_size < 1:
+        raise LoadError(f"{len(load.batches)} batches of {load.batch_size}: nothing was made.")
+    latest_s = -inf
+    for number, batch in enumerate(load.batches):
+        for name, value in _numbers(batch).items():
+            if not _is_measurable(value):
+                raise LoadError(f"{name} of batch {number} is {value}, which nobody measured.")
+        if not latest_s <= batch.started_s < batch.finish_s:
+            raise LoadError(
+                f"batch {number} ran from {batch.started_s} s to {batch.finish_s} s, after one "
+                f"that ended at {latest_s} s; the monotonic clock only rises."
+            )
+        latest_s = batch.finish_s
+
+
+def _require_requests(load: LoadTrace) -> None:
     if load.max_concurrency < 1:
         raise LoadError(
             f"max_concurrency is {load.max_concurrency}: no request can be in flight."

@@ -9,28 +9,33 @@ from itertools import pairwise
 from typing import Literal
 
 from pytest_joules import contract
+from pytest_joules.batches import PRECISION, relative_error
 from pytest_joules.energy import WindowEnergy
 from pytest_joules.point import Point
 from pytest_joules.procedure import SHORTEST_TRUSTED_WINDOW_S, Procedure
 from pytest_joules.result import Reason
-from pytest_joules.steady_state import Window, full_batch_window
-from pytest_joules.trace import LoadTrace, ServerSample
+from pytest_joules.steady_state import Window, full_batch_window, window_batches
+from pytest_joules.trace import BatchLoad, Load, LoadTrace, ServerSample
 from pytest_joules.units import percent
 
 
 def load_reasons(
-    load: LoadTrace, window: Window, procedure: Procedure, *, num_ticks: int
+    load: Load, window: Window, procedure: Procedure, *, num_ticks: int
 ) -> tuple[Reason, ...]:
     """Return every rule on load and window that the measurement broke.
 
     Args:
-        load: What client and server recorded.
+        load: What client and server, or the worker, recorded.
         window: The steady state.
         procedure: Thresholds.
         num_ticks: Ticks of the energy counter in the window.
     """
+    short = _length_reasons(window, procedure, num_ticks=num_ticks)
+    if isinstance(load, BatchLoad):
+        return (*short, *_batch_work_reasons(load, window, procedure))
     return (
-        *_window_reasons(load, window, procedure, num_ticks=num_ticks),
+        *short,
+        *_ramp_up_reasons(load, window, procedure),
         *_batch_reasons(load, window, procedure),
         *_foreign_reasons(load, window, procedure),
         *_request_reasons(load, procedure),
@@ -39,14 +44,16 @@ def load_reasons(
     )
 
 
-def load_notes(
-    load: LoadTrace, measured: WindowEnergy, procedure: Procedure
-) -> tuple[Reason, ...]:
+def load_notes(load: Load, measured: WindowEnergy, procedure: Procedure) -> tuple[Reason, ...]:
     """Return what a reader should know though it invalidates nothing."""
     return (
         *_short_note(measured.window),
         *_drift_note(measured, procedure),
-        *_preemption_note(load, measured.window),
+        *(
+            _uneven_note(load, measured.window)
+            if isinstance(load, BatchLoad)
+            else _preemption_note(load, measured.window)
+        ),
     )
 
 
@@ -73,6 +80,14 @@ def answer_reasons(load: LoadTrace, point: Point) -> tuple[Reason, ...]:
     return ()
 
 
+def revision_note(revision: str | None, point: Point) -> tuple[Reason, ...]:
+    """Say where a model's weights may have changed unseen; dummy ones have no commit."""
+    if revision or point.weights == "dummy":
+        return ()
+    text = f"which commit of {point.model} was served is not known."
+    return (contract.reason("revision-unknown", text),)
+
+
 def mean_batch_size(samples: Sequence[ServerSample], window: Window) -> float | None:
     """Return the time-weighted mean of running requests in the window; see below."""
     return time_weighted_mean(samples, window, "running")
@@ -97,8 +112,8 @@ def _mean_over_time(points: Sequence[tuple[float, float]]) -> float | None:
     return area / (points[-1][0] - points[0][0])
 
 
-def _window_reasons(
-    load: LoadTrace, window: Window, procedure: Procedure, *, num_ticks: int
+def _length_reasons(
+    window: Window, procedure: Procedure, *, num_ticks: int
 ) -> Iterator[Reason]:
     least_s, least_ticks = procedure.least_window_s, procedure.least_ticks
     if window.duration_s < least_s or num_ticks < least_ticks:
@@ -107,6 +122,9 @@ def _window_reasons(
             f"steady state of {window.duration_s:.1f} s with {num_ticks} counter ticks; "
             f"at least {least_s:g} s and {least_ticks} ticks are needed.",
         )
+
+
+def _ramp_up_reasons(load: LoadTrace, window: Window, procedure: Procedure) -> Iterator[Reason]:
     full = full_batch_window(load)
     cut = (window.start_s - full.start_s) / full.duration_s
     if cut >= procedure.largest_cut:
@@ -114,6 +132,36 @@ def _window_reasons(
             "window-late",
             f"the ramp-up took {cut:.0%} of the time with a full batch, less than "
             f"{procedure.largest_cut:.0%} is trusted.",
+        )
+
+
+def _batch_work_reasons(
+    load: BatchLoad, window: Window, procedure: Procedure
+) -> Iterator[Reason]:
+    inside = window_batches(load, window)
+    if len(inside) < load.least_batches:
+        yield contract.reason(
+            "batches-few",
+            f"{len(inside)} batches in the window, at least {load.least_batches} are needed.",
+        )
+    busy = sum(batch.latency_s for batch in inside) / window.duration_s
+    if not busy >= procedure.least_busy_share:
+        yield contract.reason(
+            "batches-apart",
+            f"the pipeline ran in {busy:.1%} of the window, at least "
+            f"{procedure.least_busy_share:.0%} is needed: the rest of the energy is not its "
+            "own.",
+        )
+
+
+def _uneven_note(load: BatchLoad, window: Window) -> Iterator[Reason]:
+    inside = [batch.latency_s for batch in window_batches(load, window)]
+    error = relative_error(inside)
+    if not error <= PRECISION:
+        yield contract.reason(
+            "batches-uneven",
+            f"the mean latency of {len(inside)} batches is uncertain by {error:.1%}, more "
+            f"than {PRECISION:.0%}.",
         )
 
 

@@ -518,6 +518,17 @@ def test_a_window_without_optional_readings_says_so() -> None:
     assert "clocks-unseen" in {note.code for note in result.notes}
 
 
+def test_an_unknown_revision_of_real_weights_is_noted() -> None:
+    def with_revision(revision: str | None, point: Point = POINT) -> set[str]:
+        context = replace(GOOD.provenance.context, model_revision=revision)
+        provenance = replace(GOOD.provenance, context=context)
+        return {n.code for n in judge(replace(GOOD, provenance=provenance, point=point)).notes}
+
+    assert "revision-unknown" in with_revision(None)
+    assert "revision-unknown" not in with_revision("abc")
+    assert "revision-unknown" not in with_revision(None, POINT.but(weights="dummy"))
+
+
 def test_steps_tell_how_long_one_took() -> None:
     stepped = tuple(replace(s, steps=50 * s.time_s) for s in GOOD.load.server)
 

@@ -60,14 +60,14 @@ GOLDEN = """\
       ]
     }
   ],
-  "schema": 1
+  "schema": 2
 }
 """
 PROVENANCE = (
-    '{"context": {"driver": "", "gpu_uuids": [], "model_revision": "", '
+    '{"context": {"driver": "", "gpu_uuids": [], "model_revision": null, '
     '"packages": {}, "plugin": "", "recorded_at": "", "session": "", "stack": ""}, '
     '"identity": {"gpu_model": "NVIDIA B200", "memory_bytes": null, "mig": null, '
-    '"num_gpus": 1, "power_limit_w": null}}'
+    '"num_gpus": 1, "power_limit_w": null, "topology": null}}'
 )
 SMALL = make_result(0.123456, batch_size=8)
 WHOLE = make_run(0.5, batch_size=8)
@@ -366,7 +366,7 @@ BROKEN: list[tuple[str, Change, str]] = [
     ("no-schema", lambda v: v.pop("schema"), "schema is None"),
     ("schema-text", lambda v: v.update(schema="1"), "schema is '1'"),
     ("schema-true", lambda v: v.update(schema=True), "schema is True"),
-    ("schema-newer", lambda v: v.update(schema=2), "schema is 2.*upgrade pytest-joules"),
+    ("schema-newer", lambda v: v.update(schema=3), "schema is 3.*upgrade pytest-joules"),
     ("schema-older", lambda v: v.update(schema=0), "schema is 0.*record it again"),
     ("no-gpu", lambda v: v.pop("gpu"), "must contain"),
     ("no-runs", lambda v: v["points"][0].update(runs=[]), r"points\[0\]\.runs must contain"),
@@ -490,6 +490,24 @@ def test_older_formats_are_migrated_step_by_step(monkeypatch: pytest.MonkeyPatch
         FormatError, match=r"f: schema is -1, but it is not .*KeyError\('card'\)"
     ):
         parse({"schema": -1}, name="f")
+
+
+def test_the_first_format_knew_neither_topology_nor_that_a_revision_is_unknown() -> None:
+    values = json.loads(dump("b200", {WHOLE.point: [WHOLE]}))
+    provenance = first_run(values)["provenance"]
+    del provenance["identity"]["topology"]
+    provenance["context"]["model_revision"] = ""
+    values["schema"] = 1
+
+    assert parse(values, name="f") == {WHOLE.point: read_back(WHOLE)}
+    provenance["context"]["model_revision"] = "abc"
+    (run,) = parse(values, name="f")[WHOLE.point]
+    assert run.provenance.context.model_revision == "abc"
+    del first_run(values)["provenance"]
+    with pytest.raises(
+        FormatError, match="f: schema is 1, but it is not what that format says"
+    ):
+        parse(values, name="f")
 
 
 CALIBRATION = {

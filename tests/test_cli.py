@@ -6,9 +6,17 @@ import pytest
 from typer.testing import CliRunner
 
 from pytest_joules.cli import app
+from pytest_joules.version import __version__
 from tests.fakes.leaderboard import small_tasks, write_leaderboard
 
 RUNNER = CliRunner()
+
+
+def test_it_tells_its_version():
+    run = RUNNER.invoke(app, ["--version"])
+
+    assert run.exit_code == 0
+    assert run.stdout == f"joules {__version__}\n"
 
 
 def test_doctor_on_a_healthy_machine_lists_its_gpus(mock_nvml):

@@ -40,7 +40,16 @@ def side(*, power_w=500.0, step_s=0.02, batch=100.0, output=600.0, kv=0.5, **cha
         mean_batch_size=batch,
         mean_output_tokens=output,
         kv_cache_usage=kv,
-        evidence=make_evidence(**{**CALM, **changes}),
+        evidence=make_evidence(
+            **{**CALM, **changes},
+            gpu_energy_j=(60 * power_w / gpus,) * gpus,
+            work_units=60 * throughput,
+            series_energy_j=(power_w,) * 60,
+            series_work_units=(throughput,) * 60,
+            num_requests=600,
+            start_index=200,
+            end_index=400,
+        ),
         num_gpus=gpus,
         **{"batch_size": 100, **point},
     )

@@ -24,7 +24,7 @@ from pytest_joules.result import Result
 from pytest_joules.steady_state import Work
 from pytest_joules.tasks import Lengths
 from pytest_joules.testing import FakeMachine
-from pytest_joules.trace import LoadTrace
+from pytest_joules.trace import GpuIdentity, LoadTrace
 from tests.fakes.traces import gpu_identity
 
 POINT = Point(model="Qwen/Qwen3-8B", batch_size=8, output_tokens=Lengths(mean=200, cv=0.5))
@@ -72,6 +72,7 @@ def test_results_say_where_they_come_from() -> None:
     assert (context.stack, context.driver, context.session) == ("new", "fake", "s")
     assert context.gpu_uuids == ("GPU-fake-h200-0",)
     assert context.packages == {"fake-engine": "new"}
+    assert context.model_revision == "fake"
 
 
 def test_frozen_work_is_offered_and_cut_again() -> None:
@@ -173,6 +174,23 @@ def test_too_few_gpus_are_an_error(num_visible: int, gpu: str, seen: str) -> Non
 def test_gpus_that_differ_have_no_common_identity(name: str, value: object) -> None:
     with pytest.raises(MeterError, match=f"the GPUs differ in {name}: .*GPU-1"):
         identity_of([gpu_identity(0), gpu_identity(1, **{name: value})])
+
+
+def linked(*kinds: tuple[int, int, str]) -> list[GpuIdentity]:
+    """GPUs 0, 1 and 2 with these links, each told by the lower one."""
+    return [
+        gpu_identity(i, links=tuple((f"GPU-{b}", kind) for a, b, kind in kinds if a == i))
+        for i in range(3)
+    ]
+
+
+def test_topology_is_part_of_the_identity_of_several_gpus() -> None:
+    ring = linked((0, 1, "nvlink-18"), (0, 2, "system"), (1, 2, "nvlink-18"))
+
+    assert identity_of(ring).topology == "2 x nvlink-18, 1 x system"
+    assert identity_of(ring[:2]).topology == "1 x nvlink-18"
+    assert identity_of(ring[:1]).topology is None
+    assert identity_of(linked((0, 1, "system"))).topology is None  # not told of every pair
 
 
 def test_memory_that_is_held_is_an_error_before_the_launch() -> None:

@@ -156,6 +156,33 @@ def test_what_nvml_does_not_offer_is_none(mock_nvml):
     assert reading.power_w == 80.0
 
 
+def test_links_between_gpus(mock_nvml):
+    def links():
+        return [gpu.links for gpu in ZeusMeter().identify()]
+
+    assert links() == [((SECOND, "host-bridge"),), ((FIRST, "host-bridge"),)]
+    mock_nvml.set(1, socket=1)
+    assert links() == [((SECOND, "system"),), ((FIRST, "system"),)]
+    mock_nvml.set(0, nvlinks=18)
+    assert links() == [((SECOND, "system"),), ((FIRST, "system"),)]
+    mock_nvml.set(1, nvlinks=17)  # one is down
+    assert links() == [((SECOND, "nvlink-18"),), ((FIRST, "nvlink-17"),)]
+    mock_nvml.set(0, topology_error=NOT_SUPPORTED)
+    assert links() == [(), ((FIRST, "nvlink-17"),)]
+
+
+def test_links_reach_the_trace_and_a_neighbour_s_fault_is_no_change(mock_nvml):
+    mock_nvml.set(0, nvlinks=18)
+    mock_nvml.set(1, nvlinks=18)
+    with ZeusMeter().recording([FIRST]) as recording:
+        wait_until(lambda: has_readings(2)(recording.trace()))
+        mock_nvml.lose(1)
+
+    (gpu,) = recording.trace().gpus
+    assert gpu.gpu.links == ((SECOND, "nvlink-18"),)
+    assert gpu.error is None
+
+
 @pytest.mark.parametrize(("code", "tells"), [(NOT_SUPPORTED, False), (NO_PERMISSION, True)])
 def test_only_nvml_itself_says_that_a_gpu_cannot_tell_its_power(code, tells, mock_nvml):
     mock_nvml.set(0, power_error=code)

@@ -77,12 +77,12 @@ def test_points_that_want_their_own_server_get_one_for_each_batch() -> None:
     ]
 
 
-def test_diffusion_points_of_one_resolution_share_a_worker() -> None:
+def test_diffusion_points_of_one_model_share_a_worker() -> None:
     image = Point(model="black-forest-labs/FLUX.1-dev", task="text-to-image", height=512)
 
     launches = made(*image.sweep(batch_size=[1, 4]), image.but(height=1024)).launches
 
-    assert [len(launch.points) for launch in launches] == [2, 1]
+    assert [len(launch.points) for launch in launches] == [3]
 
 
 def test_equal_points_are_measured_once_and_launches_keep_their_order() -> None:

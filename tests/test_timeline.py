@@ -8,7 +8,15 @@ from pytest_joules.result import Result, Timeline
 from pytest_joules.steady_state import Window
 from pytest_joules.testing import FakeMachine, source_of
 from pytest_joules.timeline import MOST_BINS, MOST_STEPS, timeline
-from pytest_joules.trace import GpuTrace, LoadTrace, Reading, RequestTrace, ServerSample
+from pytest_joules.trace import (
+    BatchLoad,
+    BatchTrace,
+    GpuTrace,
+    LoadTrace,
+    Reading,
+    RequestTrace,
+    ServerSample,
+)
 from tests.fakes.results import make_result
 from tests.fakes.traces import closed_loop, gpu_identity, staircase
 
@@ -101,6 +109,16 @@ def test_output_lengths_are_counted(lengths: tuple[int, ...], counts: tuple[int,
 
     assert drawn.output_tokens_counts == counts
     assert len(drawn.output_tokens_edges) == (len(counts) + 1 if counts else 0)
+
+
+def test_a_pipeline_has_power_but_no_server() -> None:
+    batches = tuple(BatchTrace(started_s=i, finish_s=i + 1) for i in range(3))
+    made = BatchLoad(batch_size=2, least_batches=1, batches=batches)
+
+    drawn = timeline([staircase(lambda s: 100 * s, until_s=3.0)], made, WINDOW)
+
+    assert drawn.power_w == pytest.approx([100.0] * 3, rel=0.01)
+    assert drawn.running == drawn.kv_cache_usage == drawn.output_tokens_counts == ()
 
 
 def test_a_counter_without_ticks_draws_no_power() -> None:

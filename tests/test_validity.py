@@ -21,14 +21,14 @@ from pytest_joules.energy import WindowEnergy
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.steady_state import Window, full_batch_window
-from pytest_joules.trace import LoadTrace
+from pytest_joules.trace import Load, LoadTrace
 from pytest_joules.validity import (
     answer_reasons,
     load_notes,
     load_reasons,
     mean_batch_size,
 )
-from tests.fakes.traces import closed_loop
+from tests.fakes.traces import batch_load, closed_loop
 
 # Four slots, 40 requests of 8 s, staggered by 2 s: 4,000 tokens; full from 0.5 s to 72 s.
 GOOD = closed_loop([2, 4, 6, *[8] * 37], slots=4)
@@ -37,7 +37,7 @@ PROCEDURE = Procedure()
 
 
 def codes(
-    load: LoadTrace = GOOD,
+    load: Load = GOOD,
     window: Window = WINDOW,
     procedure: Procedure = PROCEDURE,
     *,
@@ -99,6 +99,7 @@ def crowded(more: int, seconds: float) -> LoadTrace:
 
 
 LONG = Window(start_s=20.0, end_s=50.0)
+LAST_48_S = Window(start_s=6.0, end_s=54.0)
 HALF = 0.5 + 71.5 / 2
 BOUNDARIES = [
     ("window-short", {"window": LONG}, {"window": replace(LONG, end_s=49.99)}),
@@ -145,6 +146,16 @@ BOUNDARIES = [
         "foreign-requests",
         {"load": with_samples(first_tokens=lambda n: n * 1.005)},
         {"load": with_samples(first_tokens=lambda n: n * 1.03)},
+    ),
+    (
+        "batches-few",
+        {"load": batch_load([6.0] * 9), "window": LAST_48_S},
+        {"load": batch_load([6.0] * 9), "window": replace(LAST_48_S, start_s=9.1)},
+    ),
+    (
+        "batches-apart",
+        {"load": batch_load([5.9] * 9, pause_s=0.1), "window": LAST_48_S},
+        {"load": batch_load([5.85] * 9, pause_s=0.15), "window": LAST_48_S},
     ),
 ]
 
@@ -342,6 +353,12 @@ NOTE_BOUNDARIES = [
         {"energy": measured([1, 2, 3], [1, 1, 1])},
         {"energy": quarters(1, 2, 3, 4)},
     ),
+    # Six batches in the window: an error of 0.1095 / sqrt(6) / 6 = 0.75 %, and of twice that.
+    (
+        "batches-uneven",
+        {"load": batch_load([6.0, *[5.9, 6.1] * 10])},
+        {"load": batch_load([6.0, *[5.8, 6.2] * 10])},
+    ),
     (
         "preempted",
         {"load": with_samples(preemptions=7)},
@@ -381,7 +398,8 @@ def test_preemptions_count_in_the_window_only() -> None:
 
 def test_notes_of_a_quiet_window_are_none() -> None:
     assert notes() == []
-    assert {code for code, _, _ in NOTE_BOUNDARIES} == set(LOAD_NOTES)
+    covered = {code for code, _, _ in NOTE_BOUNDARIES}
+    assert covered | {"revision-unknown"} == set(LOAD_NOTES)  # that one: test_assess
 
 
 def test_every_reason_ends_with_the_remedy_of_the_table() -> None:

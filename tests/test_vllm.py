@@ -1,5 +1,6 @@
 """Launching: readiness, deadlines and faults, with a program that stands in for vLLM."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,3 +113,55 @@ def test_a_point_that_vllm_cannot_be_offered_starts_nothing(tmp_path: Path) -> N
         pytest.fail("it started")
 
     assert not (tmp_path / "env" / "was-here").exists()
+
+
+def test_a_container_s_run_command_starts_vllm_and_ends_with_it(tmp_path: Path) -> None:
+    """A wrapper that, as ``docker run``, passes on what it is told and runs a child."""
+    docker = tmp_path / "docker"
+    docker.write_text(
+        '#!/bin/sh\n[ "$1" = run ] || exit 64\nshift\n'
+        'while [ "$1" = -e ]; do set_to="$set_to $2=$(printenv "$2")"; shift 2; done\n'
+        '[ "$1" = image:1 ] || exit 65\nshift\n'
+        'env -i PATH="$PATH" $set_to "$@" &\nwait $!\n'
+    )
+    docker.chmod(0o755)
+    inside = make_stack(tmp_path / "env")
+    passed = [*inside.env, "VLLM_API_KEY", "CUDA_VISIBLE_DEVICES"]
+    stack = replace(
+        inside,
+        command=(str(docker), "run", *(x for name in passed for x in ("-e", name)), "image:1"),
+    )
+    engine = VllmEngine(folder=tmp_path / "launches")
+
+    with engine.started(launch(stack), gpu_uuids=["GPU-a"]) as server:
+        pids = server.process_ids
+        assert len(pids) == 2  # the wrapper and what it runs
+        assert server.packages["vllm"] == "9.9"
+        server.require_healthy()
+
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    (log,) = (tmp_path / "launches").glob("*/vllm.log")
+    assert log.read_text().startswith("devices GPU-a\n")  # the shell adds a word
+
+
+def test_a_container_that_does_not_start_is_told(tmp_path: Path) -> None:
+    stack = replace(make_stack(tmp_path / "env"), command=("false",))
+
+    with pytest.raises(LaunchError, match=r"false .*ended with code 1 instead of telling"):
+        start(tmp_path, stack)
+
+
+def test_only_the_newest_launches_are_kept_and_failed_ones_longer(tmp_path: Path) -> None:
+    engine = VllmEngine(folder=tmp_path / "launches", keep=1)
+    good, bad = make_stack(tmp_path / "env"), make_stack(tmp_path / "other", "dies")
+
+    with pytest.raises(LaunchError), engine.started(launch(bad)):
+        pass
+    for _ in range(3):
+        with engine.started(launch(good)):
+            pass
+
+    folders = list((tmp_path / "launches").iterdir())
+    failed = [folder for folder in folders if (folder / "failed").exists()]
+    # The current one is not counted before it has begun, so the last stays beside it.
+    assert (len(failed), len(folders)) == (1, 3)

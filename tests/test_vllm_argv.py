@@ -7,6 +7,7 @@ import pytest
 
 from pytest_joules import catalog
 from pytest_joules.catalog import Model
+from pytest_joules.engines.logs import without_noise
 from pytest_joules.engines.vllm_command import (
     argv,
     cause,
@@ -14,7 +15,6 @@ from pytest_joules.engines.vllm_command import (
     is_port_taken,
     variables,
     weights,
-    without_noise,
 )
 from pytest_joules.errors import InvalidPoint
 from pytest_joules.plan import Launch, Stack

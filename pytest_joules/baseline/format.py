@@ -8,6 +8,7 @@ import base64
 import json
 import zlib
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any
@@ -23,14 +24,30 @@ from pytest_joules.units import significant
 
 __tracebackhide__ = is_expected
 
-SCHEMA = 1
-"""Format number. History: 1, the first published format."""
+SCHEMA = 2
+"""Format number. History: 1, the first; 2, topology in identity, an unknown model_revision is
+null."""
 
 DIGITS = 4
 _SERIES = ("series_energy_j", "series_work_units")
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
-MIGRATIONS: dict[int, Migration] = {}
+
+
+def _from_1(values: dict[str, Any]) -> dict[str, Any]:
+    """Say null where version 1 knew nothing: several GPUs then have to be recorded again."""
+    made = deepcopy(values)
+    for entry in made["points"]:
+        for run in entry["runs"]:
+            provenance = run["provenance"]
+            provenance["identity"].setdefault("topology", None)
+            provenance["context"]["model_revision"] = (
+                provenance["context"].get("model_revision") or None
+            )
+    return made
+
+
+MIGRATIONS: dict[int, Migration] = {1: _from_1}
 """For each older schema number, the function that makes the next one of it."""
 
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
-from pytest_joules.trace import LoadTrace
+from pytest_joules.trace import Load
 
 
 class Server(Protocol):
@@ -22,15 +22,20 @@ class Server(Protocol):
         ...
 
     @property
+    def model_revision(self) -> str | None:
+        """Commit of the served snapshot; ``None`` where the stack cannot tell."""
+        ...
+
+    @property
     def process_ids(self) -> frozenset[int]:
         """Every process of the engine, so that others on the GPU can be told apart."""
         ...
 
-    def drive(self, point: Point, *, min_window_s: float, deadline_s: float) -> LoadTrace:
-        """Offer the point's closed-loop load and record it.
+    def drive(self, point: Point, *, min_window_s: float, deadline_s: float) -> Load:
+        """Offer the point's load and record it: a closed loop, or batches.
 
         Args:
-            point: What to offer; ``batch_size`` requests are kept in flight.
+            point: What to offer; ``batch_size`` requests are kept in flight, or made at once.
             min_window_s: Where ``point.num_requests`` is ``None``: go on until the window
                 is that long (``steady_state.is_long_enough``).
             deadline_s: Seconds after which the load is given up.

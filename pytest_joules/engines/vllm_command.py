@@ -22,7 +22,6 @@ _DEATH: Final = re.compile(
 )
 # What the API server says when an engine core has told the cause before.
 _CONSEQUENCES: Final = ("Engine core initialization failed", "EngineDeadError")
-_NOISE: Final = re.compile(r"nanobind: | - leaked | - \.\.\. skipped|See https://nanobind")
 _PORT_TAKEN: Final = re.compile(r"address already in use|EADDRINUSE|Errno 98\b", re.IGNORECASE)
 _HINTS: Final = (
     (_PORT_TAKEN, "another process took the port in the meantime; run it again."),
@@ -182,11 +181,6 @@ def is_port_taken(log: str) -> bool:
 def hint(log: str) -> str:
     """Return what to do about a failure, where its log shows a known one; else nothing."""
     return next((text for pattern, text in _HINTS if pattern.search(log)), "")
-
-
-def without_noise(log: str) -> str:
-    """Drop what a library says at every exit, which would fill the end of any log."""
-    return "\n".join(line for line in log.splitlines() if not _NOISE.match(line))
 
 
 def cause(log: str) -> str:

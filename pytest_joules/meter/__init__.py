@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -236,10 +236,10 @@ def read_trace(path: Path, failure: str | None = None) -> MeterTrace:
     for line in _whole_lines(path):
         match line:
             case ["gpu", position, identity]:
-                gpus[position] = GpuIdentity(**identity)
+                gpus[position] = _identity(identity)
                 readings[position] = []
             case ["after", position, identity]:
-                errors |= _change(position, gpus[position], GpuIdentity(**identity))
+                errors |= _change(position, gpus[position], _identity(identity))
             case ["error", position, text]:
                 errors[position] = text
             case ["cpu", cpu_j, dram_j]:
@@ -263,11 +263,16 @@ def _whole_lines(path: Path) -> Iterator[list[Any]]:
             yield json.loads(line)
 
 
+def _identity(values: dict[str, Any]) -> GpuIdentity:
+    links = tuple((uuid, kind) for uuid, kind in values.get("links", ()))
+    return GpuIdentity(**{**values, "links": links})
+
+
 def _tuples(values: dict[str, Any]) -> dict[str, Any]:
     return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
 
 
 def _change(position: int, before: GpuIdentity, after: GpuIdentity) -> dict[int, str]:
-    if before == after:
+    if before == replace(after, links=before.links):  # another GPU may be lost: not our change
         return {}
     return {position: f"{GPU_CHANGED}: it was {before}, it is {after}"}

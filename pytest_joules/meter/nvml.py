@@ -125,7 +125,51 @@ def identity(handle: Handle) -> GpuIdentity:
         mig=mig is not None and mig[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
         driver=_ask("driver", pynvml.nvmlSystemGetDriverVersion),
         tells_power=_tells_power(handle),
+        links=_links(name, handle),
     )
+
+
+_ANCESTORS = {
+    pynvml.NVML_TOPOLOGY_INTERNAL: "board",
+    pynvml.NVML_TOPOLOGY_SINGLE: "switch",
+    pynvml.NVML_TOPOLOGY_MULTIPLE: "switches",
+    pynvml.NVML_TOPOLOGY_HOSTBRIDGE: "host-bridge",
+    pynvml.NVML_TOPOLOGY_NODE: "numa-node",
+    pynvml.NVML_TOPOLOGY_SYSTEM: "system",
+}
+"""What two GPUs have in common, from near to far (nvml.h, ``nvmlGpuTopologyLevel_t``)."""
+
+
+def _links(name: str, handle: Handle) -> tuple[tuple[str, str], ...]:
+    try:
+        others = {uuid(other): other for other in handles()}
+        found = {each: _link(handle, others[each]) for each in sorted(others) if each != name}
+    except MeterError:
+        return ()  # another GPU's fault must not keep this one from being read
+    return tuple((each, kind) for each, kind in found.items() if kind)
+
+
+def _link(handle: Handle, other: Handle) -> str:
+    """Say how two GPUs are connected; empty where NVML does not tell."""
+    by_nvlink = _ask_or_none(
+        "links", pynvml.nvmlDeviceGetP2PStatus, handle, other, pynvml.NVML_P2P_CAPS_INDEX_NVLINK
+    )
+    if by_nvlink == pynvml.NVML_P2P_STATUS_OK:
+        return f"nvlink-{_active_nvlinks(handle)}"
+    level = _ask_or_none("topology", pynvml.nvmlDeviceGetTopologyCommonAncestor, handle, other)
+    return _ANCESTORS.get(level, "")
+
+
+def _active_nvlinks(handle: Handle) -> int:
+    """Count the links that are up: a board may have lost some."""
+    count = 0
+    for link in range(pynvml.NVML_NVLINK_MAX_LINKS):
+        try:
+            count += bool(pynvml.nvmlDeviceGetNvLinkState(handle, link))
+        except pynvml.NVMLError as error:
+            if error.value not in (*_NOT_OFFERED, pynvml.NVML_ERROR_INVALID_ARGUMENT):
+                raise fault("links", error) from error
+    return count
 
 
 def _tells_power(handle: Handle) -> bool:

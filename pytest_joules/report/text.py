@@ -3,10 +3,11 @@
 import math
 from collections.abc import Iterable, Sequence
 
+from pytest_joules import pipelines
 from pytest_joules.plan import Launch, Plan
 from pytest_joules.provenance import differences
 from pytest_joules.result import Result
-from pytest_joules.units import counted, percent, si
+from pytest_joules.units import counted, percent, printable, si
 from pytest_joules.verdict import Comparison, Verdict
 from pytest_joules.visible import visible
 
@@ -93,11 +94,20 @@ def describe_plan(made: Plan, *, num_launches: int | None = None) -> list[str]:
 
 def _describe_launch(made: Plan, launch: Launch) -> list[str]:
     first = launch.largest
-    batches = ", ".join(str(point.batch_size) for point in launch.points)
     engine = f"{first.engine} {first.model} {first.precision}"
     where = f"{first.num_gpus} x {launch.gpu}, stack {launch.stack.name}"
     cost = f"about {made.gpu_minutes(launch):.1f} GPU minutes"
-    return [f"{engine} on {where}: {cost}", f"    batch sizes {batches}"]
+    return [printable(f"{engine} on {where}: {cost}"), *_describe_batches(launch)]
+
+
+def _describe_batches(launch: Launch) -> list[str]:
+    """Return the batch sizes of a launch; of diffusion a line for each shape."""
+    shapes: dict[str, list[str]] = {}
+    for point in launch.points:
+        is_diffusion = point.engine in pipelines.ENGINES
+        shape = f" of {pipelines.shape(point)}" if is_diffusion else ""
+        shapes.setdefault(shape, []).append(str(point.batch_size))
+    return [f"    batch sizes {', '.join(sizes)}{shape}" for shape, sizes in shapes.items()]
 
 
 def rate(per_s: float, unit: str) -> str:

@@ -174,6 +174,7 @@ class SimulatedServer:
     launch: Launch
     draw: str
     process_ids: frozenset[int] = frozenset({ENGINE_PID})
+    model_revision: str | None = "simulated"
 
     @property
     def packages(self) -> dict[str, str]:
@@ -202,7 +203,7 @@ class SimulatedServer:
         """Serve the point's requests in closed loop; see ``Server``."""
         made = self._machine(point)
         clock, gpus = self.host.clock, self.host.gpus
-        gpus.idle_w = made.parameters.static_power_w * made.static_power_factor
+        gpus.idle_w = _static_power_w(made)
         batching = Batching(
             costs=self.host.costs(point, made),
             demand=self._demand(point, made, (min_window_s, deadline_s)),
@@ -243,6 +244,11 @@ class SimulatedServer:
             input_s=made.input_s_per_request,
             seen_tokens=round(seen),
         )
+
+
+def _static_power_w(made: LanguageMachine) -> float:
+    p = made.parameters
+    return p.static_power_ratio * p.gpu.tdp_w * made.static_power_factor
 
 
 def _asked(request: Request, planted: Planted) -> Request:

@@ -42,12 +42,20 @@ class Planted:
 
 
 def _with_slower_host(machine: Machine, speed: float) -> Machine:
-    """Let the GPU wait for what a slower host needs longer in each step of the engine."""
+    """Let the GPU wait for what a slower host needs longer in each step of the engine.
+
+    What it needs anyway is in the fitted waiting and in the engine's overhead of a step.
+    """
     if not isinstance(machine, LanguageMachine) or speed == 1:
         return machine
     p, task = machine.parameters, machine.point.task
-    waited_s = p.host_step_s.get(task, 0.0) + p.step_overhead_s * (1 / speed - 1)
-    changed = replace(p, host_step_s={**p.host_step_s, task: max(0.0, waited_s)})
+    slower = 1 / speed
+    waited_s = p.host_step_s.get(task, 0.0) * slower + p.step_overhead_s * (slower - 1)
+    changed = replace(
+        p,
+        host_step_s={**p.host_step_s, task: max(0.0, waited_s)},
+        host_sequence_s=p.host_sequence_s * slower,
+    )
     made: Machine = machine.but(parameters=changed)
     return made
 

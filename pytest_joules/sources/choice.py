@@ -5,6 +5,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_joules.engines import Engine
 from pytest_joules.measure import Rig
 from pytest_joules.options import Options
 from pytest_joules.procedure import Procedure
@@ -13,6 +14,8 @@ from pytest_joules.sources.live import LiveSource
 
 if TYPE_CHECKING:  # reads published data; most runs have none
     from pytest_joules.sources.recorded import RecordedSource
+_VIRTUAL_DEADLINE_S = 1e6
+"""Virtual time costs nothing."""
 
 
 def chosen_source(chosen: Options) -> Source:
@@ -27,16 +30,29 @@ def chosen_source(chosen: Options) -> Source:
         return RecordedSource.from_options(chosen.data)
     if chosen.source == "simulated":
         return _simulated(chosen)
-    from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415  only a live run needs
-    from pytest_joules.meter import ZeusMeter  # noqa: PLC0415  an engine and a meter
+    return _live(chosen)
 
-    rig = Rig(
-        engine=VllmEngine(),
-        meter=ZeusMeter(),
-        procedure=Procedure(min_window_s=chosen.window),
-        session=uuid.uuid4().hex[:12],
+
+def _live(chosen: Options) -> LiveSource:
+    # Only a live run needs engines and a meter.
+    from pytest_joules.engines.diffusers import DiffusersEngine  # noqa: PLC0415
+    from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415
+    from pytest_joules.engines.xdit import XditEngine  # noqa: PLC0415
+    from pytest_joules.meter import ZeusMeter  # noqa: PLC0415
+
+    engines: tuple[Engine, ...] = (
+        VllmEngine(keep=chosen.keep),
+        DiffusersEngine(),
+        XditEngine(),
     )
-    return LiveSource(rigs={"vllm": rig})
+    meter, session = ZeusMeter(), uuid.uuid4().hex[:12]
+    procedure = Procedure(min_window_s=chosen.window)
+    return LiveSource(
+        rigs={
+            engine.name: Rig(engine=engine, meter=meter, procedure=procedure, session=session)
+            for engine in engines
+        }
+    )
 
 
 def reference(chosen: Options) -> "RecordedSource | None":
@@ -63,7 +79,7 @@ def _simulated(chosen: Options) -> Source:
         planted=planted(chosen.plant),
         stack=chosen.stack_named(chosen.stack).name,
         chance=Chance(seed=_recorded(chosen.baselines) if chosen.records else "judged"),
-        procedure=Procedure(min_window_s=chosen.window),
+        procedure=Procedure(min_window_s=chosen.window, deadline_s=_VIRTUAL_DEADLINE_S),
         session=session,
     )
 

@@ -11,9 +11,11 @@ from pytest_joules.engines.vllm import VllmEngine, VllmServer
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
 from pytest_joules.tasks import Lengths
+from tests.engines import tiny_pipelines
 from tests.engines.project import CPU_ENV, make_tiny_model
 
 VARIABLE = "JOULES_ENGINE_PYTHON"
+DIFFUSION_VARIABLE = "JOULES_DIFFUSION_PYTHON"
 PATIENCE_S = 60
 
 
@@ -50,6 +52,42 @@ def stack(engine_python: str) -> Stack:
 @pytest.fixture(scope="session")
 def tiny_model(engine_python: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_tiny_model(engine_python, tmp_path_factory.mktemp("tiny-llama"))
+
+
+@pytest.fixture(scope="session")
+def diffusion_stack() -> Stack:
+    python = os.environ.get(DIFFUSION_VARIABLE)
+    if not python:
+        pytest.skip(
+            f"{DIFFUSION_VARIABLE} does not name the interpreter of an environment with "
+            "diffusers and xfuser"
+        )
+    env = {
+        "PYTEST_JOULES_DEVICE": "cpu",
+        # One core a rank: processor time is then the work, however busy the machine is.
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONPATH": str(Path(__file__).with_name("cpu_shim")),
+    }
+    return Stack(name="cpu", python=python, env=env, deadline_s=200)
+
+
+def _tiny(folder: Path, pipeline: str, **fields: object) -> Point:
+    shape = {"steps": 3, "height": 64, "width": 64, "batch_size": 2, "precision": "fp32"}
+    model = str(tiny_pipelines.save(folder / "tiny", pipeline))
+    return Point(**{"model": model, "weights": "dummy", **shape, **fields})
+
+
+@pytest.fixture(scope="session")
+def tiny_image(tmp_path_factory: pytest.TempPathFactory) -> Point:
+    folder = tmp_path_factory.mktemp("image")
+    return _tiny(folder, "StableDiffusion3Pipeline", task="text-to-image")
+
+
+@pytest.fixture(scope="session")
+def tiny_video(tmp_path_factory: pytest.TempPathFactory) -> Point:
+    folder = tmp_path_factory.mktemp("video")
+    return _tiny(folder, "WanPipeline", task="text-to-video", num_frames=5)
 
 
 @pytest.fixture(scope="session")

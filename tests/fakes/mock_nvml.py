@@ -78,6 +78,7 @@ class Gpu(ctypes.Structure):
             )
         ),
         ("pids", ctypes.c_int64 * MAX_PROCESSES),
+        *((name, ctypes.c_int64) for name in ("nvlinks", "socket", "topology_error")),
         ("num_points", ctypes.c_int64),
         ("points", Point * MAX_POINTS),
     ]

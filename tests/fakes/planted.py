@@ -18,7 +18,7 @@ from pytest_joules.sources.simulated import simulated_source
 from pytest_joules.steady_state import Work
 
 GPU = "b200"
-TALK = Point(model="Qwen/Qwen3-8B", batch_size=128)
+TALK = Point(model="Qwen/Qwen3-8B", batch_size=64)
 STILL = TYPICAL.scaled(0).but(name="still", thermal=0.0)
 
 
@@ -39,7 +39,7 @@ def case(plant, *codes, furthest, point=TALK):
 
 
 CASES = (
-    case("kv-memory", "memory-capacity", furthest=-0.985),
+    case("kv-memory", "memory-capacity", furthest=-0.99),
     case("cpu-feed", "gpu-waits", furthest=-0.97),
     case("clocks", "clocks", furthest=-0.6),
     case("power-cap", "power-cap", furthest=-0.72),
@@ -101,7 +101,7 @@ def dose_for(case: Case, wanted: float) -> float | None:
     if abs(effect(case, case.furthest, clean)) < goal:
         return None
     low, high = 0.0, 1.0
-    for _ in range(9):
+    for _ in range(7):
         middle = (low + high) / 2
         is_enough = abs(effect(case, middle * case.furthest, clean)) >= goal
         low, high = (low, middle) if is_enough else (middle, high)

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from pytest_joules.trace import (
+    BatchLoad,
+    BatchTrace,
     GpuIdentity,
     GpuTrace,
     LoadTrace,
@@ -50,6 +52,21 @@ def closed_loop(
         client_cpu_s=0.0,
         client_lag_s=0.0,
     )
+
+
+def batch_load(
+    latencies_s: Sequence[float],
+    *,
+    batch_size: int = 4,
+    pause_s: float = 0.0,
+    least_batches: int = 8,
+) -> BatchLoad:
+    """Make one batch after the other from time 0 on, each after a pause but the first."""
+    batches, now_s = [], 0.0
+    for latency_s in latencies_s:
+        batches.append(BatchTrace(started_s=now_s, finish_s=now_s + latency_s))
+        now_s += latency_s + pause_s
+    return BatchLoad(batch_size=batch_size, least_batches=least_batches, batches=tuple(batches))
 
 
 def _sample(requests: Sequence[RequestTrace], time_s: float) -> ServerSample:

@@ -26,3 +26,17 @@ def test_a_point_that_cannot_be_is_an_error_in_the_plan_too(joules):
 
     assert run.ret == 2
     run.stdout.fnmatch_lines(["*batch_size=-1*"])
+
+
+def test_a_model_s_name_cannot_steer_the_terminal(joules):
+    joules.tests(r"""
+        def test_point(energy_bench):
+            energy_bench(model="a/b\x1b[31m\n2 points, 9 launches\u202e", batch_size=8)
+    """)
+
+    run = joules.run("--joules-plan")
+
+    text = run.stdout.str()
+    assert r"a/b\x1b[31m\n2 points, 9 launches\u202e" in text
+    assert "\x1b[31m" not in text
+    assert "\u202e" not in text

@@ -159,6 +159,17 @@ def test_no_session_of_that_name_lists_those_there_are(at_root):
     assert folder.name in told.stderr
 
 
+def test_only_the_newest_sessions_are_kept(joules):
+    for _ in range(3):
+        joules.run("--joules-record", "--joules-launches=1")
+    three = sessions(joules)
+    joules.run("--joules-record", "--joules-launches=1", "--joules-keep=2")
+
+    assert len(three) == 3
+    assert len(sessions(joules)) == 2
+    assert sessions(joules)[0] == three[2]
+
+
 def test_the_latest_session_is_the_last_one_also_within_one_second():
     begun = datetime(2026, 11, 21, 8, 0, 0, tzinfo=UTC)
     moments = [begun + timedelta(microseconds=i) for i in (0, 1, 10, 999_999, 1_000_000)]

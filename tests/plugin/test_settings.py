@@ -1,5 +1,7 @@
 """Where options come from, and what is refused."""
 
+import json
+
 import pytest
 
 from pytest_joules.options import DECLARED
@@ -34,6 +36,20 @@ def test_a_wrong_value_is_a_usage_error_with_value_and_remedy(joules, args, mess
     ("text", "message"),
     [
         ("[tool.pytest-joules]\ntolerence = 3", "*no key tolerence; known are*tolerance*"),
+        ("[tool.pytest-joules]\nwindow = true", "*window=True: give a number*"),
+        ("[tool.pytest-joules]\nwindow = [60]", "*window=[[]60[]]: give a number*"),
+        ("[tool.pytest-joules]\ntolerance = {a = 1}", "*tolerance={'a': 1}: give a number*"),
+        ("[tool.pytest-joules]\ntolerance = true", "*tolerance=True: give a number*"),
+        ("[tool.pytest-joules]\nlaunches = 2.5", "*launches=2.5: give a whole number*"),
+        ("[tool.pytest-joules]\nlaunches = false", "*launches=False: give a number*"),
+        ("[tool.pytest-joules]\nlaunches = nan", "*launches=nan: give a whole number*"),
+        ("[tool.pytest-joules]\ngpu = ['h200']", "*gpu=[[]'h200'[]]: give a string*"),
+        ("[tool.pytest-joules]\nstack = 3", "*stack=3: give a string*"),
+        ("[tool.pytest-joules]\nbaselines = false", "*baselines=False: give a string*"),
+        ("[tool.pytest-joules]\nsource = ['live']", "*source=[[]'live'[]]: give a string*"),
+        ("[tool.pytest-joules]\nrecord = 1", "*record=1: give true or false*"),
+        ("[tool.pytest-joules]\nmodels = [1]", "*models=[[]1[]]: give a list of strings*"),
+        ("[tool.pytest-joules]\nreport = 1979-05-27", "*report=datetime*: give a string*"),
         ("[tool.pytest-joules.stacks.old]\npyhton = 'x'", "*stacks.old*no key pyhton*python*"),
         ("[tool.pytest-joules]\nwindow = 'x'", "*[[]tool.pytest-joules[]] window=x*"),
         ("[tool.pytest-joules\n", "*pyproject.toml*"),
@@ -51,10 +67,44 @@ def test_a_wrong_pyproject_table_is_a_usage_error(joules, text, message):
     joules.pyproject(text)
     (joules.path / "pytest.ini").write_text("[pytest]\n")
 
-    run = joules.run()
+    run = joules.run(gpu=None) if "gpu" in message else joules.run()
 
     assert run.ret == 4
     run.stderr.fnmatch_lines([message])
+
+
+def test_a_wrong_type_in_pytest_s_own_table_is_a_usage_error(joules):
+    joules.pyproject("[tool.pytest]\njoules_window = ['60']\n")
+
+    run = joules.run()
+
+    assert run.ret == 4
+    run.stderr.fnmatch_lines(["*joules_window*expects a string, got list*"])
+
+
+def test_right_types_are_read(joules):
+    joules.pyproject("""
+        [tool.pytest-joules]
+        tolerance = 0.08
+        launches = 2
+        record = true
+        baselines = "here"
+        models = ["a/b", "c/d"]
+    """)
+    (joules.path / "pytest.ini").write_text("[pytest]\n")
+
+    joules.run().assert_outcomes(passed=2)
+
+    stored = json.loads(next((joules.path / "here").rglob("*.json")).read_text())
+    assert [len(entry["runs"]) for entry in stored["points"]] == [2, 2]
+
+
+@pytest.mark.parametrize("name", ["H200", "NVIDIA H200", "nvidia-h200", "nvidia h200", "h200"])
+def test_a_gpu_goes_by_nvml_s_name_too(joules, name):
+    run = joules.run("--joules-plan", gpu=name)
+
+    assert run.ret == 0
+    run.stdout.fnmatch_lines(["joules: gpu h200,*", "* on 1 x h200, *"])
 
 
 def test_the_command_line_wins_over_pyproject_and_pyproject_over_ini(joules):
@@ -100,6 +150,7 @@ def test_an_unknown_marker_keyword_is_a_collection_error(joules):
     run = joules.run()
 
     assert run.ret == 2
+    run.stdout.fnmatch_lines(["*ERROR collecting test_energy.py::test_wide*"])
     run.stdout.fnmatch_lines(["*@pytest.mark.joules takes the keywords tolerance*tolerence*"])
 
 

@@ -31,6 +31,7 @@ typedef struct {
     double stall_from_s, stall_until_s, power_gain, busy_percent;
     int64_t memory_total, memory_used, clock_event_reasons, mig, persistence, architecture;
     int64_t energy_error, power_error, processes_error, num_processes, pids[MAX_PROCESSES];
+    int64_t nvlinks, socket, topology_error;
     int64_t num_points;
     point_t points[MAX_POINTS];
 } gpu_t;
@@ -265,6 +266,33 @@ int nvmlDeviceGetEccMode(void *handle, unsigned *current, unsigned *pending)
 {
     ENTER(handle);
     *current = *pending = 1;
+    return OK;
+}
+int nvmlDeviceGetTopologyCommonAncestor(void *handle, void *other, int *level)
+{
+    ENTER(handle);
+    if (gpu.topology_error) return (int)gpu.topology_error;
+    gpu_t second;
+    int rc = enter(other, &second);
+    if (rc) return rc;
+    *level = gpu.socket == second.socket ? 30 : 50; /* host bridge or system */
+    return OK;
+}
+int nvmlDeviceGetP2PStatus(void *handle, void *other, int index, int *status)
+{
+    ENTER(handle);
+    if (gpu.topology_error) return (int)gpu.topology_error;
+    gpu_t second;
+    int rc = enter(other, &second);
+    if (rc) return rc;
+    *status = index == 2 && gpu.nvlinks && second.nvlinks ? 0 : 5; /* OK or not supported */
+    return OK;
+}
+int nvmlDeviceGetNvLinkState(void *handle, unsigned link, int *state)
+{
+    ENTER(handle);
+    if (link >= 18) return INVALID_ARGUMENT;
+    *state = link < gpu.nvlinks;
     return OK;
 }
 int nvmlDeviceGetC2cModeInfoV(void *handle, void *info)

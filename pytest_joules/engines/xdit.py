@@ -1,0 +1,62 @@
+"""Diffusion on one or more GPUs with xDiT: sequence parallelism, one rank a GPU."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pytest_joules import pipelines
+from pytest_joules.engines.pipeline_server import Command, PipelineServer, started
+from pytest_joules.errors import is_expected
+from pytest_joules.plan import Launch
+from pytest_joules.stack import interpreter
+
+__tracebackhide__ = is_expected
+
+DISTRIBUTIONS: Final = ("torch", "diffusers", "transformers", "accelerate", "xfuser")
+
+
+@dataclass(frozen=True, kw_only=True)
+class XditEngine:
+    """Builds parallel pipelines with a stack's own interpreter and torchrun."""
+
+    name: str = "xdit"
+    folder: Path = Path(".joules/launches")
+    """Gets one sub-folder a launch, with its log."""
+
+    @contextmanager
+    def started(
+        self, launch: Launch, *, gpu_uuids: Sequence[str] = ()
+    ) -> Iterator[PipelineServer]:
+        """Build the launch's pipeline in one worker a GPU; end them all on leaving.
+
+        Raises:
+            MissingDependency: The stack has no interpreter or lacks a library.
+            LaunchError: It did not become ready; the message holds the end of its log.
+        """
+        point = launch.largest
+        ulysses, ring = pipelines.degrees(point)
+        command = Command(
+            argv=(
+                *(*interpreter(launch.stack), "-m", "torch.distributed.run"),
+                *("--standalone", f"--nproc_per_node={point.num_gpus}"),
+            ),
+            job={
+                "engine": self.name,
+                "arguments": [
+                    *("--model", point.model),
+                    *("--ulysses_degree", str(ulysses), "--ring_degree", str(ring)),
+                    *(*launch.stack.args, *point.engine_args),
+                ],
+            },
+            num_ranks=point.num_gpus,
+        )
+        with started(
+            launch,
+            command,
+            gpu_uuids=gpu_uuids,
+            folder=self.folder,
+            distributions=DISTRIBUTIONS,
+        ) as server:
+            yield server

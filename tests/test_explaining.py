@@ -1,0 +1,106 @@
+"""``joules explain``: which results it takes from where."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from pytest_joules import baseline, explaining
+from pytest_joules.cli import app
+from pytest_joules.errors import ConfigurationError
+from pytest_joules.provenance import Context
+from tests.test_diagnose import side
+
+THEN, NOW = side(), side(power_w=550.0, idle_power_w=150.0)
+
+
+def of_stack(result, stack):
+    provenance = result.provenance
+    context = Context(stack=stack)
+    return result.but(
+        provenance=type(provenance)(identity=provenance.identity, context=context)
+    )
+
+
+@pytest.fixture
+def export(tmp_path):
+    def write(name, *results):
+        path = tmp_path / name
+        path.write_text(json.dumps([result.as_json() for result in results]))
+        return str(path)
+
+    return write
+
+
+def run(*args):
+    return CliRunner().invoke(app, ["explain", *args])
+
+
+def test_two_exports_are_explained_by_point(export):
+    told = run(export("a.json", THEN), export("b.json", NOW))
+
+    assert told.exit_code == 0
+    lines = told.stdout.splitlines()
+    assert lines[0].endswith("(live): 100.0 mJ/token -> 110.0 mJ/token")
+    assert "(static-power)" in told.stdout
+
+
+def test_a_baseline_file_is_a_side(tmp_path, export):
+    baseline.record(tmp_path / "baselines", [side(output=634.37)])
+    (path,) = (tmp_path / "baselines").rglob("*.json")
+
+    told = run(str(path), export("b.json", NOW), "--json")
+
+    (values,) = json.loads(told.stdout)
+    assert values["causes"][0]["code"] == "static-power"
+    assert values["sources"] == ["live", "live"]
+
+
+def test_one_result_alone_is_a_side(tmp_path, export):
+    path = tmp_path / "one.json"
+    path.write_text(json.dumps(THEN.as_json()))
+
+    assert "static-power" in run(str(path), export("b.json", NOW)).stdout
+
+
+def test_different_points_are_paired_where_each_side_has_one(export):
+    other = side(batch=50.0, batch_size=50, mean_in_flight=50.0)
+
+    told = run(export("a.json", THEN), export("b.json", other))
+
+    assert " -> " in told.stdout.splitlines()[0]
+    assert "batch-asked" in told.stdout
+
+
+def test_a_point_is_chosen_by_its_id(export):
+    other = side(batch=50.0, batch_size=50, mean_in_flight=50.0)
+    both = export("a.json", THEN, other)
+
+    told = run(f"{both}#{THEN.point.id}", f"{both}#{other.point.id}")
+
+    assert told.exit_code == 0
+    assert "batch-asked" in told.stdout
+
+
+def test_stacks_are_not_mixed(export):
+    both = export("a.json", of_stack(THEN, "old"), of_stack(NOW, "new"))
+
+    told = run(both, both)
+    chosen = run(f"{both}@old", f"{both}@new")
+
+    assert told.exit_code == 1
+    assert "results of stacks new, old" in told.stderr
+    assert "static-power" in chosen.stdout
+
+
+def test_nothing_to_pair_is_told(export):
+    other = side(batch=50.0, batch_size=50)
+    told = run(export("a.json", THEN), export("b.json", other, side(batch_size=60)))
+
+    assert told.exit_code == 1
+    assert "no point is on both sides" in told.stderr
+
+
+def test_a_side_without_results_is_refused(export):
+    with pytest.raises(ConfigurationError, match="no such results"):
+        explaining.read_side(f"{export('a.json', THEN)}#nowhere")

@@ -1,0 +1,60 @@
+import os
+from pathlib import Path
+
+import pytest
+
+from pytest_joules.pruning import FAILED, FAILED_LONGER, prune
+
+HOLDING = "log"
+
+
+def made(root: Path, number: int, *, failed: bool = False, holding: str = HOLDING) -> Path:
+    """Make a sub-folder; a higher number is newer."""
+    folder = root / f"{'failed' if failed else 'good'}-{number:02}"
+    folder.mkdir()
+    (folder / holding).write_text("")
+    if failed:
+        (folder / FAILED).touch()
+    os.utime(folder, (1000 + number, 1000 + number))
+    return folder
+
+
+def names(root: Path) -> list[str]:
+    return sorted(path.name for path in root.iterdir())
+
+
+def test_the_newest_stay_and_failures_longer(tmp_path: Path) -> None:
+    for number in range(1, 13):
+        made(tmp_path, number)
+        made(tmp_path, number, failed=True)
+
+    prune(tmp_path, newest=2, holding=HOLDING)
+
+    kept = range(13 - 2 * FAILED_LONGER, 13)
+    assert names(tmp_path) == [*(f"failed-{n:02}" for n in kept), "good-11", "good-12"]
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_few_stay_all(number: int, tmp_path: Path) -> None:
+    for each in range(number):
+        made(tmp_path, each)
+
+    prune(tmp_path, newest=3, holding=HOLDING)
+
+    assert len(names(tmp_path)) == number
+
+
+def test_what_is_not_ours_stays(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    made(tmp_path, 0, holding="thesis.tex")
+    elsewhere = tmp_path.parent / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / HOLDING).write_text("")
+    (tmp_path / "link").symlink_to(elsewhere)
+    os.utime(elsewhere, (1, 1))
+    made(tmp_path, 1)
+
+    prune(tmp_path, newest=1, holding=HOLDING)
+
+    assert names(tmp_path) == ["file", "good-00", "good-01", "link"]
+    assert (elsewhere / HOLDING).exists()
