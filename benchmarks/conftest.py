@@ -1,5 +1,8 @@
 """Runs the paper's claims on recorded data, and their live forms on a machine.
 
+``not_simulated`` names why a live form fails on the simulated machine; it is expected to, and
+red where it does not any more.
+
 ``paper_claim`` marks a test that recomputes a claim on published data, ``live_form`` one
 that measures one: its keywords are ``models`` (measured where ``--joules-models`` names
 none) and what a named model must be to be measured: ``task``, ``architecture``,
@@ -18,6 +21,7 @@ from pytest_joules.options import Options
 _MARKERS = (
     "paper_claim: recomputes a claim of the paper on recorded data",
     "live_form(models, task, ...): measures a claim's scale-free form",
+    "not_simulated(reason): fails on the simulated machine, and why",
 )
 _REGRESSION = {"models": ["Qwen/Qwen3-8B"], "task": "text-conversation"}
 _NO_MODEL = "no-model"
@@ -60,9 +64,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     reasons = {item: reason for item in items if (reason := _left_out(item, source))}
     config.hook.pytest_deselected(items=list(reasons))
     items[:] = [item for item in items if item not in reasons]
+    if source == "simulated":
+        _expect_failures(items)
     counts = config.stash.setdefault(_left_out_key, {})
     for reason in reasons.values():
         counts[reason] = counts.get(reason, 0) + 1
+
+
+def _expect_failures(items: list[pytest.Item]) -> None:
+    for item in items:
+        for marker in item.iter_markers("not_simulated"):
+            reason = f"does not emerge in the simulator: {marker.args[0]}"
+            item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
 
 
 def _left_out(item: pytest.Item, source: str) -> str:

@@ -5,6 +5,10 @@ import pytest
 from pytest_joules import Point, expect
 from pytest_joules.claims.modality import TEXT_TWINS
 
+STARVED_IN_SIMULATION = pytest.mark.not_simulated(
+    "one B200's share of the host prepares too few videos for a batch of 64, as in Figure 2b"
+)
+
 
 @pytest.mark.paper_claim
 @pytest.mark.parametrize(
@@ -25,7 +29,9 @@ def test_8b_batch_size_falls_and_energy_rises(paper_claims):
 
 
 @pytest.mark.live_form(models=["Qwen/Qwen3-VL-8B-Instruct"], task="video-chat")
-@pytest.mark.parametrize("task", ["image-chat", "video-chat"])
+@pytest.mark.parametrize(
+    "task", ["image-chat", pytest.param("video-chat", marks=STARVED_IN_SIMULATION)]
+)
 def test_multimodal_input_costs_more_than_text(energy_bench, model, task):
     """Section 3.2: at the same batch size, a token costs more than the text twin's."""
     text = Point(model=TEXT_TWINS[model], batch_size=64)

@@ -1,7 +1,7 @@
 """From traces to a result: pure, so that a stored trace can be judged again later."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 from typing import Any
 
@@ -14,6 +14,7 @@ from pytest_joules.errors import MeterError, is_expected
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.provenance import Provenance
+from pytest_joules.request_times import request_times
 from pytest_joules.result import Evidence, Latency, Reason, Result, SourceName
 from pytest_joules.steady_state import (
     Window,
@@ -120,7 +121,7 @@ def _of_load(load: Load, window: Window, measured: Window) -> dict[str, Any]:
         "mean_batch_size": mean_batch_size(load.server, measured),
         "mean_output_tokens": fmean(r.output_tokens for r in answered) if answered else None,
         "kv_cache_usage": _mean(load.server, measured, "kv_cache_usage"),
-        "latency": latency(answered, window),
+        "latency": _with_server_times(latency(answered, window), load.server, measured),
     }
 
 
@@ -146,6 +147,15 @@ def latency(answered: Sequence[RequestTrace], window: Window) -> Latency:
         p99_ttft_s=_quantile(firsts, 0.99),
         median_e2el_s=_quantile(whole, 0.5),
     )
+
+
+def _with_server_times(
+    seen: Latency, samples: Sequence[ServerSample], window: Window
+) -> Latency:
+    times = request_times(samples, window)
+    if times is None:
+        return seen
+    return replace(seen, mean_preprocessing_s=times.preprocessing_s, mean_queue_s=times.queue_s)
 
 
 def _gaps_inside(request: RequestTrace, window: Window) -> Iterator[float]:

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pytest_joules.errors import JoulesError
+from pytest_joules.predict_command import predict_command
 from pytest_joules.version import __version__
 from pytest_joules.visible import lines, visible
 
@@ -28,6 +29,7 @@ imports = typer.Typer(help="Read measurements of other tools into this one's for
 app.add_typer(imports, name="import")
 baselines = typer.Typer(help="Look at recorded baselines, and move them for a stated reason.")
 app.add_typer(baselines, name="baseline")
+app.command("predict")(predict_command)
 Root = Annotated[Path, typer.Option("--baselines", help="Folder of the baselines.")]
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 

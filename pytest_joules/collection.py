@@ -34,7 +34,9 @@ def report_collection_error(
     session: pytest.Session, item: pytest.Item, error: BaseException
 ) -> None:
     """Let pytest count and show an error as one of collection."""
-    report = _TestNotCollected(
+    # xdist knows no reports but pytest's own.
+    is_worker = hasattr(session.config, "workerinput")
+    report = (pytest.CollectReport if is_worker else _TestNotCollected)(
         nodeid=item.nodeid,
         outcome="failed",
         longrepr=f"{type(error).__name__}: {error}",

@@ -9,6 +9,7 @@ from pytest_joules.baseline import Entry
 from pytest_joules.errors import BaselineMissing, ConfigurationError, is_expected
 from pytest_joules.gate.calibration import Calibration
 from pytest_joules.point import Point
+from pytest_joules.report.expected import beside
 from pytest_joules.report.terminal import calibrations, summary
 from pytest_joules.report.text import table
 from pytest_joules.result import Result
@@ -74,12 +75,12 @@ def runs_of_stack(runs: Sequence[Result], stack: str) -> list[Result]:
 
 
 def measured(results: Sequence[Result], data: Path | None) -> list[str]:
-    """Show results as the energy section does, and published ones of the same points.
+    """Show results as the energy section does, beside the latent model and published ones.
 
     Raises:
         JoulesError: The published data cannot be read.
     """
-    lines = summary(Ledger(results=list(results)))
+    lines = [*summary(Ledger(results=list(results))), *beside(results)]
     if data is None:
         return lines
     return [*lines, *reference_lines(results, RecordedSource.from_options(data))]

@@ -193,6 +193,10 @@ LOAD_NOTES: Mapping[str, Rule] = {
         "first and last quarter differ by more than 2 % in energy per work unit",
         "Measure for longer (--joules-window).",
     ),
+    "client-counted": Rule(
+        "the server tells no token counters: the client's were taken",
+        "Compare only with results counted alike; serve with an engine that has metrics.",
+    ),
     "batches-uneven": Rule(
         "the mean batch latency is uncertain by more than 1 %",
         "Measure for longer (--joules-window).",
@@ -206,7 +210,15 @@ LOAD_NOTES: Mapping[str, Rule] = {
 RULES: Mapping[str, Rule] = {**COUNTER_RULES, **LOAD_RULES}
 """Every rule that makes a measurement invalid, by reason code."""
 
-NOTES: Mapping[str, Rule] = {**COUNTER_NOTES, **LOAD_NOTES}
+MODEL_NOTES: Mapping[str, Rule] = {
+    "implausible": Rule(
+        "energy lies outside the band in which the latent model expects 90 of 100 results",
+        "Look for what the note names; the model itself may be wrong (docs/latent.md).",
+    ),
+}
+"""Noted beside the latent model."""
+
+NOTES: Mapping[str, Rule] = {**COUNTER_NOTES, **LOAD_NOTES, **MODEL_NOTES}
 """Everything that is noted though it invalidates nothing, by code."""
 
 _ALL = {**RULES, **NOTES}

@@ -19,6 +19,9 @@ from pytest_joules.trace import BatchLoad, GpuTrace, Load, Reading
 
 __tracebackhide__ = is_expected
 
+_ROUNDING = 0.5
+"""Tokens are whole: a counter that falls by less has only been added up differently."""
+
 Curve = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 """Maps times, shape ``(n,)`` in seconds, to accumulated values, shape ``(n,)``."""
 
@@ -104,7 +107,7 @@ def work_curve(load: Load) -> Curve:
             f"the server's counters were read {len(times)} times, which must be twice or more "
             "and in order of time; without them no token is counted. See the server's log."
         )
-    if not np.isfinite(units).all() or (np.diff(units) < 0).any():
+    if not np.isfinite(units).all() or (np.diff(units) < -_ROUNDING).any():
         raise LoadError(
             f"the server's token counter went {_odd(units)}, but it must only rise. An engine "
             "process may have started anew: see the server's log."
@@ -122,7 +125,7 @@ def work_curve(load: Load) -> Curve:
 
 def _odd(values: NDArray[np.float64]) -> str:
     """Show the first step that is no rise."""
-    step = int(np.argmin(np.diff(values) >= 0))  # NaN is no rise either
+    step = int(np.argmin(np.diff(values) >= -_ROUNDING))  # NaN is no rise either
     return f"from {values[step]:.0f} to {values[step + 1]:.0f}"
 
 

@@ -9,9 +9,10 @@ from datetime import UTC, datetime
 from itertools import combinations
 
 from pytest_joules.assess import Measured, assess
-from pytest_joules.catalog import gpu_slug
-from pytest_joules.engines import Engine, Server
+from pytest_joules.engines import AttachedServer, Engine, Server
 from pytest_joules.errors import JoulesError, MeterError, ServerDied, is_expected
+from pytest_joules.gpu_choice import choose_gpus, gpus_of
+from pytest_joules.load.media import digest
 from pytest_joules.meter import Meter
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
@@ -71,7 +72,7 @@ class _Job:
     frozen: Mapping[Point, FrozenWork]
     gpus: tuple[GpuIdentity, ...]
     server: Server
-    launch_id: str = field(default_factory=lambda: uuid.uuid4().hex[:12])
+    launch_id: str
 
 
 def measure(launch: Launch, rig: Rig, frozen: Mapping[Point, FrozenWork]) -> Iterator[Outcome]:
@@ -93,11 +94,21 @@ def measure(launch: Launch, rig: Rig, frozen: Mapping[Point, FrozenWork]) -> Ite
         MeterError: The GPUs are not there, not free, or cannot be read.
         LaunchError: The engine did not become ready.
     """
-    gpus = choose_gpus(rig.meter.identify(), launch)
-    require_drained(gpus, rig)
+    gpus = () if rig.engine.attaches else choose_gpus(rig.meter.identify(), launch)
+    if gpus:
+        require_drained(gpus, rig)
     rig.say(f"launch {launch.stack.name}: {launch.largest.id}")
     with rig.engine.started(launch, gpu_uuids=[gpu.uuid for gpu in gpus]) as server:
-        job = _Job(launch=launch, rig=rig, frozen=frozen, gpus=gpus, server=server)
+        job = _Job(
+            launch=launch,
+            rig=rig,
+            frozen=frozen,
+            gpus=gpus or gpus_of(server.process_ids, launch, rig.meter),
+            server=server,
+            launch_id=server.launch_id
+            if isinstance(server, AttachedServer)
+            else uuid.uuid4().hex[:12],
+        )
         for point in launch.points:
             rig.say(f"measure {point.id}")
             outcome = _outcome(job, point)
@@ -111,37 +122,6 @@ def _outcome(job: _Job, point: Point) -> Outcome:
         return assess(_record(job, point), job.rig.procedure)
     except JoulesError as error:
         return Failure(point=point, error=error)
-
-
-def choose_gpus(visible: Sequence[GpuIdentity], launch: Launch) -> tuple[GpuIdentity, ...]:
-    """Choose the launch's GPUs among the visible ones, in their order.
-
-    Raises:
-        MeterError: Fewer GPUs of the asked model are visible than the launch needs.
-    """
-    fitting = [gpu for gpu in visible if gpu_slug(gpu.name) == launch.gpu]
-    needed = launch.largest.num_gpus
-    if len(fitting) < needed:
-        raise _too_few(visible, f"{launch.largest.id} needs {needed} x {launch.gpu}")
-    return tuple(fitting[:needed])
-
-
-def require_gpu(visible: Sequence[GpuIdentity], gpu: str) -> None:
-    """Refuse a machine without any GPU of the asked model.
-
-    Raises:
-        MeterError: None of the visible GPUs is one.
-    """
-    if not any(gpu_slug(each.name) == gpu for each in visible):
-        raise _too_few(visible, f"--gpu={gpu} asks for another machine")
-
-
-def _too_few(visible: Sequence[GpuIdentity], wish: str) -> MeterError:
-    seen = ", ".join(f"{gpu.name} ({gpu_slug(gpu.name)})" for gpu in visible) or "none"
-    return MeterError(
-        f"{wish}, but the visible GPUs are: {seen}. Name the GPU that is there (--gpu), or "
-        "make more visible (CUDA_VISIBLE_DEVICES)."
-    )
 
 
 def require_drained(gpus: Sequence[GpuIdentity], rig: Rig) -> None:
@@ -191,17 +171,18 @@ def _record(job: _Job, point: Point) -> Measured:
         launch_id=job.launch_id,
         load=load,
         meter=recording.trace(),
-        provenance=_provenance(job),
+        provenance=_provenance(job, point),
         own_pids=job.server.process_ids,
         frozen_work=work.work if work else None,
     )
 
 
-def identity_of(gpus: Sequence[GpuIdentity]) -> Identity:
-    """Return what must be equal before a result on these GPUs is compared.
+def identity_of(gpus: Sequence[GpuIdentity], point: Point) -> Identity:
+    """Return what must be equal before a result of the point on these GPUs is compared.
 
     Raises:
         MeterError: The GPUs differ, so that no one identity describes them.
+        InvalidPoint: The files that the point shows are not there.
     """
     first = gpus[0]
     for name in ("name", "memory_bytes", "power_limit_w", "mig"):
@@ -218,6 +199,7 @@ def identity_of(gpus: Sequence[GpuIdentity]) -> Identity:
         power_limit_w=first.power_limit_w,
         mig=first.mig,
         topology=_topology(gpus),
+        inputs_sha256=digest(point),
     )
 
 
@@ -233,9 +215,9 @@ def _topology(gpus: Sequence[GpuIdentity]) -> str | None:
     return ", ".join(f"{count} x {kind}" for kind, count in sorted(counts.items()))
 
 
-def _provenance(job: _Job) -> Provenance:
+def _provenance(job: _Job, point: Point) -> Provenance:
     return Provenance(
-        identity=identity_of(job.gpus),
+        identity=identity_of(job.gpus, point),
         context=Context(
             stack=job.launch.stack.name,
             packages=job.server.packages,

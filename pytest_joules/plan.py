@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 from pytest_joules import catalog, pipelines
 from pytest_joules.batches import least_batches
-from pytest_joules.errors import InvalidPoint, is_expected
+from pytest_joules.errors import ConfigurationError, InvalidPoint, is_expected
 from pytest_joules.point import Point
 
 __tracebackhide__ = is_expected
+
+ATTACHED: Final = "endpoint"
+"""The engine that launches nothing: whoever runs the server decides when it starts."""
 
 _WARM_UP_BATCHES = 2
 
@@ -34,6 +38,15 @@ class Stack:
 
     deadline_s: float = 600.0
     """Seconds within which its engine must be ready."""
+
+    url: str = ""
+    """Server that somebody else runs, for ``engine="endpoint"``; nothing is launched then."""
+
+    api_key_env: str = ""
+    """Environment variable that holds the server's key."""
+
+    gpus: tuple[str, ...] = ()
+    """UUIDs of the GPUs that the server uses, where NVML cannot show its processes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +108,10 @@ def server_key(point: Point) -> Point:
     everything that only shapes requests.
     """
     shared = replace(point, num_requests=None, seed=0, input_tokens=None, output_tokens=None)
+    if point.vision is not None:
+        # How many images a request may show, and which frames of a video, is the server's.
+        shared = replace(shared, height=None, width=None)
+        shared = replace(shared, media="") if point.vision.kind == "image" else shared
     if point.engine in pipelines.ENGINES:
         shared = replace(shared, steps=None, height=None, width=None)
         shared = replace(shared, num_frames=None, fps=None)
@@ -127,6 +144,27 @@ def plan(points: Sequence[Point], *, stack: Stack, gpu: str) -> Plan:
 
 def _largest_first(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(sorted(points, key=lambda point: -point.batch_size))
+
+
+def require_stack(point: Point, stack: Stack) -> None:
+    """Refuse a stack that cannot run the point's engine.
+
+    Raises:
+        ConfigurationError: It attaches to a server and the engine launches one, or the other
+            way round.
+    """
+    table = f"[tool.pytest-joules.stacks.{stack.name}]"
+    if point.engine == ATTACHED and not stack.url:
+        raise ConfigurationError(
+            f"{point.id}: engine={ATTACHED!r} measures a server that somebody else runs, but "
+            f'stack {stack.name!r} names none; add url = "http://127.0.0.1:8000" to {table}.'
+        )
+    if point.engine != ATTACHED and stack.url:
+        raise ConfigurationError(
+            f"{point.id}: engine={point.engine!r} launches its own server, but stack "
+            f"{stack.name!r} is the one at {stack.url}; use engine={ATTACHED!r}, or another "
+            f"stack (--joules-stack) than {table}."
+        )
 
 
 def require_launchable(point: Point, gpu: str) -> None:

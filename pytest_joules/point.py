@@ -8,15 +8,17 @@ from itertools import product
 from typing import Any
 
 from pytest_joules import catalog
+from pytest_joules.engine_rules import require_engine
 from pytest_joules.errors import InvalidPoint, is_expected
 from pytest_joules.tasks import Lengths, Task, task
+from pytest_joules.vision import FIELDS, Vision, vision_of
 
 __tracebackhide__ = is_expected
 
 PRECISIONS = ("fp32", "bf16", "fp16", "fp8", "mxfp4", "nvfp4", "int8", "int4")
 ENGINES = ("vllm", "transformers", "diffusers", "xdit", "endpoint")
 _DIFFUSION = ("steps", "height", "width", "num_frames", "fps", "ulysses_degree", "ring_degree")
-_NAMES = ("model", "task", "precision", "engine", "weights", "mode")
+_NAMES = ("model", "task", "precision", "engine", "weights", "mode", "media")
 _SWITCHES = ("prefix_caching", "shared_server", "expert_parallel", "trust_remote_code")
 _LENGTHS = ("input_tokens", "output_tokens")
 _LONGEST_ID = 160  # leaves a file name room for a suffix and a temporary name
@@ -89,10 +91,21 @@ class Point:
     engine_args: Sequence[str] = ()
     """Further arguments for the engine, as its command line takes them."""
 
+    num_images: int | None = None
+    """Images that each request of ``image-chat`` shows; ``None`` means one."""
+
+    media: str = ""
+    """Folder of images or videos to show, in order of their names and again from the first;
+    empty makes synthetic ones from the seed."""
+
     steps: int | None = None
     height: int | None = None
+    """Pixels: of what a diffusion model makes, or of synthetic images and videos shown."""
+
     width: int | None = None
     num_frames: int | None = None
+    """Frames: of what a diffusion model makes, or that the model sees of a video."""
+
     fps: int | None = None
     ulysses_degree: int | None = None
     ring_degree: int | None = None
@@ -109,6 +122,14 @@ class Point:
     def spec(self) -> Task:
         """The task's description."""
         return task(self.task)
+
+    @property
+    def vision(self) -> Vision | None:
+        """What each request shows beside its text; ``None`` where nothing."""
+        if self.work_unit != "token":
+            return None
+        given = {name: getattr(self, name) for name in FIELDS if getattr(self, name)}
+        return vision_of(self.spec, given)
 
     @property
     def work_unit(self) -> str:
@@ -298,7 +319,7 @@ def _require_types(point: Point) -> None:
 
 def _require_whole_numbers(point: Point) -> None:
     counts = ("batch_size", "num_gpus", "data_parallel", "tensor_parallel", "num_requests")
-    for name in (*counts, "max_model_len", *_DIFFUSION, "seed"):
+    for name in (*counts, "max_model_len", "num_images", *_DIFFUSION, "seed"):
         value, least = getattr(point, name), 0 if name == "seed" else 1
         if value is None and Point.__dataclass_fields__[name].default is None:
             continue
@@ -323,8 +344,10 @@ def _require_consistent(point: Point, asked: Task) -> None:
             "flight long enough to measure: one batch is spent ramping up and another "
             f"draining. Use num_requests >= {3 * point.batch_size}, or leave it out."
         )
+    require_engine(point.engine, asked, [f.name for f in fields(point) if _is_set(point, f)])
     _require_parallelism(point)
     _require_diffusion(point, asked)
+    _ = point.vision  # raises where its fields contradict each other
 
 
 def _require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
@@ -350,14 +373,19 @@ def _require_parallelism(point: Point) -> None:
 def _require_diffusion(point: Point, asked: Task) -> None:
     is_diffusion = asked.work_unit != "token"
     given = [name for name in _DIFFUSION if getattr(point, name) is not None]
-    frames = [name for name in given if name in ("num_frames", "fps")]
-    wrong = frames if asked.work_unit == "image" else given if not is_diffusion else []
+    shown = {*FIELDS} if asked.vision else set()
+    out_of_place = {
+        "token": {*_DIFFUSION} - shown,
+        "image": {"num_frames", "fps"},
+        "video": set(),
+    }
+    wrong = [name for name in given if name in out_of_place[asked.work_unit]]
+    if is_diffusion:
+        wrong += [name for name in ("num_images", "media") if getattr(point, name)]
     if wrong:
         raise InvalidPoint(
             f"{', '.join(wrong)} has no meaning for task={point.task!r}; leave it out."
         )
-    if is_diffusion != (point.engine in ("diffusers", "xdit")):
-        raise InvalidPoint(f"engine={point.engine!r} cannot run task={point.task!r}.")
     if point.engine == "diffusers" and point.num_gpus > 1:
         raise InvalidPoint(
             f"engine='diffusers' runs on one GPU, but num_gpus={point.num_gpus}; use "

@@ -23,6 +23,9 @@ class Identity:
     topology: str | None = None
     """How several GPUs reach each other, such as ``1 x nvlink-18``."""
 
+    inputs_sha256: str = ""
+    """Of the user's files that requests showed; empty for synthetic inputs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
@@ -59,6 +62,8 @@ class Provenance:
         values = asdict(self)
         values["context"]["gpu_uuids"] = list(self.context.gpu_uuids)
         values["context"]["packages"] = dict(self.context.packages)
+        if not self.identity.inputs_sha256:  # few points show files
+            del values["identity"]["inputs_sha256"]
         return values
 
     @classmethod
@@ -67,6 +72,16 @@ class Provenance:
         context = dict(values["context"])
         context["gpu_uuids"] = tuple(context.get("gpu_uuids", ()))
         return cls(identity=Identity(**values["identity"]), context=Context(**context))
+
+
+_OTHER_HARDWARE = (
+    "Energy is only comparable on equal hardware: give this machine a folder of its own "
+    "(--joules-baselines)"
+)
+_WHY = {
+    "inputs_sha256": "Energy is only comparable with equal inputs: show the files of the "
+    "baseline again (media)"
+}
 
 
 def require_comparable(ours: Identity, theirs: Identity, point_id: str) -> None:
@@ -80,9 +95,8 @@ def require_comparable(ours: Identity, theirs: Identity, point_id: str) -> None:
         if mine != other:
             raise BaselineMismatch(
                 f"{point_id}: the baseline has {item.name}={other!r}, this machine has "
-                f"{mine!r}. Energy is only comparable on equal hardware: give this machine "
-                "a folder of its own (--joules-baselines), or delete the old baseline and "
-                "record a new one (--joules-record)."
+                f"{mine!r}. {_WHY.get(item.name, _OTHER_HARDWARE)}, or delete the old baseline "
+                "and record a new one (--joules-record)."
             )
 
 

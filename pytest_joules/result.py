@@ -37,6 +37,15 @@ class Latency:
     median_ttft_s: float | None = None
     p99_ttft_s: float | None = None
     median_e2el_s: float | None = None
+    mean_preprocessing_s: float | None = None
+    """Of requests finished in the window: time in the server but neither in the engine's queue
+    nor running there. Images and videos are decoded, resized and cut into patches then, texts
+    tokenized, and all of it handed to the engine; waiting for a core to do so is included,
+    receiving and parsing the HTTP request is not."""
+
+    mean_queue_s: float | None = None
+    """Of the same requests: time in the engine's queue."""
+
     batch_latency_s: float | None = None
     """Mean time of one diffusion batch."""
 
@@ -102,7 +111,8 @@ class Evidence:
     """Time-weighted mean of requests that the engine had taken and not yet begun."""
 
     mean_prompt_tokens: float | None = None
-    """Mean prompt tokens of a finished request."""
+    """Mean prompt tokens of a finished request, as the server counts: a chat's template, images
+    and frames included."""
 
     busy_share: float | None = None
     """Share of the time in which any kernel ran, mean of all GPUs; the rest they waited."""
@@ -233,6 +243,11 @@ class Result:
     def median_ttft_s(self) -> float:
         """Median time to first token."""
         return self._latency("median_ttft_s")
+
+    @property
+    def mean_preprocessing_s(self) -> float:
+        """Mean time that a request was prepared on the CPU before the engine took it."""
+        return self._latency("mean_preprocessing_s")
 
     @property
     def batch_latency_s(self) -> float:

@@ -18,15 +18,18 @@ from pytest_joules.errors import (
 )
 from pytest_joules.gate.calibration import Calibration
 from pytest_joules.gate.ruling import Case
+from pytest_joules.load.media import require_media
 from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.options import Options
 from pytest_joules.plan import (
+    ATTACHED,
     Launch,
     Plan,
     Stack,
     plan,
     require_launchable,
     require_runs_on,
+    require_stack,
     server_key,
 )
 from pytest_joules.point import Point
@@ -112,12 +115,19 @@ class JoulesSession:
         """Remember that a test will ask for a point.
 
         Raises:
-            InvalidPoint: The point cannot run on the session's GPU.
-            ConfigurationError: It is noted with another tolerance already.
+            InvalidPoint: The point cannot run on the session's GPU, or shows files that are
+                not there.
+            MissingDependency: It shows images that cannot be made here.
+            ConfigurationError: A stack cannot run it, or it is noted with another tolerance
+                already.
         """
         # What is looked up only need not be known here.
         require = require_launchable if self.source.launches else require_runs_on
         require(point, self.options.gpu)
+        if self.source.name == "live":
+            require_media(point)
+            for stack in filter(None, (self.stack, self.old_stack)):
+                require_stack(point, stack)
         self.ledger.wishes.setdefault(point, set()).add(wish)
         if wish is Wish.CHECK:
             asked = self.options.tolerance if tolerance is None else tolerance
@@ -174,7 +184,7 @@ class JoulesSession:
         """
         self.note(point, Wish.CHECK, self.referee.tolerances.get(point))
         self.referee.require_recordable(point)
-        while len(self._of(point, self.stack)) < self.options.num_launches:
+        while len(self._of(point, self.stack)) < self._launches_of(point):
             self._raise_failure(point)
             self._launch(self._open_points(point, self.stack), self.stack)
         self._raise_failure(point)
@@ -218,6 +228,10 @@ class JoulesSession:
             self._listener.judged(judgement)
         return ruling.next_stack
 
+    def _launches_of(self, point: Point) -> int:
+        """Return how many launches to record; a server that we do not start gives one."""
+        return 1 if point.engine == ATTACHED else self.options.num_launches
+
     def _open_points(self, first: Point, stack: Stack) -> list[Point]:
         """Return the points that the launch for ``first`` can serve and that need it."""
         key = server_key(first)
@@ -232,7 +246,7 @@ class JoulesSession:
         if Wish.CHECK not in ledger.wishes[point]:
             return stack == self.stack and done == 0
         if self.options.records:
-            return done < self.options.num_launches
+            return done < self._launches_of(point)
         try:
             return self._decide(point) == stack
         except JoulesError:
@@ -241,6 +255,7 @@ class JoulesSession:
     def _launch(self, points: Iterable[Point], stack: Stack) -> None:
         launch = self._launch_of(points, stack)
         self._require_budget(launch)
+        self._require_restarted(launch)
         open_points = list(launch.points)
         started_s = self.source.clock()
         self.ledger.num_launches += 1
@@ -257,6 +272,15 @@ class JoulesSession:
 
     def _launch_of(self, points: Iterable[Point], stack: Stack) -> Launch:
         return plan(tuple(points), stack=stack, gpu=self.options.gpu).launches[0]
+
+    def _require_restarted(self, launch: Launch) -> None:
+        """Launches are the independent samples: one start of a server cannot give two."""
+        if launch.largest.engine == ATTACHED and self._of(launch.largest, launch.stack):
+            raise Inconclusive(
+                f"{launch.largest.id}: one start of the server at {launch.stack.url} is one "
+                "sample, and a verdict needs another; restart the server and run again. "
+                "Engines that this plugin launches need no help with that."
+            )
 
     def _require_budget(self, launch: Launch) -> None:
         budget, spent = self.options.budget, self.ledger.spent_gpu_s / 60
@@ -296,10 +320,21 @@ class JoulesSession:
             return
         self.ledger.results.append(outcome)
         self._listener.finished(outcome)
-        if outcome.is_valid:
+        if self._is_of_the_baseline(outcome):
+            self.ledger.failures[outcome.point] = _not_restarted(outcome)
+        elif outcome.is_valid:
             self._of(outcome.point, stack).append(outcome)
         else:
             self.ledger.failures[outcome.point] = _invalid(outcome)
+
+    def _is_of_the_baseline(self, result: Result) -> bool:
+        """Tell whether a baseline was recorded with the very server start measured now."""
+        point = result.point
+        if point.engine != ATTACHED or Wish.CHECK not in self.ledger.wishes[point]:
+            return False
+        stored = self.referee.known_runs(point)
+        known = {run.evidence.launch_id for run in stored if run.evidence}
+        return result.evidence is not None and result.evidence.launch_id in known
 
     def _of(self, point: Point, stack: Stack) -> list[Result]:
         return self.ledger.of_stack.setdefault((point, stack.name), [])
@@ -308,6 +343,13 @@ class JoulesSession:
         if point in self.ledger.failures:
             # Anew for each test, or its traceback would grow by the frames of those before.
             raise self.ledger.failures[point].with_traceback(None)
+
+
+def _not_restarted(result: Result) -> Inconclusive:
+    return Inconclusive(
+        f"{result.point.id}: the baseline holds a run of this very start of the server, which "
+        "cannot be compared with itself nor count twice; restart the server and run again."
+    )
 
 
 def _invalid(result: Result) -> InvalidMeasurement:

@@ -27,6 +27,15 @@ _STACK_KEYS: Mapping[str, tuple[Callable[[Any], bool], str]] = {
         lambda v: isinstance(v, list) and all(map(_is_scalar, v)),
         "a list of strings or numbers",
     ),
+    "url": (lambda v: isinstance(v, str) and bool(v), "a URL as a string"),
+    "api_key_env": (
+        lambda v: isinstance(v, str) and bool(v),
+        "the name of an environment variable, not the key itself",
+    ),
+    "gpus": (
+        lambda v: isinstance(v, list) and all(isinstance(each, str) for each in v),
+        "a list of GPU UUIDs",
+    ),
     "deadline": (
         lambda v: _is_scalar(v) and not isinstance(v, str) and 0 < v < float("inf"),
         "seconds above 0",
@@ -57,6 +66,7 @@ def _stack(name: str, table: Any, root: Path) -> Stack:
             raise ConfigurationError(
                 f"[tool.pytest-joules.stacks.{name}] {key}={values[key]!r}: give {wanted}."
             )
+    _require_one_kind(name, values)
     python = values.get("python", "")
     return Stack(
         name=name,
@@ -64,8 +74,27 @@ def _stack(name: str, table: Any, root: Path) -> Stack:
         command=tuple(values.get("command", ())),
         env={key: str(value) for key, value in values.get("env", {}).items()},
         args=tuple(map(str, values.get("args", ()))),
+        url=values.get("url", ""),
+        api_key_env=values.get("api_key_env", ""),
+        gpus=tuple(values.get("gpus", ())),
         deadline_s=float(values.get("deadline", Stack.deadline_s)),
     )
+
+
+def _require_one_kind(name: str, values: Mapping[str, Any]) -> None:
+    """A stack launches a server, or it is one that runs already."""
+    launches = [key for key in ("python", "command", "env", "args") if key in values]
+    attaches = [key for key in ("api_key_env", "gpus") if key in values]
+    if "url" in values and launches:
+        raise ConfigurationError(
+            f"[tool.pytest-joules.stacks.{name}] url names a server that runs already, so "
+            f"{', '.join(launches)} can have no effect; leave one of them out."
+        )
+    if "url" not in values and attaches:
+        raise ConfigurationError(
+            f"[tool.pytest-joules.stacks.{name}] {', '.join(attaches)} needs the url of the "
+            "server that it is about."
+        )
 
 
 def as_table(value: Any, place: str) -> Mapping[str, Any]:

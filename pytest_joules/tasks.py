@@ -79,6 +79,17 @@ class Task:
 
     output_tokens: Lengths | None = None
 
+    @property
+    def vision(self) -> Literal["image", "video"] | None:
+        """What its requests show to the model beside the text."""
+        return _SHOWN.get(self.modality)
+
+
+_SHOWN: Mapping[str, Literal["image", "video"]] = {
+    "image-input": "image",
+    "video-input": "video",
+}
+
 
 def _text(name: str, dataset_name: str, *, prompt: float, answer: float, cv: float) -> Task:
     return Task(

@@ -88,6 +88,7 @@ class FakeMachine:
     """Every launch made, for tests to look at."""
 
     name: str = "fake"
+    attaches: bool = False
     clock: Clock = field(default_factory=Clock)
     gpus: VirtualGpus = field(init=False)
 

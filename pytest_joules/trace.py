@@ -6,6 +6,7 @@ processes of one machine share, so traces of different processes can be laid sid
 
 from dataclasses import dataclass
 from math import inf
+from typing import Literal
 
 from pytest_joules.errors import LoadError, MeterError, is_expected
 
@@ -63,6 +64,14 @@ class ServerSample:
     """Share of the KV cache in use, 0 to 1."""
 
     preemptions: float | None = None
+    e2el_s: float | None = None
+    """Summed over finished requests: from the server's taking it to its last token."""
+
+    queue_s: float | None = None
+    """Likewise: from the engine core's taking it to its first scheduling."""
+
+    inference_s: float | None = None
+    """Likewise: from its first scheduling to its last token."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +94,10 @@ class LoadTrace:
 
     client_lag_s: float
     """Longest delay of the load generator's event loop."""
+
+    counted_by: Literal["server", "client", "both", "engine"] = "server"
+    """Who counted: ``both`` means the client the tokens and the server the batch; ``engine``
+    that it feeds itself, so that there is no client and nothing to reconcile."""
 
 
 @dataclass(frozen=True, kw_only=True)

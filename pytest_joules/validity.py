@@ -13,10 +13,14 @@ from pytest_joules.batches import PRECISION, relative_error
 from pytest_joules.energy import WindowEnergy
 from pytest_joules.point import Point
 from pytest_joules.procedure import SHORTEST_TRUSTED_WINDOW_S, Procedure
+from pytest_joules.request_times import request_times
 from pytest_joules.result import Reason
 from pytest_joules.steady_state import Window, full_batch_window, window_batches
 from pytest_joules.trace import BatchLoad, Load, LoadTrace, ServerSample
 from pytest_joules.units import percent
+
+_MUCH = 0.05
+"""Share of a request's time in the server from which its preparation is named as a cause."""
 
 
 def load_reasons(
@@ -52,7 +56,7 @@ def load_notes(load: Load, measured: WindowEnergy, procedure: Procedure) -> tupl
         *(
             _uneven_note(load, measured.window)
             if isinstance(load, BatchLoad)
-            else _preemption_note(load, measured.window)
+            else (*_preemption_note(load, measured.window), *_counted_note(load))
         ),
     )
 
@@ -66,12 +70,15 @@ def answer_reasons(load: LoadTrace, point: Point) -> tuple[Reason, ...]:
     for number, (answer, asked) in enumerate(pairs):
         outputs = asked.output_tokens if point.mode == "fixed" else answer.output_tokens
         found = (answer.index, answer.prompt_tokens, answer.output_tokens)
-        wanted = (asked.index, asked.prompt_tokens, outputs)
+        # Images and a chat's template come on top; how much they are only the model knows.
+        least = asked.prompt_tokens
+        prompts = least if point.vision is None else max(least, answer.prompt_tokens)
+        wanted = (asked.index, prompts, outputs)
         if answer.error is None and found != wanted:
             text = (
                 f"answer {number} is of request {answer.index} with {answer.prompt_tokens} "
                 f"prompt and {answer.output_tokens} output tokens; it should be of "
-                f"{asked.index} with {asked.prompt_tokens} and {outputs}."
+                f"{asked.index} with {prompts} and {outputs}."
             )
             return (contract.reason("answers-differ", text),)
     if point.num_requests is not None and len(load.requests) != point.num_requests:
@@ -173,7 +180,7 @@ def _batch_reasons(load: LoadTrace, window: Window, procedure: Procedure) -> Ite
         yield contract.reason(
             "batch-starved",
             f"asked for a batch of {asked}, {achieved}; at least "
-            f"{procedure.least_batch_share:.0%} is needed.",
+            f"{procedure.least_batch_share:.0%} is needed.{_why_starved(load, window)}",
         )
 
 
@@ -196,6 +203,17 @@ def _foreign_reasons(load: LoadTrace, window: Window, procedure: Procedure) -> I
             "foreign-requests",
             f"the server began to answer {begun:.0f} requests, {offered} were offered.",
         )
+
+
+def _why_starved(load: LoadTrace, window: Window) -> str:
+    """Name the preparation on the CPU where it took long; else the table's remedy says all."""
+    times = request_times(load.server, window)
+    if times is None or not times.preprocessing_s > _MUCH * times.whole_s:
+        return ""
+    return (
+        f" Of {times.whole_s:.2f} s in the server, a request was prepared on the CPU for "
+        f"{times.preprocessing_s:.2f} s."
+    )
 
 
 def _request_reasons(load: LoadTrace, procedure: Procedure) -> Iterator[Reason]:
@@ -281,6 +299,18 @@ def _drift_note(measured: WindowEnergy, procedure: Procedure) -> Iterator[Reason
             f"energy per work unit changed by {change} from the window's first quarter "
             "to its last; it may not have been steady.",
         )
+
+
+def _counted_note(load: LoadTrace) -> Iterator[Reason]:
+    if load.counted_by in ("server", "engine"):
+        return
+    batch = "as the server tells it" if load.counted_by == "both" else "the client's"
+    yield contract.reason(
+        "client-counted",
+        "the server tells no token counters, so tokens are what its answers said, spread "
+        "evenly from a request's first token to its end, and reconciled with nothing; the "
+        f"batch is {batch}.",
+    )
 
 
 def _preemption_note(load: LoadTrace, window: Window) -> Iterator[Reason]:

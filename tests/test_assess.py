@@ -11,6 +11,7 @@ from pytest_joules.plan import Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.result import Reason, Result
+from pytest_joules.simulation.meter import Clock
 from pytest_joules.steady_state import Window, Work, full_batch_window, mean_request_s
 from pytest_joules.tasks import Lengths
 from pytest_joules.testing import FakeMachine, Power
@@ -111,7 +112,7 @@ def work_of(result: Result) -> Work:
 
 def test_frozen_work_is_measured_again_exactly() -> None:
     first = judge()
-    machine = FakeMachine(power_w=draw(440.0), now_s=5000.03)
+    machine = FakeMachine(power_w=draw(440.0), clock=Clock(now_s=5000.03))
     point = POINT.but(num_requests=len(GOOD.load.requests))
 
     again = judge(replace(measure(point, machine=machine), frozen_work=work_of(first)))

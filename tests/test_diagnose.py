@@ -87,6 +87,14 @@ def test_a_smaller_cache_keeps_its_shorter_steps_and_its_lower_power():
     assert told == {"memory-capacity": pytest.approx(math.log(0.95 * 0.9 / 0.8))}
 
 
+def test_waiting_that_shrinks_with_the_batch_is_no_cause_of_its_own():
+    # 2 ms of 20 ms waited become 1.7 ms of 17 ms, with 80 of 100 requests.
+    then = side(busy_share=0.9)
+    now = side(batch=80.0, mean_waiting=20.0, kv=0.98, step_s=0.017, busy_share=0.9)
+
+    assert contributions(then, now) == {"memory-capacity": pytest.approx(math.log(0.85 / 0.8))}
+
+
 def test_requests_that_wait_beside_a_free_cache_wait_for_slots():
     now = side(batch=80.0, mean_waiting=20.0, kv=0.4)
 

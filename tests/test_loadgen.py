@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from pytest_joules.errors import LoadError
 from pytest_joules.load import Job
 from pytest_joules.load import generator as loadgen
-from pytest_joules.load.completions import Answer
-from pytest_joules.load.generator import ClosedLoop, ask, is_streamed, prompt_ids, run
+from pytest_joules.load.asks import ask, is_streamed
+from pytest_joules.load.completions import Answer, Chunk
+from pytest_joules.load.generator import ClosedLoop, run
 from pytest_joules.point import Point, Request
+from pytest_joules.prompts import prompt_ids
 from pytest_joules.tasks import Lengths
 from pytest_joules.trace import RequestTrace
 from tests.fakes.openai_server import FAULTS, Server, at, running
@@ -120,7 +122,7 @@ def test_one_token_at_a_time_gives_one_latency_less_than_tokens() -> None:
     answer = Answer()
     for now_s, so_far in ((1.0, [1]), (1.5, [2, 3]), (1.7, [3]), (2.1, [6])):
         usages = [{"prompt_tokens": 4, "completion_tokens": n} for n in so_far]
-        answer.take_block(usages, now_s)
+        answer.take_block([Chunk(usage=usage) for usage in usages], now_s)
 
     assert answer.first_token_s == 1.0
     assert answer.itl_s == pytest.approx([0.25, 0.25, 0.2, 0.2, 0.2])

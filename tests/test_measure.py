@@ -6,12 +6,12 @@ import pytest
 
 from pytest_joules.engines import Server
 from pytest_joules.errors import JoulesError, LaunchError, LoadError, MeterError, ServerDied
+from pytest_joules.gpu_choice import choose_gpus
 from pytest_joules.measure import (
     Failure,
     FrozenWork,
     Outcome,
     Rig,
-    choose_gpus,
     identity_of,
     measure,
     require_drained,
@@ -173,7 +173,7 @@ def test_too_few_gpus_are_an_error(num_visible: int, gpu: str, seen: str) -> Non
 )
 def test_gpus_that_differ_have_no_common_identity(name: str, value: object) -> None:
     with pytest.raises(MeterError, match=f"the GPUs differ in {name}: .*GPU-1"):
-        identity_of([gpu_identity(0), gpu_identity(1, **{name: value})])
+        identity_of([gpu_identity(0), gpu_identity(1, **{name: value})], POINT)
 
 
 def linked(*kinds: tuple[int, int, str]) -> list[GpuIdentity]:
@@ -187,10 +187,12 @@ def linked(*kinds: tuple[int, int, str]) -> list[GpuIdentity]:
 def test_topology_is_part_of_the_identity_of_several_gpus() -> None:
     ring = linked((0, 1, "nvlink-18"), (0, 2, "system"), (1, 2, "nvlink-18"))
 
-    assert identity_of(ring).topology == "2 x nvlink-18, 1 x system"
-    assert identity_of(ring[:2]).topology == "1 x nvlink-18"
-    assert identity_of(ring[:1]).topology is None
-    assert identity_of(linked((0, 1, "system"))).topology is None  # not told of every pair
+    assert identity_of(ring, POINT).topology == "2 x nvlink-18, 1 x system"
+    assert identity_of(ring[:2], POINT).topology == "1 x nvlink-18"
+    assert identity_of(ring[:1], POINT).topology is None
+    assert (
+        identity_of(linked((0, 1, "system")), POINT).topology is None
+    )  # not told of every pair
 
 
 def test_memory_that_is_held_is_an_error_before_the_launch() -> None:

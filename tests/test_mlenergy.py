@@ -258,7 +258,7 @@ def rewrite(path: Path, **changes: object) -> None:
         (add_an_unlisted_task, r"index\.json: tasks/ holds gpqa, which the index does not"),
         (rename_a_task, r"text-to-image\.json, the file, field task: 'text-to-video' is not"),
         (empty_a_task, r"field configurations: \[\] is not a collection that is not empty"),
-        (write_nan, r"text-to-image\.json: .*NaN is not a JSON number"),
+        (write_nan, r"text-to-image\.json: .* is NaN, which is no number"),
         (write_a_key_twice, r"text-to-image\.json: .*the key 'batch_size' stands twice"),
         (make_rows_numbers, r"text-to-image\.json: row 0 is a int, not an object"),
         (list_a_model_without_rows, r"lists maker/absent, of which tasks/ holds no row"),

@@ -118,3 +118,15 @@ def test_fp8_is_refused_where_the_gpu_has_none() -> None:
     require_runs_on(fp8, "h200")
     require_runs_on(fp8, "a-gpu-that-nobody-knows")
     require_runs_on(QWEN, "a100")
+
+
+IMAGES = Point(model="Qwen/Qwen3-VL-8B-Instruct", task="image-chat")
+
+
+def test_images_of_any_size_share_a_server_and_any_number_does_not() -> None:
+    sizes = IMAGES.sweep(width=[512, 1024], seed=[0, 1])
+    videos = IMAGES.but(task="video-chat").sweep(num_frames=[8, 16], height=[180, 360])
+
+    assert len(made(*sizes, IMAGES.but(media="photos")).launches) == 1
+    assert len(made(*IMAGES.sweep(num_images=[1, 2])).launches) == 2
+    assert len(made(*videos).launches) == 2

@@ -30,6 +30,7 @@ OTHERS: dict[str, Any] = {
     "power_limit_w": 700.1,
     "mig": True,
     "topology": "1 x system",
+    "inputs_sha256": "0" * 64,
 }
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_joules.errors import LoadError
-from pytest_joules.load.scrape import fetch, server_sample
+from pytest_joules.load.scrape import Sampler, fetch, gauges, server_sample
 from tests.fakes.openai_server import running
 
 # Two engines of one server, as vLLM writes them; most lines are not needed.
@@ -109,12 +109,36 @@ def test_an_answer_that_is_no_metrics_is_refused() -> None:
 
 def test_one_answer_takes_its_time_into_account() -> None:
     with running() as server:
-        sample = fetch("127.0.0.1", server.port, "secret")
+        sampler = Sampler(host="127.0.0.1", port=server.port, api_key="secret", counters="vllm")
+        sample = sampler.sample()
 
-    assert sample.took_s > 0
-    assert sample.finished == 0
+    assert sample["took_s"] > 0
+    assert sample["finished"] == 0
 
 
 def test_another_status_is_refused() -> None:
     with running(metrics_status=503) as server, pytest.raises(LoadError, match="answered 503"):
         fetch("127.0.0.1", server.port, "secret")
+
+
+SGLANG = """\
+# TYPE sglang:num_running_reqs gauge
+sglang:num_running_reqs{model_name="m",tp_rank="0",dp_rank="0"} 5.0
+sglang:num_running_reqs{model_name="m",tp_rank="0",dp_rank="1"} 4.0
+sglang:num_queue_reqs{model_name="m",dp_rank="0"} 2.0
+sglang:token_usage{model_name="m",dp_rank="0"} 0.25
+sglang:token_usage{model_name="m",dp_rank="1"} 0.75
+sglang:generation_tokens_total{model_name="m"} 900.0
+"""
+
+
+def test_sglang_tells_the_batch_and_its_token_counters_are_left_alone() -> None:
+    assert gauges(SGLANG, time_s=2.0, took_s=0.1) == {
+        "time_s": 2.0,
+        "took_s": 0.1,
+        "running": 9.0,
+        "waiting": 2.0,
+        "kv_cache_usage": 0.5,
+    }
+    with pytest.raises(LoadError, match="has no sglang:num_queue_reqs"):
+        gauges(SGLANG.replace("num_queue", "num_other"), time_s=0, took_s=0)

@@ -90,7 +90,7 @@ def test_work_that_this_load_cannot_hold_is_refused(
 def test_work_that_begins_before_the_batch_is_full_is_refused() -> None:
     late = replace(HAND, server=tuple(replace(s, time_s=s.time_s + 3) for s in HAND.server))
 
-    with pytest.raises(NoSteadyState, match="record the baseline again"):
+    with pytest.raises(NoSteadyState, match="record a new one"):
         work_window(late, Work(start_index=2, end_index=6))
 
 

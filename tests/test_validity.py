@@ -18,6 +18,7 @@ from pytest_joules.contract import (
 )
 from pytest_joules.counter import circumstances
 from pytest_joules.energy import WindowEnergy
+from pytest_joules.latent.plausibility import IMPLAUSIBLE
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.steady_state import Window, full_batch_window
@@ -254,6 +255,17 @@ def test_natural_answers_end_where_the_model_ends_them() -> None:
     assert answer_reasons(altered(load, prompt_tokens=1), natural) != ()
 
 
+def test_images_add_tokens_to_a_prompt_and_never_take_any() -> None:
+    shows = FIXED.but(task="image-chat")
+    prompt_tokens = answered(shows).requests[2].prompt_tokens
+
+    more = altered(answered(shows), prompt_tokens=prompt_tokens + 256)
+    fewer = altered(answered(shows), prompt_tokens=prompt_tokens - 1)
+
+    assert answer_reasons(more, shows) == ()
+    assert [reason.code for reason in answer_reasons(fewer, shows)] == ["answers-differ"]
+
+
 @pytest.mark.parametrize(("edge", "num_reasons"), [("start_s", 1), ("end_s", 1)])
 def test_a_window_edge_without_a_sample_near_is_a_reason(edge: str, num_reasons: int) -> None:
     at_s = getattr(WINDOW, edge)
@@ -353,6 +365,8 @@ NOTE_BOUNDARIES = [
         {"energy": measured([1, 2, 3], [1, 1, 1])},
         {"energy": quarters(1, 2, 3, 4)},
     ),
+    ("client-counted", {}, {"load": replace(GOOD, counted_by="client")}),
+    ("client-counted", {}, {"load": replace(GOOD, counted_by="both")}),
     # Six batches in the window: an error of 0.1095 / sqrt(6) / 6 = 0.75 %, and of twice that.
     (
         "batches-uneven",
@@ -433,6 +447,6 @@ def emitted_codes(module: Any) -> set[str]:
 def test_the_tables_list_exactly_the_codes_that_are_emitted() -> None:
     assert emitted_codes(validity) == {*LOAD_RULES, *LOAD_NOTES}
     emitted = emitted_codes(counter) | emitted_codes(circumstances)
-    assert emitted | emitted_codes(validity) == {*RULES, *NOTES}
+    assert emitted | emitted_codes(validity) | {IMPLAUSIBLE} == {*RULES, *NOTES}
     assert not set(RULES) & set(NOTES)
     assert emitted == {*COUNTER_RULES, *COUNTER_NOTES}

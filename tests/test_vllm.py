@@ -102,13 +102,13 @@ def test_a_stack_without_vllm_is_refused_before_anything_starts(tmp_path: Path) 
     assert not (tmp_path / "launches").exists()
 
 
-def test_a_point_that_vllm_cannot_be_offered_starts_nothing(tmp_path: Path) -> None:
+def test_a_point_that_vllm_cannot_run_starts_nothing(tmp_path: Path) -> None:
     engine = VllmEngine(folder=tmp_path / "launches")
     stack = make_stack(tmp_path / "env")
 
     with (
-        pytest.raises(InvalidPoint, match="text prompts only"),
-        engine.started(launch(stack, POINT.but(task="image-chat"))),
+        pytest.raises(InvalidPoint, match="published in bf16"),
+        engine.started(launch(stack, Point(model="Qwen/Qwen3-8B", precision="int4"))),
     ):
         pytest.fail("it started")
 

@@ -135,9 +135,22 @@ def test_a_precision_that_the_weights_do_not_have_is_refused(
         weights(Point(model=model, precision=precision))
 
 
-def test_an_input_that_cannot_be_offered_is_refused_before_the_launch() -> None:
-    with pytest.raises(InvalidPoint, match="text prompts only"):
-        made(task="image-chat")
+def test_a_vision_server_takes_what_its_requests_show_and_caches_none_of_it() -> None:
+    images = made(task="image-chat", num_images=3)
+    video = made(task="video-chat", num_frames=8, fps=2)
+
+    assert images[-4:] == (
+        *("--mm-processor-cache-gb", "0"),
+        *("--limit-mm-per-prompt", '{"image": 3}'),
+    )
+    assert video[-4:] == (
+        *("--limit-mm-per-prompt", '{"video": 1}'),
+        *("--media-io-kwargs", '{"video": {"num_frames": 8, "fps": 2}}'),
+    )
+    files = made(task="video-chat", media="clips")
+    assert files[-1] == '{"video": {"num_frames": 32}}'
+    assert "--mm-processor-cache-gb" not in made(task="image-chat", prefix_caching=True)
+    assert "--limit-mm-per-prompt" not in made()
 
 
 def test_gpus_are_named_by_uuid_and_the_key_is_only_in_the_environment() -> None:

@@ -1,5 +1,8 @@
 """What the GPUs themselves did otherwise: waited, clocked, drew power, had more work."""
 
+import math
+from collections.abc import Sequence
+
 from pytest_joules.counter.circumstances import BRAKES
 from pytest_joules.diagnose.cause import Cause, Code, Sign
 from pytest_joules.diagnose.change import Change, logarithmic_mean
@@ -32,20 +35,31 @@ def static_power(change: Change) -> list[Cause]:
 def waiting(change: Change) -> list[Cause]:
     """Take the change of time in which no kernel ran, and the power that falls with it.
 
-    Energy per step lies between constant and drawing full power while waiting.
+    Waiting that changed as the batch did, or less, follows from the batch. Energy per step
+    lies between constant and drawing full power while waiting.
     """
     if not change.has("busy_share"):
         return []
     then, now = change.then, change.now
     waited_s = [(1 - (side.busy_share or 0.0)) * side.step_s for side in (then, now)]
-    step = (waited_s[1] - waited_s[0]) / logarithmic_mean(then.step_s, now.step_s)
-    change.take("step", step)
+    step = _waited_more(waited_s, change.ln("batch") or 0.0)
+    step = change.take("step", step / logarithmic_mean(then.step_s, now.step_s))
     power = change.claim("power", 0.0, -step)
     signs = (
         *change.sign("GPU busy", "busy_share", "%"),
         Sign(quantity="waited per step", then=waited_s[0], now=waited_s[1], unit="s"),
     )
     return [Cause(code="gpu-waits", contribution=step + power, signs=signs)]
+
+
+def _waited_more(waited_s: Sequence[float], ln_batch: float) -> float:
+    """Return by how many seconds a step waits longer than the batch explains."""
+    then_s, now_s = waited_s
+    if min(waited_s) <= 0:
+        return now_s - then_s
+    ln_waited = math.log(now_s / then_s)
+    follows = min(max(ln_waited, min(0.0, ln_batch)), max(0.0, ln_batch))
+    return logarithmic_mean(then_s, now_s) * (ln_waited - follows)
 
 
 def clocks(change: Change) -> list[Cause]:

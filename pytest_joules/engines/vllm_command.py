@@ -1,5 +1,6 @@
 """How vLLM is started for a launch, and what its known failures mean; pure."""
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -93,11 +94,9 @@ def argv(launch: Launch, port: int) -> tuple[str, ...]:
     The server is started for the launch's largest batch; smaller ones limit concurrency.
 
     Raises:
-        InvalidPoint: The point asks a precision that its model does not come in, or an
-            input that the load generator cannot make.
+        InvalidPoint: The point asks a precision that its model does not come in.
     """
     point = launch.largest
-    _require_text(point)
     model, quantization = weights(point)
     return (
         *("-m", "vllm.entrypoints.openai.api_server"),
@@ -107,6 +106,7 @@ def argv(launch: Launch, port: int) -> tuple[str, ...]:
         *_parallelism(point),
         *quantization,
         *_options(point),
+        *_vision(point),
         *launch.stack.args,
         *point.engine_args,
     )
@@ -136,14 +136,6 @@ def weights(point: Point) -> tuple[str, tuple[str, ...]]:
     return point.model, ("--dtype", dtype) if dtype else ()
 
 
-def _require_text(point: Point) -> None:
-    if point.spec.modality != "text":
-        raise InvalidPoint(
-            f"{point.id}: engine='vllm' offers text prompts only, and task={point.task!r} "
-            "needs images or videos; use a text task."
-        )
-
-
 def _parallelism(point: Point) -> tuple[str, ...]:
     tensor = point.tensor_parallel or point.num_gpus // point.data_parallel
     return (
@@ -162,6 +154,20 @@ def _options(point: Point) -> tuple[str, ...]:
         *(("--max-model-len", str(length)) if length is not None else ()),
         *(("--trust-remote-code",) if point.trust_remote_code else ()),
     )
+
+
+def _vision(point: Point) -> tuple[str, ...]:
+    vision = point.vision
+    if vision is None:
+        return ()
+    # Real users rarely show the same image twice: with a cache, the second would be free.
+    cache = () if point.prefix_caching else ("--mm-processor-cache-gb", "0")
+    limit = json.dumps({vision.kind: vision.num_images})
+    rate = {"fps": vision.fps} if vision.fps else {}
+    frames = {"video": {"num_frames": vision.num_frames, **rate}}
+    # On the command line, for a server takes them from no request unless it trusts them all.
+    loading = ("--media-io-kwargs", json.dumps(frames)) if vision.kind == "video" else ()
+    return (*cache, "--limit-mm-per-prompt", limit, *loading)
 
 
 def variables(api_key: str, gpu_uuids: Sequence[str]) -> Mapping[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from pytest_joules import pipelines
+from pytest_joules.engines.folders import KEEP, LAUNCHES, new_folder
 from pytest_joules.engines.pipeline_server import Command, PipelineServer, started
 from pytest_joules.errors import is_expected
 from pytest_joules.plan import Launch
@@ -22,8 +23,12 @@ class XditEngine:
     """Builds parallel pipelines with a stack's own interpreter and torchrun."""
 
     name: str = "xdit"
-    folder: Path = Path(".joules/launches")
+    attaches: bool = False
+    folder: Path = LAUNCHES
     """Gets one sub-folder a launch, with its log."""
+
+    keep: int = KEEP
+    """Sub-folders that stay."""
 
     @contextmanager
     def started(
@@ -56,7 +61,7 @@ class XditEngine:
             launch,
             command,
             gpu_uuids=gpu_uuids,
-            folder=self.folder,
+            folder=new_folder(self.folder, launch, keep=self.keep),
             distributions=DISTRIBUTIONS,
         ) as server:
             yield server

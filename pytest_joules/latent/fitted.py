@@ -46,7 +46,8 @@ class KnownError:
 
 @cache
 def _stored() -> Any:
-    return storage.read(files("pytest_joules") / "data" / "latent.json")
+    path = files("pytest_joules") / "data" / "latent.json"
+    return storage.parse(path.read_text(encoding="utf-8"), name=str(path))
 
 
 def fitted_gpus() -> tuple[str, ...]:

@@ -209,7 +209,7 @@ class LanguageMachine(_Machine):
         s, p = self.serving, self.parameters
         asked = {"context": context_tokens, "prefill": prefill_tokens}
         seconds = self._clocked(language.step_s(s, p, batch, **asked))
-        joules = language.step_j(s, p, seconds, batch, **asked)
+        joules = language.step_j(s, p, seconds, batch=batch, **asked)
         moved = sum(language.bytes_moved(s, p, batch, **asked))
         flop = language.flop(s, batch, **asked)
         return self._capped(seconds, joules, work=(float(flop), float(moved)))
@@ -230,11 +230,11 @@ class DiffusionMachine(_Machine):
         """One image or video spread over the GPUs."""
         return diffusion.rendering(self.point, self.architecture, num_gpus=self.num_gpus)
 
-    def batch(self, batch_size: int) -> Step:
+    def batch(self, batch_size: float) -> Step:
         """Cost one batch, from prompts to pixels."""
         r, p = self.rendering, self.parameters
         seconds = self._clocked(diffusion.batch_s(r, p, batch_size))
-        joules = diffusion.batch_j(r, p, seconds, batch_size)
+        joules = diffusion.batch_j(r, p, seconds, batch=batch_size)
         flop = batch_size * (r.matrix_flop + r.attention_flop)
         moved = r.weight_bytes + batch_size * 2 * r.activation_values * p.activation_moves
         return self._capped(seconds, joules, work=(float(flop), float(moved)))
@@ -273,7 +273,8 @@ def machine(
     if isinstance(shape, DiffusionArchitecture) != (point.work_unit != "token"):
         kind = "diffusion" if isinstance(shape, DiffusionArchitecture) else "language"
         raise InvalidPoint(
-            f"{point.id}: {point.model} is a {kind} model, which task={point.task!r} does not ask for."
+            f"{point.id}: {point.model} is a {kind} model, which task={point.task!r} does "
+            "not ask for."
         )
     if isinstance(shape, DiffusionArchitecture):
         return DiffusionMachine(

@@ -57,6 +57,10 @@ class Parameters:
     prefill_flop_ratio: float
     """Achieved over data-sheet arithmetic rate while reading prompts and images."""
 
+    group_stall: float
+    """How many times longer a prompt takes where attention is data-parallel and the groups
+    wait for each other, than on one group alone."""
+
     layer_moves: float
     """Vectors of the hidden size read or written for one token in one layer."""
 

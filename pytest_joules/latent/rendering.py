@@ -102,7 +102,7 @@ def batch_s(r: Rendering, p: Parameters, batch: Value) -> dict[str, Value]:
 
 
 def batch_j(
-    r: Rendering, p: Parameters, seconds: Mapping[str, Value], batch: Value
+    r: Rendering, p: Parameters, seconds: Mapping[str, Value], *, batch: Value
 ) -> dict[str, Value]:
     """Joules of one batch on one GPU by cause, before any cap."""
     total_s, tdp_w = sum(seconds.values()), p.gpu.tdp_w

@@ -29,6 +29,9 @@ class Serving:
     task: Value
     modality: Value
     num_gpus: Value
+    stalls: Value
+    """1 where groups with attention of their own wait for each other's prompts, else 0."""
+
     dense_bytes: Value
     """Of weights that are read in every step."""
 
@@ -89,48 +92,66 @@ def serving(
     experts are split over all. With data-parallel attention one group's prompt holds up the
     others, so that prefill is as slow as on one group alone.
     """
-    groups, g = point.data_parallel, num_gpus
-    each = bytes_per_param(point.precision)
-    own = a.kv_values_per_token_per_layer
-    kv = 2.0 * (2 * a.num_kv_heads * a.head_size if own is None else own)
-    copies = 1.0 / kv_shards(point, a, num_gpus)
-    far_layers = a.attention_layers - a.num_sliding_layers
-    experts = 2.0 * a.expert_layers * a.experts_per_token * a.params_per_expert
-    asked = point.input_tokens or point.spec.input_tokens
     return Serving(
         task=point.task,
         modality=point.spec.modality,
-        num_gpus=float(g),
-        dense_bytes=(always_bytes(point, a) + (groups - 1) * each * a.attention_params) / g,
-        expert_bytes=BYTES_PER_PARAM[point.precision] * a.expert_params / g,
-        num_experts=float(a.num_experts),
-        expert_visit_ratio=a.experts_per_token / a.num_experts if a.num_experts else 0.0,
-        kv_bytes_per_far_token=kv * far_layers * copies,
-        kv_bytes_per_near_token=kv * a.num_sliding_layers * copies,
-        sliding_window=float(a.sliding_window),
-        state_bytes=_STATE_BYTES * a.state_values / g,
-        dense_flop_per_token=(2.0 * a.active_params - experts) / g,
-        expert_flop_per_token=experts / g,
-        attention_flop_per_token=4.0 * a.num_heads * a.head_size * far_layers / g,
-        prefill_flop_per_token=2.0 * (a.active_params + a.encoder_params) * groups / g,
+        num_gpus=float(num_gpus),
+        stalls=float(point.data_parallel > 1),
         is_fp8=float(point.precision in ("fp8", "int8")),
         is_mxfp4=float(point.precision in ("mxfp4", "nvfp4", "int4")),
         num_layers=float(a.num_layers),
         num_expert_layers=float(a.expert_layers),
         num_state_layers=float(a.num_state_layers),
-        num_collectives=2.0 * a.num_layers * (g > 1),
-        link_bytes_per_token=2.0
-        * a.hidden_size
-        * (2 * a.num_layers - a.expert_layers)
-        * (g > 1),
-        expert_link_bytes_per_token=2.0 * a.hidden_size * a.expert_layers * (g > 1),
-        layer_vector_bytes=2.0 * a.hidden_size * a.num_layers,
-        visit_vector_bytes=2.0 * a.hidden_size * a.expert_layers * a.experts_per_token,
-        tokens_per_image=a.tokens_per_image,
         waits_for_host=float(not _schedules_ahead(point)),
-        prompt_text_tokens=asked.mean if asked else 0.0,
         output_tokens=float(output_tokens),
+        **_kept(point, a, num_gpus),
+        **_work(point, a, num_gpus),
+        **_moved(a, num_gpus),
     )
+
+
+def _kept(point: Point, a: LanguageArchitecture, g: int) -> dict[str, float]:
+    own, copied = a.kv_values_per_token_per_layer, point.data_parallel - 1
+    kv = 2.0 * (2 * a.num_kv_heads * a.head_size if own is None else own)
+    kv /= kv_shards(point, a, g)
+    copies = copied * bytes_per_param(point.precision) * a.attention_params
+    return {
+        "dense_bytes": (always_bytes(point, a) + copies) / g,
+        "expert_bytes": BYTES_PER_PARAM[point.precision] * a.expert_params / g,
+        "kv_bytes_per_far_token": kv * (a.attention_layers - a.num_sliding_layers),
+        "kv_bytes_per_near_token": kv * a.num_sliding_layers,
+        "sliding_window": float(a.sliding_window),
+        "state_bytes": _STATE_BYTES * a.state_values / g,
+    }
+
+
+def _work(point: Point, a: LanguageArchitecture, g: int) -> dict[str, float]:
+    experts = 2.0 * a.expert_layers * a.experts_per_token * a.params_per_expert
+    far_layers = a.attention_layers - a.num_sliding_layers
+    asked = point.input_tokens or point.spec.input_tokens
+    everything = 2.0 * (a.active_params + a.encoder_params)
+    return {
+        "num_experts": float(a.num_experts),
+        "expert_visit_ratio": a.experts_per_token / a.num_experts if a.num_experts else 0.0,
+        "dense_flop_per_token": (2.0 * a.active_params - experts) / g,
+        "expert_flop_per_token": experts / g,
+        "attention_flop_per_token": 4.0 * a.num_heads * a.head_size * far_layers / g,
+        "prefill_flop_per_token": everything * point.data_parallel / g,
+        "prompt_text_tokens": asked.mean if asked else 0.0,
+        "tokens_per_image": a.tokens_per_image,
+    }
+
+
+def _moved(a: LanguageArchitecture, g: int) -> dict[str, float]:
+    vector_bytes, is_split = 2.0 * a.hidden_size, g > 1
+    dense = 2 * a.num_layers - a.expert_layers
+    return {
+        "num_collectives": 2.0 * a.num_layers * is_split,
+        "link_bytes_per_token": vector_bytes * dense * is_split,
+        "expert_link_bytes_per_token": vector_bytes * a.expert_layers * is_split,
+        "layer_vector_bytes": vector_bytes * a.num_layers,
+        "visit_vector_bytes": vector_bytes * a.expert_layers * a.experts_per_token,
+    }
 
 
 def _schedules_ahead(point: Point) -> bool:
@@ -179,9 +200,7 @@ def input_s_per_request(s: Serving, p: Parameters) -> Value:
 
 def by_task(values: Mapping[str, float], task: Value) -> Value:
     """Look up a value by task, of one task or of an array of them."""
-    if isinstance(task, str):
-        return values.get(task, 0.0)
-    return np.array([values.get(each, 0.0) for each in task])
+    return sum(value * (task == known) for known, value in values.items())
 
 
 def step_s(
@@ -196,52 +215,69 @@ def step_s(
         context: Their mean length, in tokens.
         prefill: Prompt tokens read in the same step, on average over steps.
     """
-    bandwidth, flop_per_s = p.gpu.bandwidth_bytes_per_s, p.gpu.bf16_flop_per_s
-    speed = 1 + s.is_fp8 * (fp8_speed(p) * p.fp8_flop_ratio - 1)
-    expert_speed = 1 + s.is_fp8 * (fp8_speed(p) * p.fp8_expert_flop_ratio - 1)
-    prompts = np.minimum(1.0, prefill / prompt_tokens(s, p))
     _, slowest = touched(s, p, batch, prefill=prefill)
-    # Host work grows with the sequences and shrinks with the launch's share of the host.
-    half = by_task(p.host_half_batch, s.task)
-    host = by_task(p.host_step_s, s.task) * batch**2 / (batch**2 + half**2)
-    attention = batch * context * s.attention_flop_per_token
+    bandwidth = p.gpu.bandwidth_bytes_per_s
+    moved = s.layer_vector_bytes * p.layer_moves + s.visit_vector_bytes * p.expert_visit_moves
+    link_s = (
+        s.link_bytes_per_token / p.link_bytes_per_s
+        + s.expert_link_bytes_per_token / p.expert_link_bytes_per_s
+    )
     return {
         "weights": s.dense_bytes / (bandwidth * p.weight_bandwidth_ratio),
         "experts": slowest * s.expert_bytes / (bandwidth * _expert_bandwidth_ratio(s, p)),
         "kv": batch * kv_bytes(s, context) / (bandwidth * p.kv_bandwidth_ratio),
         "states": 2 * batch * s.state_bytes / (bandwidth * p.state_bandwidth_ratio),
-        "arithmetic": (batch * s.dense_flop_per_token / speed + attention)
-        / (flop_per_s * p.decode_flop_ratio)
-        + batch * s.expert_flop_per_token / (flop_per_s * expert_speed * p.expert_flop_ratio),
-        "activations": batch
-        * (s.layer_vector_bytes * p.layer_moves + s.visit_vector_bytes * p.expert_visit_moves)
-        / bandwidth,
-        "prefill": prefill
-        * s.prefill_flop_per_token
-        / (flop_per_s * speed * p.prefill_flop_ratio)
-        + prompts
-        * (
-            s.num_layers * p.prompt_layer_overhead_s
-            + s.num_state_layers * p.prompt_state_layer_overhead_s
-        ),
+        "activations": batch * moved / bandwidth,
+        **_arithmetic_s(s, p, batch, context=context, prefill=prefill),
+        **_overhead_s(s, p, batch),
+        "collectives": s.num_collectives * p.collective_latency_s + (batch + prefill) * link_s,
+        "host": _host_s(s, p, batch),
+    }
+
+
+def _arithmetic_s(
+    s: Serving, p: Parameters, batch: Value, *, context: Value, prefill: Value
+) -> dict[str, Value]:
+    flop_per_s = p.gpu.bf16_flop_per_s
+    speed = 1 + s.is_fp8 * (fp8_speed(p) * p.fp8_flop_ratio - 1)
+    expert_speed = 1 + s.is_fp8 * (fp8_speed(p) * p.fp8_expert_flop_ratio - 1)
+    dense = s.dense_flop_per_token / speed + context * s.attention_flop_per_token
+    experts = s.expert_flop_per_token / expert_speed
+    reading = prefill * s.prefill_flop_per_token * (1 + s.stalls * (p.group_stall - 1))
+    # A step that reads a prompt starts its kernels one by one.
+    starting_s = (
+        s.num_layers * p.prompt_layer_overhead_s
+        + s.num_state_layers * p.prompt_state_layer_overhead_s
+    )
+    prompts = np.minimum(1.0, prefill / prompt_tokens(s, p))
+    return {
+        "arithmetic": batch
+        * (dense / p.decode_flop_ratio + experts / p.expert_flop_ratio)
+        / flop_per_s,
+        "prefill": reading / (flop_per_s * speed * p.prefill_flop_ratio) + prompts * starting_s,
+    }
+
+
+def _overhead_s(s: Serving, p: Parameters, batch: Value) -> dict[str, Value]:
+    converting_s = (
+        s.num_layers * p.fp8_layer_overhead_s
+        + s.num_expert_layers * p.fp8_expert_layer_overhead_s
+    )
+    return {
         "overhead": p.step_overhead_s
         + s.num_layers * p.layer_overhead_s
         + s.num_expert_layers * p.expert_layer_overhead_s
         + s.num_state_layers * p.state_layer_overhead_s
         + batch * p.sequence_overhead_s,
-        "precision": s.is_fp8
-        * (
-            s.num_layers * p.fp8_layer_overhead_s
-            + s.num_expert_layers * p.fp8_expert_layer_overhead_s
-        ),
-        "collectives": s.num_collectives * p.collective_latency_s
-        + (batch + prefill)
-        * (
-            s.link_bytes_per_token / p.link_bytes_per_s
-            + s.expert_link_bytes_per_token / p.expert_link_bytes_per_s
-        ),
-        "host": s.waits_for_host * (host + batch * p.host_sequence_s) / s.num_gpus,
+        "precision": s.is_fp8 * converting_s,
     }
+
+
+def _host_s(s: Serving, p: Parameters, batch: Value) -> Value:
+    """Grow with the sequences; shrink with the launch's share of the host."""
+    half = by_task(p.host_half_batch, s.task)
+    waiting_s = by_task(p.host_step_s, s.task) * batch**2 / (batch**2 + half**2)
+    return s.waits_for_host * (waiting_s + batch * p.host_sequence_s) / s.num_gpus
 
 
 def fp8_speed(p: Parameters) -> Value:
@@ -294,8 +330,8 @@ def step_j(
     s: Serving,
     p: Parameters,
     seconds: Mapping[str, Value],
-    batch: Value,
     *,
+    batch: Value,
     context: Value,
     prefill: Value,
 ) -> dict[str, Value]:

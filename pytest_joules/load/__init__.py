@@ -8,13 +8,13 @@ starts them, watches over them and reads what they wrote.
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from itertools import islice
 from pathlib import Path
 from time import monotonic
-from typing import Any, Final, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from pytest_joules.errors import InvalidPoint, LoadError, is_expected
 from pytest_joules.point import Point
@@ -23,10 +23,12 @@ from pytest_joules.trace import LoadTrace, RequestTrace, ServerSample
 
 __tracebackhide__ = is_expected
 
+Counters = Literal["vllm", "sglang", ""]
 KEY_VARIABLE: Final = "PYTEST_JOULES_API_KEY"
 STREAMED_SAMPLE: Final = 16
 """Requests that stream, in as many as the shortest load offers."""
 
+_ALL_STREAM: Final[Mapping[str, Any]] = {"sample_size": sys.maxsize, "counts_at_end": True}
 _START_S: Final = 60.0
 _CLOSE_S: Final = 30.0
 _LOOK_S: Final = 0.2
@@ -45,6 +47,9 @@ class Target:
     max_model_len: int | None = None
     """Longest prompt and output together, in tokens."""
 
+    counters: Counters = "vllm"
+    """What its ``/metrics`` tells: all that is needed, only requests in flight, or nothing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
@@ -57,6 +62,10 @@ class Job:
     deadline_s: float
     max_model_len: int | None = None
     sample_size: int = STREAMED_SAMPLE
+    """Requests that stream, at least; all of them where it is more than are offered."""
+
+    counts_at_end: bool = False
+    """Whether the server may tell a stream's tokens at its end only."""
 
     def to_json(self) -> str:
         """Write it; ``from_json`` rebuilds an equal job."""
@@ -110,16 +119,17 @@ def offer(
     require_fits(point, target)
     folder.mkdir(parents=True, exist_ok=True)
     job = Job(
-        url=f"http://{target.host}:{target.port}/v1/completions",
+        url=f"http://{target.host}:{target.port}{_path(point)}",
         model=target.model,
         point=point,
         max_model_len=target.max_model_len,
         **asdict(limits),
+        **({} if target.counters == "vllm" else _ALL_STREAM),
     )
     (folder / "job.json").write_text(job.to_json(), encoding="utf-8")
     try:
         _run(target, limits, folder=folder, server=server)
-        trace = read_trace(folder, max_concurrency=point.batch_size)
+        trace = read_trace(folder, max_concurrency=point.batch_size, counters=target.counters)
     except LoadError:
         server.require_healthy()  # the death of the server explains everything else
         raise
@@ -128,23 +138,41 @@ def offer(
     return trace
 
 
+def _path(point: Point) -> str:
+    # Images come by chat only; a plain completion takes token ids, which pin the prompt.
+    return "/v1/completions" if point.vision is None else "/v1/chat/completions"
+
+
 def _run(target: Target, limits: Limits, *, folder: Path, server: Watched) -> None:
-    give_up_s = monotonic() + limits.deadline_s + _START_S + _CLOSE_S
+    if not target.counters:
+        _generate(target, limits, folder=folder, check=server.require_running)
+        return
     address = [target.host, str(target.port)]
-    samples, events = folder / "samples.jsonl", folder / "events.jsonl"
+    samples = folder / "samples.jsonl"
+
+    def check() -> None:
+        server.require_running()
+        _require_sampling(sampler, samples)
+
     with _own_process(
-        "scrape", [*address, str(samples)], target=target, folder=folder
+        "scrape", [*address, str(samples), target.counters], target=target, folder=folder
     ) as sampler:
-        _await_first_sample(sampler, samples, server)
-        files = [str(folder / "job.json"), str(events)]
-        with _own_process("generator", files, target=target, folder=folder) as generator:
-            while generator.wait(_LOOK_S) is None:
-                server.require_running()
-                _require_sampling(sampler, samples)
-                _require_before(give_up_s, generator)
+        _await_first_sample(sampler, samples, check)
+        _generate(target, limits, folder=folder, check=check)
     # Leaving the block told the sampler to take its last samples and end.
-    _require_ended_well(generator, samples)
     _require_ended_well(sampler, samples)
+
+
+def _generate(
+    target: Target, limits: Limits, *, folder: Path, check: Callable[[], None]
+) -> None:
+    give_up_s = monotonic() + limits.deadline_s + _START_S + _CLOSE_S
+    files = [str(folder / "job.json"), str(folder / "events.jsonl")]
+    with _own_process("generator", files, target=target, folder=folder) as generator:
+        while generator.wait(_LOOK_S) is None:
+            check()
+            _require_before(give_up_s, generator)
+    _require_ended_well(generator, folder / "samples.jsonl")
 
 
 def require_fits(point: Point, target: Target) -> None:
@@ -167,8 +195,11 @@ def require_fits(point: Point, target: Target) -> None:
             )
 
 
-def read_trace(folder: Path, *, max_concurrency: int) -> LoadTrace:
+def read_trace(folder: Path, *, max_concurrency: int, counters: Counters = "vllm") -> LoadTrace:
     """Build the trace from what generator and sampler wrote.
+
+    Where the server does not count tokens, the client's own counts take the place of its
+    samples, and the trace says so.
 
     Raises:
         LoadError: The load was given up, or a file is not complete.
@@ -180,20 +211,37 @@ def read_trace(folder: Path, *, max_concurrency: int) -> LoadTrace:
     if ends["end"]["given_up"]:
         raise LoadError(f"the load was given up: {ends['end']['given_up']}")
     done = [_request(event) for event in events if event["event"] == "done"]
+    started_s, ended_s = ends["start"]["time_s"], ends["end"]["time_s"]
+    rows = _sampled(folder / "samples.jsonl")
     trace = LoadTrace(
         max_concurrency=max_concurrency,
-        started_s=ends["start"]["time_s"],
-        ended_s=ends["end"]["time_s"],
+        started_s=started_s,
+        ended_s=ended_s,
         requests=tuple(sorted(done, key=lambda request: request.index)),
-        server=read_samples(folder / "samples.jsonl"),
+        server=(),
         client_cpu_s=ends["end"]["cpu_s"],
         client_lag_s=ends["end"]["lag_s"],
     )
+    if counters == "vllm":
+        trace = replace(trace, server=tuple(ServerSample(**row) for row in rows))
+    else:
+        trace = _counted_by_client(trace, rows)
     _require_enclosed(trace)
     return trace
 
 
-def read_samples(path: Path) -> tuple[ServerSample, ...]:
+def _counted_by_client(trace: LoadTrace, gauges: list[dict[str, Any]]) -> LoadTrace:
+    # numpy, which collecting tests does not need
+    from pytest_joules.load.client_counts import client_samples  # noqa: PLC0415
+
+    samples = client_samples(
+        trace.requests, started_s=trace.started_s, ended_s=trace.ended_s, gauges=gauges
+    )
+    who: Literal["client", "both"] = "both" if gauges else "client"
+    return replace(trace, server=samples, counted_by=who)
+
+
+def _sampled(path: Path) -> list[dict[str, Any]]:
     """Read the server's counters.
 
     Raises:
@@ -203,7 +251,7 @@ def read_samples(path: Path) -> tuple[ServerSample, ...]:
     for row in rows:
         if "fatal" in row:
             raise LoadError(row["fatal"])
-    return tuple(ServerSample(**row) for row in rows if "error" not in row)
+    return [row for row in rows if "error" not in row]
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -245,11 +293,10 @@ def _own_process(
     return supervised(argv, env=env, log_path=folder / f"{module}.log")
 
 
-def _await_first_sample(sampler: Supervised, samples: Path, server: Watched) -> None:
+def _await_first_sample(sampler: Supervised, samples: Path, check: Callable[[], None]) -> None:
     deadline = monotonic() + _START_S
-    while not read_samples(samples):
-        server.require_running()
-        _require_sampling(sampler, samples)
+    while not _sampled(samples):
+        check()
         _require_before(deadline, sampler)
         sampler.wait(0.02)
 
@@ -267,7 +314,7 @@ def _require_before(deadline: float, child: Supervised) -> None:
 
 def _require_ended_well(child: Supervised, samples: Path) -> None:
     if child.returncode() != 0:
-        read_samples(samples)
+        _sampled(samples)
         raise LoadError(
             f"{child.log_path.stem} ended with code {child.returncode()}:\n{child.log_tail()}"
         )

@@ -24,6 +24,13 @@ class Ask:
     body: bytes
     streamed: bool
     prompt_tokens: int
+    counts_exactly: bool = True
+    """Whether the server must count as many prompt tokens; a chat's template and images add
+    to them."""
+
+    counts_at_end: bool = False
+    """Whether a stream may tell its tokens at its end only."""
+
     output_tokens: int | None
     """``None`` where the model ends its own output."""
 
@@ -32,9 +39,19 @@ class BadAnswer(Exception):
     """The server answered, but not as it should."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Chunk:
+    """One event of a stream."""
+
+    usage: dict[str, Any] | None
+    has_text: bool = True
+
+
 @dataclass(kw_only=True)
 class Answer:
     """What has come back so far."""
+
+    counts_at_end: bool = False
 
     prompt_tokens: int = 0
     output_tokens: int = 0
@@ -57,20 +74,20 @@ class Answer:
             raise BadAnswer(f"usage fell from {self.output_tokens} to {output} tokens")
         self.prompt_tokens, self.output_tokens = prompt, output
 
-    def take_block(self, usages: list[dict[str, Any] | None], now_s: float) -> None:
+    def take_block(self, chunks: list[Chunk], now_s: float) -> None:
         """Take what came at once; its new tokens share the time since the block before."""
         before = self.output_tokens
-        for usage in usages:
-            self.take(usage)
+        for chunk in chunks:
+            if chunk.usage is not None or not self.counts_at_end:
+                self.take(chunk.usage)
         new = self.output_tokens - before
-        if new == 0:
-            return
         if self.first_token_s is None:
             # Of further tokens in the first block nobody can tell the latency.
-            self.first_token_s = now_s
-        else:
+            if new or (self.counts_at_end and any(chunk.has_text for chunk in chunks)):
+                self.first_token_s = self.last_token_s = now_s
+        elif before and new:  # else they came before and are counted only now
             self.itl_s += [(now_s - self.last_token_s) / new] * new
-        self.last_token_s = now_s
+            self.last_token_s = now_s
 
 
 class Client:
@@ -81,7 +98,7 @@ class Client:
 
     async def send(self, ask: Ask) -> RequestTrace:
         """Send one request and wait for its whole answer."""
-        answer, error = Answer(), None
+        answer, error = Answer(counts_at_end=ask.counts_at_end), None
         sent_s = monotonic()
         try:
             async with self._session.post(self._url, data=ask.body) as response:
@@ -118,22 +135,30 @@ async def _read_stream(response: aiohttp.ClientResponse, answer: Answer) -> None
         now_s = monotonic()
         *lines, rest = (rest + block).split(b"\n")
         events = [line[5:].strip() for line in lines if line.startswith(b"data:")]
-        answer.take_block([_usage(data) for data in events if data != b"[DONE]"], now_s)
+        answer.take_block([_chunk(data) for data in events if data != b"[DONE]"], now_s)
         if b"[DONE]" in events:
             return
     raise BadAnswer("the stream ended without [DONE]")
 
 
-def _usage(data: bytes) -> dict[str, Any] | None:
-    chunk = json.loads(data)
-    if not isinstance(chunk, dict) or "error" in chunk:
+def _chunk(data: bytes) -> Chunk:
+    values = json.loads(data)
+    if not isinstance(values, dict) or "error" in values:
         raise BadAnswer(f"the stream holds {data.decode(errors='replace')[:_EXCERPT]}")
-    usage: dict[str, Any] | None = chunk.get("usage")
-    return usage
+    usage: dict[str, Any] | None = values.get("usage")
+    return Chunk(usage=usage, has_text=any(map(_text, values.get("choices") or ())))
+
+
+def _text(choice: dict[str, Any]) -> str:
+    # A chat's first event names the role only, and a model that reasons says so elsewhere.
+    delta = choice.get("delta") or {}
+    names = ("content", "reasoning_content", "reasoning")
+    return choice.get("text") or next(filter(None, map(delta.get, names)), "")
 
 
 def _require_asked(ask: Ask, answer: Answer) -> None:
-    if answer.prompt_tokens != ask.prompt_tokens:
+    fits = answer.prompt_tokens == ask.prompt_tokens
+    if not (fits if ask.counts_exactly else answer.prompt_tokens > 0):
         raise BadAnswer(
             f"usage says {answer.prompt_tokens} prompt tokens, {ask.prompt_tokens} were sent"
         )

@@ -10,11 +10,8 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
-from itertools import chain, islice
 from pathlib import Path
-from random import Random
 from time import monotonic, process_time
 from typing import Any, Final, TextIO
 
@@ -22,79 +19,16 @@ import aiohttp
 
 from pytest_joules.errors import LoadError, is_expected
 from pytest_joules.load import KEY_VARIABLE, Job
+from pytest_joules.load.asks import asks
 from pytest_joules.load.completions import Ask, Client
-from pytest_joules.point import Point, Request
 from pytest_joules.steady_state import is_long_enough
 from pytest_joules.trace import RequestTrace
 
 __tracebackhide__ = is_expected
 
-FIRST_ID: Final = 1_000
-"""Lower ids are control tokens in some vocabularies."""
-
-END_ID: Final = 30_000
-"""Within every vocabulary of a language model that is in use (32,000 and more)."""
-
 _BURST: Final = 32
 _BEAT_S: Final = 0.05
 _SPARE_FILES: Final = 64
-
-
-def prompt_ids(seed: int, index: int, length: int) -> list[int]:
-    """Return the pinned token ids of a prompt; a longer one begins with the shorter."""
-    return Random(f"prompt:{seed}:{index}").choices(range(FIRST_ID, END_ID), k=length)
-
-
-def is_streamed(index: int, point: Point, sample_size: int) -> bool:
-    """Tell whether a request belongs to the sample that streams.
-
-    Decided by the index alone, so that a later run streams the same requests; spread over
-    the whole load, so that the sample sees the same mixture as the rest.
-    """
-    offered = point.num_requests or 3 * point.batch_size
-    stride = max(1, offered // sample_size)
-    return index % stride == stride // 2
-
-
-def ask(request: Request, job: Job) -> Ask:
-    """Say what is sent for a request."""
-    point = job.point
-    pinned = point.mode == "fixed"
-    limit = request.output_tokens if pinned else _room(request, job)
-    body: dict[str, Any] = {
-        "model": job.model,
-        "prompt": prompt_ids(point.seed, request.index, request.prompt_tokens),
-        "max_tokens": limit,
-        "temperature": 0,
-    }
-    if pinned:
-        body |= {"min_tokens": limit, "ignore_eos": True}
-    streamed = is_streamed(request.index, point, job.sample_size)
-    if streamed:
-        options = {"include_usage": True, "continuous_usage_stats": True}
-        body |= {"stream": True, "stream_options": options}
-    return Ask(
-        index=request.index,
-        body=json.dumps(body).encode(),
-        streamed=streamed,
-        prompt_tokens=request.prompt_tokens,
-        output_tokens=limit if pinned else None,
-    )
-
-
-def _room(request: Request, job: Job) -> int:
-    lengths = job.point.output_tokens or job.point.spec.output_tokens
-    longest = lengths.longest if lengths else request.output_tokens
-    if job.max_model_len is None:
-        return longest
-    return max(1, min(longest, job.max_model_len - request.prompt_tokens))
-
-
-def _prepared(job: Job) -> Iterator[Ask]:
-    asks = (ask(request, job) for request in job.point.requests())
-    # The first B leave at once: made beforehand, so that they really do.
-    first = list(islice(asks, job.point.batch_size))
-    return chain(first, asks)
 
 
 class ClosedLoop:
@@ -102,7 +36,7 @@ class ClosedLoop:
 
     def __init__(self, job: Job, out: TextIO) -> None:
         self._job, self._out = job, out
-        self._asks = _prepared(job)
+        self._asks = asks(job)
         self._issued = 0
         self._finished = 0
         self._failed_in_a_row = 0

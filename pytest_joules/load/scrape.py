@@ -1,7 +1,7 @@
 """Sample a server's own counters until told to end; a process of its own.
 
-``python -m pytest_joules.load.scrape HOST PORT FILE`` writes one JSON line a sample. SIGTERM
-means: sample until no request is left, then end.
+``python -m pytest_joules.load.scrape HOST PORT FILE COUNTERS`` writes one JSON line a sample.
+SIGTERM means: sample until no request is left, then end.
 """
 
 import http.client
@@ -10,11 +10,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import monotonic
-from typing import Final, TextIO
+from typing import Any, Final, TextIO
 
 from pytest_joules.errors import LoadError, is_expected
 from pytest_joules.load import KEY_VARIABLE
@@ -39,6 +39,14 @@ _OPTIONAL: Final = {
     "steps": "vllm:iteration_tokens_total_count",
     "kv_cache_usage": "vllm:kv_cache_usage_perc",
     "preemptions": "vllm:num_preemptions_total",
+    "e2el_s": "vllm:e2e_request_latency_seconds_sum",
+    "queue_s": "vllm:request_queue_time_seconds_sum",
+    "inference_s": "vllm:request_inference_time_seconds_sum",
+}
+_GAUGES: Final = {
+    "running": "sglang:num_running_reqs",
+    "waiting": "sglang:num_queue_reqs",
+    "kv_cache_usage": "sglang:token_usage",
 }
 _MEANS: Final = frozenset({"kv_cache_usage"})
 
@@ -51,26 +59,44 @@ def server_sample(text: str, *, time_s: float, took_s: float) -> ServerSample:
     Raises:
         LoadError: A needed counter is missing; names it.
     """
-    found = _values(text)
-    missing = [name for name in _REQUIRED.values() if name not in found]
+    found = _fields(text, {**_REQUIRED, **_OPTIONAL})
+    missing = [name for field, name in _REQUIRED.items() if field not in found]
     if missing:
         raise LoadError(
             f"the server's /metrics has no {', '.join(missing)}: it is no vLLM of a version "
             "that this package knows, or its statistics are off (--disable-log-stats)."
         )
-    fields = {
+    return ServerSample(time_s=time_s, took_s=took_s, **found)
+
+
+def gauges(text: str, *, time_s: float, took_s: float) -> dict[str, float]:
+    """Read one answer of SGLang's ``/metrics``: requests in flight and the KV cache.
+
+    Its token counters are left alone: they rise when a request ends, not as it goes.
+
+    Raises:
+        LoadError: A gauge is missing; names it.
+    """
+    found = _fields(text, _GAUGES)
+    missing = [name for field, name in _GAUGES.items() if field not in found]
+    if missing:
+        raise LoadError(f"the server's /metrics has no {', '.join(missing)} any more.")
+    return {"time_s": time_s, "took_s": took_s, **found}
+
+
+def _fields(text: str, names: Mapping[str, str]) -> dict[str, float]:
+    found = _values(text, names.values())
+    return {
         field: sum(found[name]) / (len(found[name]) if field in _MEANS else 1)
-        for field, name in {**_REQUIRED, **_OPTIONAL}.items()
+        for field, name in names.items()
         if name in found
     }
-    return ServerSample(time_s=time_s, took_s=took_s, **fields)
 
 
-def _values(text: str) -> Mapping[str, list[float]]:
+def _values(text: str, needed: Collection[str]) -> Mapping[str, list[float]]:
     # Lazily: ``load`` reads samples in pytest's process and needs no parser.
     from prometheus_client.parser import text_string_to_metric_families  # noqa: PLC0415
 
-    needed = {*_REQUIRED.values(), *_OPTIONAL.values()}
     # The parser is slow and an answer has 600 lines, of which about ten are needed.
     lines = [line for line in text.splitlines() if line.split("{")[0].split(" ")[0] in needed]
     found: dict[str, list[float]] = {}
@@ -80,8 +106,11 @@ def _values(text: str) -> Mapping[str, list[float]]:
     return found
 
 
-def fetch(host: str, port: int, api_key: str) -> ServerSample:
+def fetch(host: str, port: int, api_key: str) -> tuple[str, float, float]:
     """Ask the server once, on a connection of its own (a kept one is closed after 5 s).
+
+    Returns:
+        Its answer, when that came, and how long it took.
 
     Raises:
         OSError: No connection, or no answer in time.
@@ -98,7 +127,24 @@ def fetch(host: str, port: int, api_key: str) -> ServerSample:
     time_s = monotonic()
     if answer.status != http.client.OK:
         raise LoadError(f"/metrics answered {answer.status}: {text[:300]}")
-    return server_sample(text, time_s=time_s, took_s=time_s - asked_s)
+    return text, time_s, time_s - asked_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampler:
+    """Reads one server's counters, again and again."""
+
+    host: str
+    port: int
+    api_key: str
+    counters: str
+
+    def sample(self) -> dict[str, Any]:
+        """Return one sample, JSON-ready; raises as ``fetch``."""
+        text, time_s, took_s = fetch(self.host, self.port, self.api_key)
+        if self.counters == "sglang":
+            return gauges(text, time_s=time_s, took_s=took_s)
+        return asdict(server_sample(text, time_s=time_s, took_s=took_s))
 
 
 def _ticks(stop: threading.Event) -> Iterator[None]:
@@ -109,37 +155,35 @@ def _ticks(stop: threading.Event) -> Iterator[None]:
         stop.wait(due_s - monotonic())
 
 
-def _record(sample: ServerSample, out: TextIO) -> None:
-    out.write(json.dumps(asdict(sample)) + "\n")
-
-
-def _record_until(stop: threading.Event, server: tuple[str, int, str], out: TextIO) -> None:
+def _record_until(stop: threading.Event, sampler: Sampler, out: TextIO) -> None:
     for _ in _ticks(stop):
         try:
-            _record(fetch(*server), out)
+            out.write(json.dumps(sampler.sample()) + "\n")
         except (OSError, http.client.HTTPException) as error:
             # A gap in the samples; the readers of the trace judge it.
             out.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")
 
 
-def _record_the_rest(server: tuple[str, int, str], out: TextIO) -> None:
+def _record_the_rest(sampler: Sampler, out: TextIO) -> None:
     deadline = monotonic() + DRAIN_S
     for _ in _ticks(threading.Event()):
-        sample = fetch(*server)
-        _record(sample, out)
-        if sample.running + sample.waiting == 0 or monotonic() > deadline:
+        sample = sampler.sample()
+        out.write(json.dumps(sample) + "\n")
+        if sample["running"] + sample["waiting"] == 0 or monotonic() > deadline:
             return
 
 
-def main(host: str, port: str, path: str) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Sample until SIGTERM."""
+    host, port, path, counters = arguments
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
-    server = (host, int(port), os.environ.get(KEY_VARIABLE, ""))
+    key = os.environ.get(KEY_VARIABLE, "")
+    sampler = Sampler(host=host, port=int(port), api_key=key, counters=counters)
     with Path(path).open("w", buffering=1, encoding="utf-8") as out:
         try:
-            _record_until(stop, server, out)
-            _record_the_rest(server, out)
+            _record_until(stop, sampler, out)
+            _record_the_rest(sampler, out)
         except LoadError as error:
             out.write(json.dumps({"fatal": str(error)}) + "\n")
             return 1
@@ -147,4 +191,4 @@ def main(host: str, port: str, path: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(main(sys.argv[1:]))

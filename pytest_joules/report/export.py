@@ -156,6 +156,8 @@ def cells(row: Row, result: Result) -> dict[str, Any]:
         "median_itl_s": latency.median_itl_s,
         "p99_itl_s": latency.p99_itl_s,
         "median_ttft_s": latency.median_ttft_s,
+        "mean_preprocessing_s": latency.mean_preprocessing_s,
+        "mean_queue_s": latency.mean_queue_s,
         "batch_latency_s": latency.batch_latency_s,
         "is_valid": result.is_valid,
         "reasons": " ".join(reason.code for reason in result.reasons),

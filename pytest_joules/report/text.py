@@ -97,7 +97,12 @@ def _describe_launch(made: Plan, launch: Launch) -> list[str]:
     engine = f"{first.engine} {first.model} {first.precision}"
     where = f"{first.num_gpus} x {launch.gpu}, stack {launch.stack.name}"
     cost = f"about {made.gpu_minutes(launch):.1f} GPU minutes"
-    return [printable(f"{engine} on {where}: {cost}"), *_describe_batches(launch)]
+    shown = list(dict.fromkeys(str(p.vision) for p in launch.points if p.vision))
+    return [
+        printable(f"{engine} on {where}: {cost}"),
+        *_describe_batches(launch),
+        *(printable(f"    each request shows {each}") for each in shown),
+    ]
 
 
 def _describe_batches(launch: Launch) -> list[str]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,15 +18,16 @@ from numpy.typing import NDArray
 from pytest_joules.engines import Server
 from pytest_joules.errors import InvalidPoint, LaunchError, is_expected
 from pytest_joules.gate.noise import QUIET, Noise, session_effects, whole_launch
-from pytest_joules.latent import LanguageMachine, machine
+from pytest_joules.latent import DiffusionMachine, LanguageMachine, Machine, machine
 from pytest_joules.plan import Costs as Planning
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point, Request
-from pytest_joules.simulation.batching import Batching, Cost, Demand
+from pytest_joules.simulation.batching import Batching, Cost, Demand, Span
+from pytest_joules.simulation.making import batch_spans, static_power_w
 from pytest_joules.simulation.meter import ENGINE_PID, Clock, VirtualGpus, VirtualRecording
 from pytest_joules.simulation.plant import Planted
-from pytest_joules.simulation.traces import Disturbance, load_trace
-from pytest_joules.trace import GpuIdentity, LoadTrace
+from pytest_joules.simulation.traces import Disturbance, Disturbed, load_trace
+from pytest_joules.trace import BatchLoad, BatchTrace, GpuIdentity, Load, LoadTrace
 from pytest_joules.version import __version__
 
 __tracebackhide__ = is_expected
@@ -104,6 +106,7 @@ class SimulatedMachine:
     planted: Planted = field(default_factory=Planted)
     num_gpus: int = 8
     name: str = "simulated"
+    attaches: bool = False
     gpus: VirtualGpus = field(init=False)
     _launched: dict[str, int] = field(default_factory=dict)
     _costs: dict[Point, MachineCosts] = field(default_factory=dict)
@@ -193,31 +196,54 @@ class SimulatedServer:
                 f"{self.host.gpu}; use more GPUs or a lower precision."
             )
 
-    def _machine(self, point: Point) -> LanguageMachine:
-        made = self.host.planted.apply(machine(point, self.host.gpu))
-        if not isinstance(made, LanguageMachine):
-            raise InvalidPoint(f"{point.id}: diffusion cannot be simulated yet.")
-        return made
+    def _machine(self, point: Point) -> Machine:
+        return self.host.planted.apply(machine(point, self.host.gpu))
 
-    def drive(self, point: Point, *, min_window_s: float, deadline_s: float) -> LoadTrace:
-        """Serve the point's requests in closed loop; see ``Server``."""
+    def drive(self, point: Point, *, min_window_s: float, deadline_s: float) -> Load:
+        """Serve the point's requests in closed loop, or make its batches; see ``Server``."""
         made = self._machine(point)
-        clock, gpus = self.host.clock, self.host.gpus
-        gpus.idle_w = _static_power_w(made)
-        batching = Batching(
-            costs=self.host.costs(point, made),
-            demand=self._demand(point, made, (min_window_s, deadline_s)),
-            now_s=clock.now_s,
-            idle=Cost(duration_s=1.0, power_w=gpus.idle_w * made.num_gpus, busy_share=0.0),
+        self.host.gpus.idle_w = static_power_w(made)
+        if isinstance(made, DiffusionMachine):
+            return self._make(point, made, min_window_s)
+        return self._serve(point, made, limits_s=(min_window_s, deadline_s))
+
+    def _make(self, point: Point, made: DiffusionMachine, min_window_s: float) -> BatchLoad:
+        clock = self.host.clock
+        spans, least = batch_spans(point, made, now_s=clock.now_s, min_window_s=min_window_s)
+        moved_s = self._disturbed(point, made, spans).at(
+            [spans[0].start_s, *(span.end_s for span in spans)]
         )
-        batching.run()
-        lasted_s = batching.now_s - clock.now_s
+        clock.now_s = float(moved_s[-1])
+        batches = tuple(
+            BatchTrace(started_s=float(start_s), finish_s=float(end_s))
+            for start_s, end_s in pairwise(moved_s)
+        )
+        return BatchLoad(batch_size=point.batch_size, least_batches=least, batches=batches)
+
+    def _disturbed(self, point: Point, made: Machine, spans: Sequence[Span]) -> Disturbed:
+        """Lay the launch's noise over what was done, and let the GPUs draw it."""
+        gpus = self.host.gpus
+        lasted_s = spans[-1].end_s - spans[0].start_s
         noise = Disturbance(
             factors=self.host.factors(f"{self.draw}:{point.hash}", lasted_s),
             power_limit_w=gpus.power_limit_w,
         )
-        disturbed = noise.disturb(batching.spans, made.num_gpus)
-        gpus.draws.append(disturbed.draw(batching.spans, gpus.full_clock_hz))
+        disturbed = noise.disturb(spans, made.num_gpus)
+        gpus.draws.append(disturbed.draw(spans, gpus.full_clock_hz))
+        return disturbed
+
+    def _serve(
+        self, point: Point, made: LanguageMachine, *, limits_s: tuple[float, float]
+    ) -> LoadTrace:
+        clock, gpus = self.host.clock, self.host.gpus
+        batching = Batching(
+            costs=self.host.costs(point, made),
+            demand=self._demand(point, made, limits_s),
+            now_s=clock.now_s,
+            idle=Cost(duration_s=1.0, power_w=gpus.idle_w * made.num_gpus, busy_share=0.0),
+        )
+        batching.run()
+        disturbed = self._disturbed(point, made, batching.spans)
         clock.now_s = float(disturbed.moved_s[-1])
         return load_trace(
             batching.spans,
@@ -244,11 +270,6 @@ class SimulatedServer:
             input_s=made.input_s_per_request,
             seen_tokens=round(seen),
         )
-
-
-def _static_power_w(made: LanguageMachine) -> float:
-    p = made.parameters
-    return p.static_power_ratio * p.gpu.tdp_w * made.static_power_factor
 
 
 def _asked(request: Request, planted: Planted) -> Request:

@@ -125,18 +125,34 @@ def _gaps(
     return tuple(float(gap) for gap in np.diff(disturbed.at(times)))
 
 
+_COLUMNS = (
+    "time_s",
+    "running",
+    "waiting",
+    "output_tokens",
+    "prompt_tokens",
+    "first_tokens",
+    "finished",
+    "steps",
+    "kv_cache_usage",
+    "preemptions",
+)
+
+
 def _samples(
     spans: Sequence[Span], requests: Sequence[RequestTrace], disturbed: Disturbed
 ) -> tuple[ServerSample, ...]:
     """Count what the server would say, ten times a second."""
     ends_s = disturbed.at([span.end_s for span in spans])
     start_s, end_s = float(disturbed.moved_s[0]), float(disturbed.moved_s[-1])
-    moments = np.append(np.arange(start_s - TICK_S, end_s, TICK_S), end_s)
+    grid = np.arange(start_s - TICK_S, end_s, TICK_S)
+    moments = np.append(grid[grid < end_s], end_s)  # rounding may put one on the end, or past
     edges_s = np.concatenate(([start_s], ends_s))
 
     def grown(values: Sequence[float]) -> Array:
         total = np.concatenate(([0.0], np.cumsum(values)))
-        grown: Array = np.interp(moments, edges_s, total)
+        # Rounding must not let a counter fall.
+        grown: Array = np.maximum.accumulate(np.interp(moments, edges_s, total))
         return grown
 
     def reached(times_s: Sequence[float]) -> Array:
@@ -156,19 +172,7 @@ def _samples(
         np.array([s.memory_share for s in spans])[at] * inside,
         np.array([s.preemptions for s in spans])[at],
     )
-    names = (
-        "time_s",
-        "running",
-        "waiting",
-        "output_tokens",
-        "prompt_tokens",
-        "first_tokens",
-        "finished",
-        "steps",
-        "kv_cache_usage",
-        "preemptions",
-    )
     return tuple(
-        ServerSample(took_s=0.001, **dict(zip(names, map(float, row), strict=True)))
+        ServerSample(took_s=0.001, **dict(zip(_COLUMNS, map(float, row), strict=True)))
         for row in zip(*columns, strict=True)
     )

@@ -36,14 +36,18 @@ def chosen_source(chosen: Options) -> Source:
 def _live(chosen: Options) -> LiveSource:
     # Only a live run needs engines and a meter.
     from pytest_joules.engines.diffusers import DiffusersEngine  # noqa: PLC0415
+    from pytest_joules.engines.endpoint import EndpointEngine  # noqa: PLC0415
+    from pytest_joules.engines.transformers import TransformersEngine  # noqa: PLC0415
     from pytest_joules.engines.vllm import VllmEngine  # noqa: PLC0415
     from pytest_joules.engines.xdit import XditEngine  # noqa: PLC0415
     from pytest_joules.meter import ZeusMeter  # noqa: PLC0415
 
     engines: tuple[Engine, ...] = (
         VllmEngine(keep=chosen.keep),
-        DiffusersEngine(),
-        XditEngine(),
+        EndpointEngine(keep=chosen.keep),
+        TransformersEngine(keep=chosen.keep),
+        DiffusersEngine(keep=chosen.keep),
+        XditEngine(keep=chosen.keep),
     )
     meter, session = ZeusMeter(), uuid.uuid4().hex[:12]
     procedure = Procedure(min_window_s=chosen.window)

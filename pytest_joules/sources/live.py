@@ -3,20 +3,15 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from pytest_joules.contract import reason
 from pytest_joules.errors import ConfigurationError, is_expected
-from pytest_joules.measure import (
-    FrozenWork,
-    Outcome,
-    Rig,
-    choose_gpus,
-    identity_of,
-    measure,
-    require_gpu,
-)
+from pytest_joules.gpu_choice import choose_gpus, require_gpu
+from pytest_joules.latent.plausibility import IMPLAUSIBLE, far_from_model
+from pytest_joules.measure import FrozenWork, Outcome, Rig, identity_of, measure
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.provenance import Identity
-from pytest_joules.result import SourceName
+from pytest_joules.result import Result, SourceName
 
 __tracebackhide__ = is_expected
 
@@ -35,13 +30,14 @@ class LiveSource:
         require_gpu(next(iter(self.rigs.values())).meter.identify(), gpu)
 
     def identity(self, launch: Launch) -> Identity:
-        return identity_of(choose_gpus(self._rig(launch).meter.identify(), launch))
+        gpus = choose_gpus(self._rig(launch).meter.identify(), launch)
+        return identity_of(gpus, launch.largest)
 
     def clock(self) -> float:
         return next(iter(self.rigs.values())).clock()
 
     def outcomes(self, launch: Launch, frozen: Mapping[Point, FrozenWork]) -> Iterator[Outcome]:
-        return measure(launch, self._rig(launch), frozen)
+        return map(_beside_model, measure(launch, self._rig(launch), frozen))
 
     def _rig(self, launch: Launch) -> Rig:
         engine = launch.largest.engine
@@ -51,3 +47,13 @@ class LiveSource:
                 f"engines that can: {', '.join(self.rigs)}."
             )
         return self.rigs[engine]
+
+
+def _beside_model(outcome: Outcome) -> Outcome:
+    """Note on a result that it lies far from what the latent model expects."""
+    if not isinstance(outcome, Result):
+        return outcome
+    seen = far_from_model(outcome)
+    if not seen:
+        return outcome
+    return outcome.but(notes=(*outcome.notes, reason(IMPLAUSIBLE, seen)))

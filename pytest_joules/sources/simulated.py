@@ -19,7 +19,7 @@ from pytest_joules.simulation.meter import Clock
 from pytest_joules.simulation.plant import Planted
 from pytest_joules.sources.live import LiveSource
 
-ENGINES = ("vllm",)
+ENGINES = ("vllm", "diffusers", "xdit")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from typing import Self
 from pytest_joules.engines.workers import SCRIPT
 from tests.fakes.mock_nvml import MockNvml
 
-IDLE_W = 100.0
+IDLE_W = 10.0
 WATTS_A_CORE = 400.0
 PERIOD_S = 0.05
 

@@ -30,7 +30,7 @@ TESTS = """
 
     def test_images(energy_bench):
         for change in (
-            dict(), dict(batch_size=8), dict(steps=15), dict(height=192, width=192)
+            dict(), dict(batch_size=4), dict(steps=20), dict(height=256, width=256)
         ):
             result = energy_bench.measure(IMAGE.but(**change))
             assert result.energy_per_image_j > 0
@@ -70,8 +70,8 @@ def results(
         """)
     )
     # Long enough that what lies between batches does not count on a busy machine.
-    image = tiny_image.but(batch_size=1, steps=5, height=96, width=96).as_json()
-    video = tiny_video.but(batch_size=1, steps=5).as_json()
+    image = tiny_image.but(batch_size=1, steps=10, height=96, width=96).as_json()
+    video = tiny_video.but(batch_size=1, steps=10).as_json()
     (folder / "test_energy.py").write_text(dedent(TESTS.format(image=image, video=video)))
     with CpuFollower(mock, num_gpus=2):
         run = _measured(folder, mock)
@@ -100,7 +100,7 @@ def _measured(folder: Path, mock: MockNvml) -> "subprocess.CompletedProcess[str]
 
 def only(results: list[Result], **asked: object) -> Result:
     """Return the only result whose point is as asked."""
-    asked = {"num_gpus": 1, "batch_size": 1, "steps": 5, **asked}
+    asked = {"num_gpus": 1, "batch_size": 1, "steps": 10, **asked}
     (found,) = [r for r in results if all(getattr(r.point, n) == v for n, v in asked.items())]
     assert found.is_valid
     return found
@@ -111,20 +111,20 @@ def image_j(results: list[Result], **asked: object) -> float:
 
 
 def test_a_larger_batch_costs_no_more_per_image(results: list[Result]) -> None:
-    assert image_j(results, batch_size=8) <= 1.02 * image_j(results)
+    assert image_j(results, batch_size=4) <= 1.02 * image_j(results)
 
 
 def test_more_steps_cost_more_per_image(results: list[Result]) -> None:
-    assert 1.2 * image_j(results) < image_j(results, steps=15)
+    assert image_j(results) < image_j(results, steps=20)
 
 
 def test_more_pixels_cost_more_per_image(results: list[Result]) -> None:
-    assert 1.5 * image_j(results) < image_j(results, height=192)
+    assert image_j(results) < image_j(results, height=256)
 
 
 def test_more_frames_cost_more_per_video(results: list[Result]) -> None:
     few, many = (only(results, task="text-to-video", num_frames=n) for n in (5, 13))
-    assert 1.2 * few.energy_per_video_j < many.energy_per_video_j
+    assert few.energy_per_video_j < many.energy_per_video_j
 
 
 def test_two_gpus_share_a_batch(results: list[Result]) -> None:

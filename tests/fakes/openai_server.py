@@ -53,6 +53,16 @@ class Server:
     """Counters that ``/metrics`` leaves out."""
 
     metrics_status: int = 200
+    speaks: str = "vllm"
+    """Whose counters ``/metrics`` has; ``sglang`` tells the batch only."""
+
+    usage_at_end: bool = False
+    """Tell a stream's tokens in its last chunk only, as the OpenAI API does."""
+
+    model: str = "served"
+    version: str = ""
+    """What ``/version`` says; empty for a server without it."""
+
     port: int = 0
     bodies: list[dict[str, Any]] = field(default_factory=list)
     in_flight: int = 0
@@ -100,7 +110,7 @@ class Server:
             assert request.transport
             request.transport.close()
             return web.Response()
-        prompt, output = len(body["prompt"]), body["max_tokens"]
+        prompt, output = prompt_tokens(body), body["max_tokens"]
         self.prompt_tokens += prompt
         self.output_tokens += output
         if body.get("stream"):
@@ -115,7 +125,7 @@ class Server:
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        for event in self._events(len(body["prompt"]), body["max_tokens"], fault):
+        for event in self._events(prompt_tokens(body), body["max_tokens"], fault):
             if event == "drop":
                 assert request.transport
                 request.transport.close()
@@ -126,7 +136,8 @@ class Server:
 
     def _events(self, prompt: int, output: int, fault: str) -> Iterator[str]:
         for done in range(self.tokens_per_chunk, output, self.tokens_per_chunk):
-            yield json.dumps({"choices": [{}], **_usage(prompt, done)})
+            usage = {} if self.usage_at_end else _usage(prompt, done)
+            yield json.dumps({"choices": [{"text": " the"}], **usage})
         ends = {
             "malformed-sse": '{"choices": [',
             "list-sse": "[]",
@@ -144,6 +155,16 @@ class Server:
 
     async def metrics(self, request: web.Request) -> web.Response:
         del request
+        if self.speaks == "sglang":
+            gauges = {
+                "num_running_reqs": self.in_flight,
+                "num_queue_reqs": 0,
+                "token_usage": 0.5,
+            }
+            text = "".join(
+                f'sglang:{name}{{model_name="m"}} {v}\n' for name, v in gauges.items()
+            )
+            return web.Response(text=text, status=self.metrics_status)
         counters = {
             "num_requests_running": self.in_flight,
             "num_requests_waiting": 0,
@@ -158,6 +179,26 @@ class Server:
             if name not in self.missing
         ]
         return web.Response(text="\n".join(lines) + "\n", status=self.metrics_status)
+
+    async def models(self, request: web.Request) -> web.Response:
+        if request.headers.get("Authorization") != f"Bearer {self.api_key}":
+            return web.json_response({"error": "unauthorized"}, status=401)
+        entry = {"id": self.model, "root": f"org/{self.model}", "owned_by": "fake-llm"}
+        return web.json_response({"data": [{**entry, "max_model_len": 4096}]})
+
+    async def tell_version(self, request: web.Request) -> web.Response:
+        del request
+        return web.json_response({"version": self.version}, status=200 if self.version else 404)
+
+
+def prompt_tokens(body: dict[str, Any]) -> int:
+    """Count a completion's ids, or a chat's words and nine tokens of what it shows."""
+    if "prompt" in body:
+        return len(body["prompt"])
+    (message,) = body["messages"]
+    shown = [part for part in message["content"] if part["type"] != "text"]
+    words = [part["text"].split() for part in message["content"] if part["type"] == "text"]
+    return 9 * len(shown) + sum(map(len, words))
 
 
 def _usage(prompt: int, output: int) -> Mapping[str, Any]:
@@ -184,6 +225,9 @@ def running(**options: Any) -> Iterator[Server]:
 async def _start(server: Server) -> web.AppRunner:
     app = web.Application(client_max_size=1 << 26)
     app.router.add_post("/v1/completions", server.complete)
+    app.router.add_post("/v1/chat/completions", server.complete)
+    app.router.add_get("/v1/models", server.models)
+    app.router.add_get("/version", server.tell_version)
     app.router.add_get("/metrics", server.metrics)
     runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
     await runner.setup()

@@ -8,7 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 HERE = Path(__file__).resolve().parent
-ENGINES = {"diffusers": "diffusion", "xdit": "diffusion"}
+ENGINES = {"diffusers": "diffusion", "transformers": "generation", "xdit": "diffusion"}
 """By engine name, the module of this folder whose ``prepared(job)`` builds it."""
 
 

@@ -5,7 +5,7 @@ from importlib import import_module
 from inspect import signature
 from typing import Any
 
-DTYPES = {"bf16": "bfloat16", "fp16": "float16", "fp32": "float32"}
+from pytest_joules.engines.worker.device import DTYPES
 
 
 def pipeline(job: Any, *, device: str, transformer: type | None = None) -> Any:

@@ -13,10 +13,7 @@ from time import monotonic
 from typing import Any
 
 from pytest_joules.engines.worker import components
-
-DEVICE = "PYTEST_JOULES_DEVICE"
-"""Environment variable: the kind of device to run on. Without a GPU the worker fails, unless
-this says ``cpu``: a GPU's energy must never be taken for the CPU's work."""
+from pytest_joules.engines.worker.device import choose
 
 _THINGS = ("lighthouse", "market", "violin", "glacier", "tram", "orchard", "desert", "harbour")
 
@@ -109,16 +106,7 @@ def prepared(job: Any) -> Iterator[Work]:
     Raises:
         RuntimeError: There is no GPU.
     """
-    torch = import_module("torch")
-    device = os.environ.get(DEVICE, "cuda")
-    if device == "cuda":
-        if not torch.cuda.is_available():
-            raise RuntimeError(
-                f"torch {torch.__version__} sees no GPU. Install a build of torch for this "
-                f"GPU in the stack; {DEVICE}=cpu runs on the CPU, whose energy no GPU tells."
-            )
-        device = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
-        torch.cuda.set_device(device)
+    device = choose()
     with ExitStack() as stack:
         if job["engine"] == "xdit":
             xdit = import_module("pytest_joules.engines.worker.xdit")

@@ -83,13 +83,13 @@ def document(
     board: Leaderboard, values: list[dict[str, dict[str, float]]], unseen: list[Predicted]
 ) -> str:
     """Return the text of ``latent.json``: parameters, their errors, and where from."""
-    gpus = sorted(set(board_gpus(board)))
+    gpus = sorted({result.gpu for result in board.results})
     stored = {
         "provenance": {
             "data": "ML.ENERGY Benchmark v3, github.com/ml-energy/leaderboard, Apache-2.0",
             "updated": board.updated,
             "num_rows": len(board.results),
-            "rows_sha256": _digest(board),
+            "rows_sha256": digest(board),
             "engines": "vLLM 0.11.1, xDiT 0.4.5 (arXiv:2601.22076, section 2)",
         },
         "gpus": {
@@ -101,11 +101,6 @@ def document(
         },
     }
     return json.dumps(stored, indent=1, sort_keys=True) + "\n"
-
-
-def board_gpus(board: Leaderboard) -> list[str]:
-    """Return the GPU of every row."""
-    return [result.gpu for result in board.results]
 
 
 def _rounded(values: Values) -> dict[str, float]:
@@ -125,7 +120,8 @@ def _errors(unseen: list[Predicted], gpu: str) -> Mapping[str, Any]:
     return errors
 
 
-def _digest(board: Leaderboard) -> str:
+def digest(board: Leaderboard) -> str:
+    """Identify the rows."""
     told = [[r.point.hash, r.gpu, r.energy_per_work_unit_j] for r in board.results]
     return sha256(json.dumps(told).encode()).hexdigest()
 

@@ -86,7 +86,7 @@ def family_of(result: Result) -> str:
     size are one family.
     """
     shape = architecture_of(result.point.model)
-    own = (shape.num_layers, shape.hidden_size)
+    own: tuple[int, ...] = (shape.num_layers, shape.hidden_size)
     if isinstance(shape, LanguageArchitecture):
         own += (shape.intermediate_size, shape.expert_intermediate_size)
     return "-".join(str(each) for each in own)

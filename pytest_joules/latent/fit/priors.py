@@ -25,6 +25,7 @@ SERVING_S: Priors = {
     "fp8_flop_ratio": (0.7, 0.3),
     "fp8_expert_flop_ratio": (0.6, 0.3),
     "prefill_flop_ratio": (0.5, 0.3),
+    "group_stall": (2.0, 0.7),
     "layer_moves": (15.0, 0.5),
     "expert_visit_moves": (8.0, 0.7),
     "step_overhead_s": (1e-3, 0.7),
@@ -86,7 +87,13 @@ OF_THE_MACHINE = (
     "shared_input_s_per_request",
 )
 
-_LIMITED = ("_flop_ratio", "_bandwidth_ratio", "untouched_ratio", "static_power_ratio")
+_LIMITED = (
+    "_flop_ratio",
+    "_bandwidth_ratio",
+    "untouched_ratio",
+    "static_power_ratio",
+    "fp8_energy_ratio",
+)
 
 
 def largest(name: str) -> float:

@@ -78,9 +78,9 @@ def steady(rows: Rows, p: Parameters, batch: Column | None = None) -> Steady:
 def power_w(rows: Rows, p: Parameters, state: Steady) -> Column:
     """Evaluate the power of one GPU of all rows."""
     if isinstance(rows.asked, Rendering):
-        joules = rendering.batch_j(rows.asked, p, state.seconds, state.batch)
+        joules = rendering.batch_j(rows.asked, p, state.seconds, batch=state.batch)
     else:
-        joules = serving.step_j(rows.asked, p, state.seconds, state.batch, **state.asked)
+        joules = serving.step_j(rows.asked, p, state.seconds, batch=state.batch, **state.asked)
     return serving.capped_w(sum(joules.values()) / state.duration_s, p.gpu.tdp_w)
 
 
@@ -92,11 +92,15 @@ def energy_j(rows: Rows, state: Steady, power: Column) -> Column:
 def fitted(rows: Rows) -> dict[str, dict[str, float]]:
     """Return the values of each GPU that the rows are of, by flat names."""
     seconds, joules = _priors(rows.asked)
-    shared = _fit(rows, rows.sheets, seconds, joules)
+    shared = _fit(rows, rows.sheets, seconds=seconds, joules=joules)
     values = {}
     for gpu in sorted(set(rows.gpu)):
-        nearer = [_around(each, shared) for each in (seconds, joules)]
-        values[gpu] = _fit(rows.where(rows.gpu == gpu), catalog.gpus()[gpu], *nearer)
+        values[gpu] = _fit(
+            rows.where(rows.gpu == gpu),
+            catalog.gpus()[gpu],
+            seconds=_around(seconds, shared),
+            joules=_around(joules, shared),
+        )
     return values
 
 
@@ -115,7 +119,7 @@ def _around(guesses: Priors, shared: Values) -> Priors:
     }
 
 
-def _fit(rows: Rows, sheet: Any, seconds: Priors, joules: Priors) -> dict[str, float]:
+def _fit(rows: Rows, sheet: Any, *, seconds: Priors, joules: Priors) -> dict[str, float]:
     def time_errors(values: Values) -> Column:
         state = steady(rows, parameters(sheet, values))
         throughput = state.batch / state.duration_s
