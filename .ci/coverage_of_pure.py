@@ -6,9 +6,9 @@ from pathlib import Path
 
 LEAST = 95.0
 PURE = """
-assess baseline batches catalog energy engine_rules errors pipelines plan point procedure
-prompts provenance referee request_times result steady_state storage strategies tasks
-trace units validity verdict vision
+assess baseline batches catalog digest energy engine_rules errors pipelines plan point procedure
+prompts provenance referee request_times result steady_state storage strategies tasks timeline
+trace units validity verdict visible vision
 counter/ expect/ gate/ claims/ report/
 """
 

@@ -12,10 +12,12 @@ from typing import Annotated, TypeVar
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pytest_joules.errors import JoulesError
 from pytest_joules.predict_command import predict_command
 from pytest_joules.version import __version__
+from pytest_joules.visible import lines, visible
 
 T = TypeVar("T")
 app = typer.Typer(
@@ -81,7 +83,7 @@ def doctor(
         typer.echo(json.dumps([asdict(finding) for finding in findings], indent=1))
     else:
         rows = [
-            (f"[{_COLOURS[f.status]}]{f.status}[/]", f.subject, f.text, f.remedy)
+            (Text(f.status, style=_COLOURS[f.status]), f.subject, f.text, f.remedy)
             for f in findings
         ]
         _print_table(("", "what", "finding", "remedy"), rows)
@@ -100,12 +102,13 @@ def _probe(load: str, seconds: float, *, as_json: bool) -> None:
         _print_table(("quantity", "seen"), probe.described(sensor))
 
 
-def _print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def _print_table(head: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in head:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        # As texts: rich would read markup in plain strings, and terminals in any.
+        table.add_row(*(c if isinstance(c, Text) else Text(lines(c)) for c in row))
     Console().print(table)
 
 
@@ -159,8 +162,8 @@ def compare(
     """
     from pytest_joules import commands, record  # noqa: PLC0415  loads the gate
 
-    lines, replayed = _told(lambda: commands.compared(record.find(session, Path())))
-    typer.echo("\n".join(lines))
+    table, replayed = _told(lambda: commands.compared(record.find(session, Path())))
+    _print(table)
     verdicts = [each.comparison.verdict for each in replayed]
     if "regression" in verdicts or not all(each.is_same for each in replayed):
         raise typer.Exit(1)
@@ -190,7 +193,7 @@ def explain(
             return json.dumps(explaining.explained_json(*sides), indent=1)
         return "\n".join(explaining.explained(*sides))
 
-    typer.echo(_told(job))
+    typer.echo(lines(_told(job)))
 
 
 @app.command("show")
@@ -214,7 +217,32 @@ def show_results(
         path = Path(results) if is_file else record.find(results, Path())
         return commands.measured(record.results_of(path), data)
 
-    typer.echo("\n".join(_told(job)))
+    _print(_told(job))
+
+
+@app.command()
+def report(
+    session: Annotated[
+        str, typer.Argument(help="Folder or name of a stored session.")
+    ] = "latest",
+    *,
+    out: Annotated[Path, typer.Option(help="File to write; its folder must exist.")] = Path(
+        "report.html"
+    ),
+) -> None:
+    """Write a stored session (.joules/sessions) as one HTML page, as --joules-report does.
+
+    Example: joules report latest --out report.html
+    """
+    from pytest_joules import record  # noqa: PLC0415  loads the gate
+    from pytest_joules.report import export, html  # noqa: PLC0415  loads the gate
+
+    def job() -> None:
+        export.require_place(out, f"--out={out}")
+        html.write(out, record.digest_of(record.find(session, Path())))
+
+    _told(job)
+    typer.echo(f"{visible(str(out))}: open it in any browser")
 
 
 @baselines.command("list")
@@ -222,7 +250,7 @@ def list_baselines(*, root: Root = Path("baselines")) -> None:
     """List recorded points, their energy and how many runs they rest on."""
     from pytest_joules import commands  # noqa: PLC0415  loads the gate
 
-    typer.echo("\n".join(_told(lambda: commands.listed(root))))
+    _print(_told(lambda: commands.listed(root)))
 
 
 @baselines.command()
@@ -234,7 +262,7 @@ def show(
     """Show the runs, moves and calibration of one point."""
     from pytest_joules import commands  # noqa: PLC0415  loads the gate
 
-    typer.echo("\n".join(_told(lambda: commands.shown(point, root))))
+    _print(_told(lambda: commands.shown(point, root)))
 
 
 @baselines.command()
@@ -262,7 +290,12 @@ def accept(
         runs = commands.runs_of_stack(record.results_of(path), stack)
         return commands.accept(what, runs, root=root, reason=reason)
 
-    typer.echo("\n".join(_told(job)))
+    _print(_told(job))
+
+
+def _print(told: Sequence[str]) -> None:
+    """Print lines; what others wrote in them steers no terminal."""
+    typer.echo("\n".join(map(visible, told)))
 
 
 def _told(job: Callable[[], T]) -> T:
