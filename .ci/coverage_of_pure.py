@@ -6,8 +6,9 @@ from pathlib import Path
 
 LEAST = 95.0
 PURE = """
-assess baseline batches catalog energy engine_rules errors pipelines plan point procedure
+assess baseline batches catalog digest energy engine_rules errors pipelines plan point procedure
 progress prompts provenance referee request_times result steady_state storage strategies tasks
+timeline
 trace units validity verdict visible vision
 counter/ expect/ gate/ claims/ report/
 """

@@ -27,6 +27,7 @@ from pytest_joules.steady_state import (
     window_batches,
     work_window,
 )
+from pytest_joules.timeline import timeline
 from pytest_joules.trace import (
     BatchLoad,
     GpuTrace,
@@ -96,6 +97,7 @@ def assess(measured: Measured, procedure: Procedure) -> Result:
         provenance=measured.provenance,
         **_of_load(load, window, energy.window),
         evidence=_evidence(measured, energy, work),
+        timeline=timeline(gpus, load, energy.window),
         reasons=(*measured.earlier, *_reasons(measured, window, procedure)),
         notes=_notes(measured, energy, procedure, window=window),
     )

@@ -22,8 +22,11 @@ def grouped(
     return ordered
 
 
-class _TestNotCollected(pytest.CollectReport):  # type: ignore[misc]  # no other way to a heading
-    """A collection error of one test: pytest's heading would name its file only."""
+class CollectReport(pytest.CollectReport):  # type: ignore[misc]  # no other way to a heading
+    """A collection error of one test: pytest's heading would name its file only.
+
+    pytest-xdist sends reports by the name of their class, so this one keeps pytest's.
+    """
 
     @property
     def location(self) -> tuple[str, int | None, str]:  # type: ignore[override]  # a property there, too
@@ -34,9 +37,7 @@ def report_collection_error(
     session: pytest.Session, item: pytest.Item, error: BaseException
 ) -> None:
     """Let pytest count and show an error as one of collection."""
-    # xdist knows no reports but pytest's own.
-    is_worker = hasattr(session.config, "workerinput")
-    report = (pytest.CollectReport if is_worker else _TestNotCollected)(
+    report = CollectReport(
         nodeid=item.nodeid,
         outcome="failed",
         longrepr=f"{type(error).__name__}: {error}",

@@ -29,8 +29,17 @@ or insufficient measurement.
 
 from typing import Any
 
+from pytest_joules.visible import lines
 
-class JoulesError(Exception):
+
+class _Told(Exception):
+    """Quotes names and logs of others, so nothing in it may steer a terminal."""
+
+    def __str__(self) -> str:
+        return lines(super().__str__())
+
+
+class JoulesError(_Told):
     """Base of everything that keeps a measurement from being made or trusted."""
 
 
@@ -109,11 +118,11 @@ class NotMeasured(JoulesError):
     """A quantity was asked that this result does not hold."""
 
 
-class EnergyRegression(AssertionError):
+class EnergyRegression(_Told, AssertionError):
     """Energy per work unit rose by more than the tolerance."""
 
 
-class OrderingFailed(AssertionError):
+class OrderingFailed(_Told, AssertionError):
     """Results do not stand in the expected order."""
 
     ordering: object = None

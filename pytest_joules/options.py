@@ -137,9 +137,24 @@ DECLARED = (
     ),
     Option(
         name="export",
+        metavar="[FORMAT:]PATH,...",
+        parse=option_values.names,
+        help="write all results to PATH, whose folder must exist: .csv, .json and .parquet by "
+        "the suffix; bencher:PATH, github-benchmark:PATH and openmetrics:PATH by name",
+    ),
+    Option(
+        name="report",
         metavar="PATH",
         parse=option_values.path,
-        help="write all results to PATH, as CSV or JSON by its suffix",
+        help="write one self-contained HTML page with plots to PATH, whose folder must exist "
+        "(needs pytest-joules[report])",
+    ),
+    Option(
+        name="comment",
+        metavar="PATH",
+        parse=option_values.path,
+        help="write the body of a pull-request comment, in Markdown, to PATH, whose folder "
+        "must exist",
     ),
     Option(
         name="models",
@@ -171,7 +186,9 @@ class Options:
     budget: float | None = None
     keep: int = 50
     plan: bool = False
-    export: Path | None = None
+    export: tuple[str, ...] = ()
+    report: Path | None = None
+    comment: Path | None = None
     models: tuple[str, ...] = ()
     stacks: Mapping[str, "Stack"] = field(default_factory=dict)
 

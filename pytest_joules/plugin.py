@@ -98,7 +98,7 @@ def pytest_runtest_makereport(
     run = item.config.stash.get(_run_key, None)
     report = yield
     if run and report.failed and call.excinfo is not None:
-        run.remember(call.excinfo.value)
+        run.remember(item, call.excinfo.value)
     return report
 
 

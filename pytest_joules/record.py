@@ -1,8 +1,9 @@
 """Stored sessions: every result at once, and with each verdict all that it rests on.
 
 ``.joules/sessions/<session>/`` holds ``session.json`` (settings), ``results.jsonl`` (every
-result, valid or not, in order), ``baselines.jsonl`` (the stored runs compared with) and
-``verdicts.jsonl``. Numbers are written so that they read back bit for bit.
+result, valid or not, in order), ``baselines.jsonl`` (the stored runs compared with),
+``verdicts.jsonl`` and, once the session has ended, ``end.json`` (what it cost and which tests
+failed). Numbers are written so that they read back bit for bit.
 """
 
 import json
@@ -14,6 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from pytest_joules.digest import Digest, Failed, rows_of
 from pytest_joules.errors import ConfigurationError, FormatError, JoulesError, is_expected
 from pytest_joules.gate.ruling import Case, rule
 from pytest_joules.point import Point
@@ -21,7 +23,7 @@ from pytest_joules.pruning import prune
 from pytest_joules.result import Result
 from pytest_joules.session import Judgement, Listener
 from pytest_joules.storage import parse, read, write_atomically
-from pytest_joules.verdict import Comparison
+from pytest_joules.verdict import Comparison, Verdict
 
 __tracebackhide__ = is_expected
 
@@ -29,6 +31,7 @@ SCHEMA = 1
 FOLDER = Path(".joules") / "sessions"
 _SETTINGS, _RESULTS = "session.json", "results.jsonl"
 _BASELINES, _VERDICTS = "baselines.jsonl", "verdicts.jsonl"
+_END = "end.json"
 
 
 def session_name(begun: datetime) -> str:
@@ -60,6 +63,20 @@ class Recorder(Listener):
         self._stored.update(fresh)
         self._write(_VERDICTS, [_verdict(judgement)])
 
+    def ended(self, digest: Digest) -> None:
+        """Write down what the session cost and which tests failed, if it measured at all."""
+        if self._is_broken or not (self.folder / _SETTINGS).exists():
+            return
+        end = {
+            "failed": [asdict(each) for each in digest.failed],
+            "num_launches": digest.num_launches,
+            "spent_gpu_s": digest.spent_gpu_s,
+        }
+        try:
+            write_atomically(self.folder / _END, _pretty(end))
+        except OSError as error:
+            self._warn(error)
+
     def _write(self, name: str, entries: Sequence[Mapping[str, Any]]) -> None:
         if self._is_broken or not entries:
             return
@@ -68,17 +85,23 @@ class Recorder(Listener):
             with (self.folder / name).open("a", encoding="utf-8") as stream:
                 stream.writelines(json.dumps(each, sort_keys=True) + "\n" for each in entries)
         except OSError as error:  # what was measured must not be lost with it
-            self._is_broken = True
-            text = f"pytest-joules: this session is not stored any further: {error}"
-            warnings.warn(text, stacklevel=2)
+            self._warn(error)
+
+    def _warn(self, error: OSError) -> None:
+        self._is_broken = True
+        text = f"pytest-joules: this session is not stored any further: {error}"
+        warnings.warn(text, stacklevel=3)
 
     def _begin(self) -> None:
         if not (self.folder / _SETTINGS).exists():
             settings = {"schema": SCHEMA, **self.settings}
-            text = json.dumps(settings, indent=1, sort_keys=True) + "\n"
-            write_atomically(self.folder / _SETTINGS, text)
+            write_atomically(self.folder / _SETTINGS, _pretty(settings))
             (self.folder.parents[1] / ".gitignore").write_text("*\n", encoding="utf-8")
             prune(self.folder.parent, newest=self.keep, holding=_SETTINGS)
+
+
+def _pretty(values: Mapping[str, Any]) -> str:
+    return json.dumps(values, indent=1, sort_keys=True) + "\n"
 
 
 def _verdict(judgement: Judgement) -> dict[str, Any]:
@@ -152,6 +175,48 @@ def _replayed(
 def is_session(folder: Path) -> bool:
     """Tell whether a folder is a stored session."""
     return (folder / _SETTINGS).exists()
+
+
+def digest_of(folder: Path) -> Digest:
+    """Read a stored session for a report; the verdicts are those of the run.
+
+    Raises:
+        FormatError: The session is not there, broken, or of another format.
+    """
+    settings = settings_of(folder)
+    results = results_of(folder)
+    comparisons = [_comparison(values, folder) for values in _lines(folder / _VERDICTS)]
+    launches = {r.evidence.launch_id for r in results if r.evidence}
+    return Digest(
+        settings={name: value for name, value in settings.items() if name != "schema"},
+        rows=rows_of(
+            results,
+            {each.point: each for each in comparisons},
+            _by_point(_results(folder / _BASELINES)),
+        ),
+        **(_end(folder) or {"num_launches": len(launches)}),
+    )
+
+
+def _end(folder: Path) -> dict[str, Any]:
+    """Return what the session wrote last; empty where it did not live to."""
+    if not (folder / _END).exists():
+        return {}
+    end = read(folder / _END)
+    try:
+        return {**end, "failed": tuple(Failed(**each) for each in end["failed"])}
+    except (TypeError, KeyError) as error:
+        raise FormatError(f"{folder / _END}: cannot be read: {error!r}.") from None
+
+
+def _comparison(values: Mapping[str, Any], folder: Path) -> Comparison:
+    try:
+        stored = {**values["comparison"], "point": Point.from_json(values["point"])}
+        return Comparison(**{**stored, "verdict": Verdict(stored["verdict"])})
+    except (JoulesError, TypeError, ValueError, KeyError) as error:
+        raise FormatError(
+            f"{folder / _VERDICTS}: a verdict cannot be read: {error!r}."
+        ) from None
 
 
 def settings_of(folder: Path) -> Mapping[str, Any]:

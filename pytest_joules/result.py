@@ -1,5 +1,6 @@
 """The result of measuring one point once: what was measured; the rest is derived."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
@@ -120,6 +121,41 @@ class Evidence:
     """Share of readings in which the power limit held the clocks down."""
 
 
+Series = tuple[float | None, ...]
+"""Evenly spaced means; ``None`` where nothing was read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeline:
+    """How one launch looked, from the first reading to the last, down-sampled for people.
+
+    No verdict rests on it. Each value is the mean of one step; time 0 is the first reading.
+    """
+
+    step_s: float
+    """Distance between two values of a series."""
+
+    window_start_s: float
+    window_end_s: float
+    power_w: Series = ()
+    """Of all GPUs together, by their energy counters."""
+
+    running: Series = ()
+    """Requests in the engine's running batch."""
+
+    kv_cache_usage: Series = ()
+    """Share of the KV cache in use, 0 to 1."""
+
+    temperature_c: Series = ()
+    """Of the hottest GPU."""
+
+    output_tokens_edges: tuple[float, ...] = ()
+    """Edges of the histogram of output lengths, shape ``(n + 1,)``."""
+
+    output_tokens_counts: tuple[int, ...] = ()
+    """Requests whose output length falls between two edges, shape ``(n,)``."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Result:
     """Energy, speed and circumstances of one point in steady state."""
@@ -146,6 +182,9 @@ class Result:
     latency: Latency = field(default_factory=Latency)
     evidence: Evidence | None = None
     """``None`` for published results, whose windows are not public."""
+
+    timeline: Timeline | None = None
+    """``None`` for published results and for runs of a baseline, which keep no picture."""
 
     reasons: tuple[Reason, ...] = ()
     """Broken rules of the validity contract; empty for a valid measurement."""
@@ -252,27 +291,38 @@ class Result:
 
     def as_json(self) -> dict[str, Any]:
         """Return it as JSON-ready values; ``from_json`` rebuilds an equal result."""
-        values = asdict(replace(self, evidence=None))
-        values["evidence"] = asdict(self.evidence) if self.evidence else None
+        values = asdict(self)
         values["point"] = self.point.as_json()
         values["provenance"] = self.provenance.as_json()
         return {name: _with_lists(value) for name, value in values.items()}
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Result":
-        """Rebuild it; wrong keys raise ``TypeError``, ``KeyError`` or ``InvalidPoint``."""
-        evidence = values.get("evidence")
+        """Rebuild it; wrong keys raise ``TypeError``, ``KeyError`` or ``InvalidPoint``.
+
+        The comparison that an export puts beside a result is no part of it.
+        """
+        values = {name: value for name, value in values.items() if name != "comparison"}
+        evidence, timeline = values.get("evidence"), values.get("timeline")
         return cls(
             **{
                 **values,
                 "point": Point.from_json(values["point"]),
+                "energy_per_work_unit_j": _number(values["energy_per_work_unit_j"]),
+                "throughput_work_units_per_s": _number(values["throughput_work_units_per_s"]),
                 "provenance": Provenance.from_json(values["provenance"]),
                 "latency": Latency(**values.get("latency", {})),
                 "evidence": Evidence(**_with_tuples(evidence)) if evidence else None,
+                "timeline": Timeline(**_with_tuples(timeline)) if timeline else None,
                 "reasons": tuple(Reason(**reason) for reason in values.get("reasons", ())),
                 "notes": tuple(Reason(**note) for note in values.get("notes", ())),
             }
         )
+
+
+def _number(value: float | None) -> float:
+    """Read what JSON has no number for, as only invalid results hold."""
+    return math.nan if value is None else value
 
 
 def _with_lists(values: Any) -> Any:

@@ -4,15 +4,16 @@ With ``plugin``, ``collection`` and ``options`` this is all that knows pytest.
 """
 
 import itertools
+import os
 from collections.abc import Generator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 import pytest
 from _pytest.runner import runtestprotocol
 
 from pytest_joules.bench import EnergyBench, RehearsalBench, RehearsalEnds
 from pytest_joules.collection import grouped, report_collection_error
+from pytest_joules.digest import Digest, Failed, rows_of
 from pytest_joules.errors import (
     ConfigurationError,
     Inconclusive,
@@ -23,22 +24,20 @@ from pytest_joules.errors import (
 )
 from pytest_joules.gate.calibration import FEWEST
 from pytest_joules.options import MarkerOptions, Options, is_asked
+from pytest_joules.outputs import Outputs, settings_of
 from pytest_joules.point import Point
 from pytest_joules.record import FOLDER, Recorder, session_name
-from pytest_joules.report import export, terminal, text
+from pytest_joules.report import terminal, text
 from pytest_joules.screen import Screen
 from pytest_joules.session import JoulesSession
 from pytest_joules.sources import Source
-from pytest_joules.sources.choice import chosen_source
+from pytest_joules.sources.choice import chosen_source, reference
 from pytest_joules.sources.live import LiveSource
 from pytest_joules.units import percent
 from pytest_joules.verdict import EXIT_UNDECIDED
-from pytest_joules.version import __version__
+from pytest_joules.visible import visible
 
 __tracebackhide__ = is_expected
-
-if TYPE_CHECKING:  # reads published data; most runs have none
-    from pytest_joules.sources.recorded import RecordedSource
 
 _marker_key = pytest.StashKey[MarkerOptions]()
 _bench_key = pytest.StashKey[EnergyBench]()
@@ -52,15 +51,21 @@ class Run:
         screen = Screen(config)
         if isinstance(source, LiveSource) and source.name == "live":
             source = source.saying(screen.hear)  # others are over in a moment
+        self._settings = settings_of(chosen, source.name)
+        self._recorder = (
+            _recorder(config, self._settings, chosen.keep) if source.launches else None
+        )
         self.session = JoulesSession(
             chosen,
             source,
-            listener=_recorder(config, chosen, source) if source.launches else None,
+            listener=self._recorder,
         )
         screen.watch(self.session)
         self._config = config
-        self._published = _published(chosen)
+        self._published = reference(chosen)
+        self._outputs = Outputs.chosen(chosen, os.environ)
         self._failures: list[BaseException] = []
+        self._failed: list[Failed] = []
         self._not_written: list[str] = []
         self._rehearsing = False
         self._asked: list[Point] = []
@@ -76,8 +81,6 @@ class Run:
         """
         try:
             chosen = Options.from_pytest(config)
-            if chosen.export:
-                export.require_suffix(chosen.export)
             source: Source | None = config.hook.pytest_joules_source(options=chosen)
             run = cls(config, chosen, source or chosen_source(chosen))
         except JoulesError as error:
@@ -123,6 +126,12 @@ class Run:
                 "with a planted cause would hide it. Leave one of them out."
             )
 
+        if self._outputs.asked and _is_parallel(self._config):
+            raise pytest.UsageError(
+                "pytest-joules: under pytest-xdist each worker knows its own results alone, so "
+                f"{self._outputs.asked} would hold a part. Run with -n0 and without --tx."
+            )
+
     def prepare(
         self, session: pytest.Session, items: list[pytest.Item], tests: Sequence[pytest.Item]
     ) -> None:
@@ -142,6 +151,7 @@ class Run:
             self._require_gpu()
         broken.update(self._too_narrow(asked))
         for item, reason in broken.items():
+            self._failed.append(_failed(item, reason))
             report_collection_error(session, item, reason)
         points = {item: each[0] for item, each in asked.items()}
         items[:] = grouped([item for item in items if item not in broken], points)
@@ -243,7 +253,7 @@ class Run:
         chosen, source = self.options, self.session.source.name
         stack = self.session.stack.name
         against = f", against {chosen.against}" if chosen.against else ""
-        warning = _UNREAL.get(source, "")
+        warning = text.UNREAL.get(source, "")
         return [
             (
                 f"joules: gpu {chosen.gpu}, source {source}, stack {stack}{against}, "
@@ -265,19 +275,30 @@ class Run:
                 reporter.write_line(line)
         return True
 
-    def remember(self, error: BaseException) -> None:
-        """Keep what made a test fail, for the exit code."""
-        if not self._rehearsing:
-            self._failures.append(error)
+    def remember(self, item: pytest.Item, error: BaseException) -> None:
+        """Keep what made a test fail, for the exit code and the reports."""
+        if self._rehearsing:
+            return
+        self._failures.append(error)
+        if _marker_key in item.stash or isinstance(error, JoulesError):
+            self._failed.append(_failed(item, error))
 
     def summarize(self, reporter: pytest.TerminalReporter) -> None:
         """Write the energy section."""
-        lines = terminal.summary(self.session.ledger) + self._not_written
+        writer = self._config.get_terminal_writer()
+        table = terminal.summary(
+            self.session.ledger,
+            width=writer.fullwidth if reporter.isatty else None,
+            paint=lambda text, verdict: writer.markup(text, **terminal.COLOURS[verdict]),
+        )
+        lines = [*table, *self._not_written]
         if lines:
-            warning = _UNREAL.get(self.session.source.name, "")
+            warning = text.UNREAL.get(self.session.source.name, "")
             reporter.write_sep("=", f"energy{warning}")
-            for line in [*lines, *self._references()]:
+            for line in [*lines, *map(visible, self._references())]:
                 reporter.write_line(line)
+        for line in self._outputs.annotations(self._digest(), self._config.rootpath):
+            reporter.write_line(line)
 
     def _references(self) -> list[str]:
         """Set results beside published ones where ``--joules-data`` names some."""
@@ -288,30 +309,33 @@ class Run:
         return reference_lines(self.session.ledger.results, self._published)
 
     def finish(self, exitstatus: int, *, num_failed: int) -> int:
-        """Write the export; return the exit code.
+        """Write all outputs; return the exit code.
 
         Args:
             exitstatus: What pytest would exit with.
             num_failed: Failed tests and collections, also those without an exception.
         """
-        is_written = self._export()
+        digest = self._digest()
+        if self._recorder is not None:
+            self._recorder.ended(digest)
+        self._not_written = [visible(line) for line in self._outputs.write(digest)]
         undecided = [e for e in self._failures if isinstance(e, _UNDECIDED)]
         if exitstatus == pytest.ExitCode.TESTS_FAILED and len(undecided) == num_failed:
             return EXIT_UNDECIDED
-        if exitstatus == pytest.ExitCode.OK and not is_written:
+        if exitstatus == pytest.ExitCode.OK and self._not_written:
             return pytest.ExitCode.TESTS_FAILED
         return exitstatus
 
-    def _export(self) -> bool:
-        """Write the export if one is asked for; tell whether nothing kept it from that."""
-        ledger, path = self.session.ledger, self.options.export
-        if not path or self.options.plan:
-            return True
-        try:
-            export.export(path, ledger.results, ledger.comparisons)
-        except (OSError, UnicodeError) as error:  # a name may hold half a character
-            self._not_written = [f"--joules-export={path}: cannot be written: {error}."]
-        return not self._not_written
+    def _digest(self) -> Digest:
+        ledger, known = self.session.ledger, self.session.referee.known_runs
+        baselines = {point: known(point) for point in ledger.comparisons}
+        return Digest(
+            settings=self._settings,
+            rows=rows_of(ledger.results, ledger.comparisons, baselines),
+            failed=tuple(self._failed),
+            num_launches=ledger.num_launches,
+            spent_gpu_s=ledger.spent_gpu_s,
+        )
 
 
 _NO_GPU = (
@@ -320,10 +344,6 @@ _NO_GPU = (
 )
 _REHEARSAL_STOPS = (Exception, RehearsalEnds, pytest.fail.Exception)
 _UNDECIDED = (Inconclusive, InvalidMeasurement)
-_UNREAL = {
-    "fake": ": FAKE, a machine that does not exist; nothing was measured",
-    "simulated": ": SIMULATED, nothing was measured",
-}
 
 
 def _is_parallel(config: pytest.Config) -> bool:
@@ -353,27 +373,18 @@ def _marker_error(item: pytest.Item) -> JoulesError | None:
     return None
 
 
-def _published(chosen: Options) -> "RecordedSource | None":
-    """Read the reference now: a folder that cannot be read is told before any launch."""
-    if chosen.data is None or chosen.source == "recorded":
-        return None
-    from pytest_joules.sources.recorded import RecordedSource  # noqa: PLC0415  rarely needed
-
-    return RecordedSource.from_options(chosen.data)
+def _recorder(config: pytest.Config, settings: Mapping[str, object], keep: int) -> Recorder:
+    folder = config.rootpath / FOLDER / session_name(datetime.now(UTC))
+    return Recorder(folder=folder, settings=settings, keep=keep)
 
 
-def _recorder(config: pytest.Config, chosen: Options, source: Source) -> Recorder:
-    begun = datetime.now(UTC)
-    settings = {
-        "against": chosen.against,
-        "baselines": str(chosen.baselines),
-        "begun_at": begun.isoformat(timespec="seconds"),
-        "gpu": chosen.gpu,
-        "plugin": __version__,
-        "source": source.name,
-        "stack": chosen.stack_named(chosen.stack).name,
-        "tolerance": chosen.tolerance,
-        "window_s": chosen.window,
-    }
-    folder = config.rootpath / FOLDER / session_name(begun)
-    return Recorder(folder=folder, settings=settings, keep=chosen.keep)
+def _failed(item: pytest.Item, error: BaseException) -> Failed:
+    file, line, _ = item.location
+    return Failed(
+        test=item.nodeid,
+        file=file,
+        line=(line or 0) + 1,
+        kind=type(error).__name__,
+        text=str(error),
+        is_undecided=isinstance(error, _UNDECIDED),
+    )

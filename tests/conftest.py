@@ -21,3 +21,10 @@ def mock_nvml(
     mock = MockNvml.create(tmp_path / "nvml-state", mock_nvml_library, num_gpus=2)
     mock.install(monkeypatch)
     return mock
+
+
+@pytest.fixture(autouse=True)
+def _no_github(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs inside a test are not steps of the workflow that runs the tests."""
+    for name in ("GITHUB_ACTIONS", "GITHUB_STEP_SUMMARY", "GITHUB_WORKSPACE"):
+        monkeypatch.delenv(name, raising=False)

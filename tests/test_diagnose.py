@@ -232,11 +232,6 @@ PLANTED = [
     (side(step_s=0.024), "gpu-work", "busy_share"),
     (side(power_w=550.0, idle_power_w=150.0), "static-power", "idle_power_w"),
     (side(power_w=450.0, mean_sm_clock_hz=1.8e9), "clocks", "mean_sm_clock_hz"),
-    (
-        side(step_s=0.022, output=1200.0),
-        "output-length",
-        "mean_prompt_tokens",
-    ),
 ]
 
 
@@ -250,6 +245,13 @@ def test_without_its_evidence_a_cause_is_not_named(now, code, field):
     (first, *_) = diagnose(blind[:1], blind[1:]).causes
 
     assert first.code == "unknown"
+
+
+def test_without_the_length_of_answers_longer_contexts_are_not_named():
+    now = side(step_s=0.022, output=1200.0)
+    blind = [each.but(mean_output_tokens=None) for each in (side(), now)]
+
+    assert list(contributions(*blind)) == ["unknown"]
 
 
 def test_published_results_have_no_evidence_and_give_the_identity_only():

@@ -10,6 +10,7 @@ import pytest
 import yaml
 
 from pytest_joules import contract
+from pytest_joules.report.export import FORMATS
 from tests.fakes.pages import Block, blocks, shows
 
 ROOT = Path(__file__).parents[1]
@@ -120,3 +121,9 @@ def test_a_shown_output_is_really_compared():
     assert not shows("a ... c\nd", "x\na  b  c\n\nd\n")
     assert shows("d\na ... c", "a b c\nd") == "a ... c"
     assert shows("a c", "a b c") == "a c"
+
+
+def test_every_export_format_is_documented():
+    lines = (DOCS / "reports.md").read_text().splitlines()
+
+    assert [line.split("`")[1] for line in lines if line.startswith("| `")] == list(FORMATS)

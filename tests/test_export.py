@@ -1,4 +1,5 @@
 import json
+import math
 from importlib.resources import files
 from pathlib import Path
 
@@ -6,11 +7,12 @@ import jsonschema
 import pandas as pd
 import pytest
 
+from pytest_joules.digest import Digest, rows_of
 from pytest_joules.errors import ConfigurationError
-from pytest_joules.report.export import export, require_suffix, row
+from pytest_joules.report.export import Target, as_json, export
 from pytest_joules.result import Reason, Result
-from pytest_joules.verdict import Comparison, Verdict
-from tests.fakes.results import make_evidence, make_result
+from pytest_joules.verdict import Verdict
+from tests.fakes.results import make_comparison, make_evidence, make_result
 
 TOKENS = make_result(
     0.5, batch_size=8, evidence=make_evidence(), median_itl_s=0.02, mean_output_tokens=200.0
@@ -21,29 +23,23 @@ INVALID = make_result(
     reasons=(Reason(code="mig-on", text='a, "b"\nc'), Reason(code="gpu-lost", text="x")),
 )
 IMAGES = make_result(1500.0, model="x/y", task="text-to-image", source="recorded")
-COMPARISON = Comparison(
-    point=TOKENS.point,
-    verdict=Verdict.UNCHANGED,
-    reference="baseline",
-    change=0.01,
-    low=0.0,
-    high=0.02,
-    tolerance=0.03,
-    detectable=0.02,
-    energy_per_work_unit_j=0.5,
-    reference_energy_per_work_unit_j=0.495,
-    num_launches=3,
-    num_reference_launches=8,
-)
+COMPARISON = make_comparison(TOKENS.point, verdict=Verdict.UNCHANGED, change=0.01)
 
 
-def csv(path: Path, *results: Result) -> pd.DataFrame:
-    export(path, results, {TOKENS.point: COMPARISON})
-    return pd.read_csv(path)
+def digest(*results: Result) -> Digest:
+    return Digest(rows=rows_of(results, {TOKENS.point: COMPARISON}))
 
 
-def test_pandas_reads_the_same_values_back(tmp_path: Path) -> None:
-    frame = csv(tmp_path / "a.csv", TOKENS, INVALID, IMAGES)
+def written(path: Path, *results: Result) -> pd.DataFrame:
+    export(Target.parse(str(path)), digest(*results))
+    return pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
+
+
+@pytest.mark.parametrize("name", ["a.csv", "a.parquet"])
+def test_pandas_reads_the_same_values_back(name: str, tmp_path: Path) -> None:
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow", reason="pytest-joules[parquet] is not installed")
+    frame = written(tmp_path / name, TOKENS, INVALID, IMAGES)
 
     assert list(frame["point"]) == [r.point.id for r in (TOKENS, INVALID, IMAGES)]
     assert list(frame["source"]) == ["live", "live", "recorded"]
@@ -56,28 +52,56 @@ def test_pandas_reads_the_same_values_back(tmp_path: Path) -> None:
     assert frame["verdict"][0] == "unchanged"
     assert frame["change"][0] == 0.01
     assert frame["median_itl_s"][0] == 0.02
-    assert frame["verdict"].isna()[1]
+    assert not isinstance(frame["verdict"][1], str) or not frame["verdict"][1]
+
+
+def test_the_old_stacks_launches_have_no_verdict(tmp_path: Path) -> None:
+    def of(stack: str) -> Result:
+        context = TOKENS.provenance.context
+        changed = type(context)(stack=stack)
+        return TOKENS.but(
+            provenance=type(TOKENS.provenance)(
+                identity=TOKENS.provenance.identity, context=changed
+            )
+        )
+
+    against = make_comparison(TOKENS.point, reference="old")
+    found = Digest(rows=rows_of([of("old"), of("new")], {TOKENS.point: against}))
+    export(Target.parse(str(tmp_path / "a.csv")), found)
+
+    frame = pd.read_csv(tmp_path / "a.csv", keep_default_na=False)
+    assert list(zip(frame["stack"], frame["verdict"], strict=True)) == [
+        ("old", ""),
+        ("new", "regression"),
+    ]
 
 
 @pytest.mark.parametrize(
-    "model", ["=1+1", "+1", "@SUM(A1)", "=cmd|' /C calc'!A0", "\t=1", "\r=1"]
+    "model", ["=1+1", "+1", "@SUM(A1)", "=cmd|' /C calc'!A0", "\t=1", "\r=1", "\n=1"]
 )
 def test_a_spreadsheet_takes_no_name_for_a_formula(model: str, tmp_path: Path) -> None:
     result = make_result(0.5, model=model, gpu=f"={model}")
 
-    frame = csv(tmp_path / "a.csv", result)
+    frame = written(tmp_path / "a.csv", result)
 
     for name in frame.select_dtypes(exclude="number"):
-        assert str(frame[name][0])[0] not in "=+-@\t\r"
-    assert row(result, None)["model"] == f"'{model}"
+        assert str(frame[name][0])[0] not in "=+-@\t\r\n"
+    assert len(frame) == 1
+    assert model.strip() in frame["model"][0]
 
 
-def test_plain_names_are_left_alone() -> None:
-    assert row(TOKENS, None)["model"] == "Qwen/Qwen3-8B"
+def test_plain_names_and_negative_numbers_are_left_alone(tmp_path: Path) -> None:
+    better = make_comparison(TOKENS.point, change=-0.2, verdict=Verdict.IMPROVEMENT)
+    found = Digest(rows=rows_of([TOKENS], {TOKENS.point: better}))
+    export(Target.parse(str(tmp_path / "a.csv")), found)
+
+    frame = pd.read_csv(tmp_path / "a.csv")
+    assert frame["model"][0] == "Qwen/Qwen3-8B"
+    assert frame["change"][0] == -0.2
 
 
-def test_json_is_what_the_schema_says(tmp_path: Path) -> None:
-    export(tmp_path / "a.json", [TOKENS, INVALID, IMAGES], {})
+def test_json_is_what_the_schema_says_and_holds_the_verdict(tmp_path: Path) -> None:
+    export(Target.parse(f"{tmp_path}/a.json"), digest(TOKENS, INVALID, IMAGES))
 
     schema = json.loads((files("pytest_joules") / "schemas" / "result.json").read_text())
     jsonschema.Draft7Validator.check_schema(schema)
@@ -85,6 +109,20 @@ def test_json_is_what_the_schema_says(tmp_path: Path) -> None:
     values = json.loads((tmp_path / "a.json").read_text())
     assert [list(validator.iter_errors(value)) for value in values] == [[], [], []]
     assert [Result.from_json(value) for value in values] == [TOKENS, INVALID, IMAGES]
+    assert values[0]["comparison"]["verdict"] == "unchanged"
+    assert values[0]["comparison"]["change"] == 0.01
+    assert values[1]["comparison"] is None
+
+
+def test_json_has_no_number_that_json_has_not() -> None:
+    broken = make_result(math.nan, reasons=(Reason(code="gpu-lost", text="x"),))
+
+    def refuse(text: str) -> None:
+        raise AssertionError(text)
+
+    (values,) = json.loads(as_json(digest(broken)), parse_constant=refuse)
+    assert values["energy_per_work_unit_j"] is None
+    assert math.isnan(Result.from_json(values).energy_per_work_unit_j)
 
 
 def test_both_schemas_are_schemas() -> None:
@@ -94,16 +132,48 @@ def test_both_schemas_are_schemas() -> None:
 
 
 def test_no_results_make_an_empty_file(tmp_path: Path) -> None:
-    export(tmp_path / "a.json", [], {})
-    export(tmp_path / "a.csv", [], {})
+    export(Target.parse(f"{tmp_path}/a.json"), Digest())
+    export(Target.parse(f"{tmp_path}/a.csv"), Digest())
 
     assert json.loads((tmp_path / "a.json").read_text()) == []
     assert not (tmp_path / "a.csv").read_text().strip()
 
 
-@pytest.mark.parametrize("name", ["a.txt", "a", "a.CSV", "a.json.gz"])
-def test_an_unknown_format_is_refused(name: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigurationError, match=r"use \.csv or \.json"):
-        export(tmp_path / name, [TOKENS], {})
-    assert list(tmp_path.iterdir()) == []
-    require_suffix(Path("a.json"))
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a.json", ("a.json", "json")),
+        ("b.csv", ("b.csv", "csv")),
+        ("bencher:b.json", ("b.json", "bencher")),
+        ("json:b.txt", ("b.txt", "json")),
+        ("./odd:name.csv", ("odd:name.csv", "csv")),
+    ],
+)
+def test_the_format_is_the_suffix_or_named(text: str, expected: tuple[str, str]) -> None:
+    target = Target.parse(text)
+
+    assert (target.path.name, target.format) == expected
+
+
+@pytest.mark.parametrize(
+    "name", ["a.txt", "a", "a.CSV", "a.json.gz", "benchr:a.json", ":a.csv"]
+)
+def test_an_unknown_format_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(ConfigurationError, match=r"the format is unknown.*\.csv.*openmetrics"):
+        Target.parse(name)
+
+
+@pytest.mark.parametrize("place", ["missing/a.csv", ".csv/"])
+def test_a_place_that_cannot_hold_a_file_is_refused(
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".csv").mkdir()
+
+    with pytest.raises(ConfigurationError, match=r"does not exist|that is a folder"):
+        Target.parse(f"csv:{place}")
+    assert not (tmp_path / "missing").exists()

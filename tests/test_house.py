@@ -69,6 +69,7 @@ def test_the_plugin_imports_nothing_heavy():
         "pytest_joules.options",
         "pytest_joules.errors",
         "pytest_joules.version",
+        "pytest_joules.visible",
     }
 
 

@@ -239,11 +239,11 @@ def test_defaults_follow_a_change_of_model_task_and_gpus() -> None:
 
 
 def test_what_was_chosen_stays_chosen() -> None:
-    chosen = QWEN.but(precision="fp8", engine="transformers")
+    chosen = QWEN.but(precision="fp8", engine="endpoint")
 
     assert chosen.but(batch_size=2).precision == "fp8"
     assert chosen.but(model="openai/gpt-oss-20b").precision == "fp8"
-    assert chosen.but(num_gpus=2).engine == "transformers"
+    assert chosen.but(num_gpus=2).engine == "endpoint"
 
 
 def test_a_sweep_lists_every_combination_in_order() -> None:

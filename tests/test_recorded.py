@@ -46,7 +46,6 @@ def published(energy: float = 0.5, **point: object) -> Result:
         pytest.param({"num_gpus": 2, "tensor_parallel": 2}, False, id="parallelism-asked"),
         pytest.param({"weights": "dummy"}, False, id="dummy-weights"),
         pytest.param({"expert_parallel": True}, False, id="experts-asked"),
-        pytest.param({"engine": "transformers"}, False, id="engine"),
     ],
 )
 def test_what_a_recorded_row_answers(change: Mapping[str, object], *, found: bool) -> None:

@@ -174,7 +174,7 @@ def _reviewable(value: Any) -> Any:
 
 def _packed(run: Result) -> dict[str, Any]:
     values = run.as_json()
-    for name in ("point", "gpu", "reasons"):
+    for name in ("point", "gpu", "reasons", "timeline"):
         del values[name]
     evidence = values["evidence"]
     if evidence is not None:

@@ -9,12 +9,14 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pytest_joules.cli import baselines, pytest_runs, results
 from pytest_joules.cli.telling import PASSED_ON, AsJson, strict_json, tell, told
 from pytest_joules.commands.answer import Answer
 from pytest_joules.predict_command import predict_command
 from pytest_joules.version import __version__
+from pytest_joules.visible import lines
 
 app = typer.Typer(
     help="Energy per token, image and video of generative-AI inference.",
@@ -30,6 +32,7 @@ app.command()(results.show)
 app.command()(results.compare)
 app.command()(results.explain)
 app.command()(results.export)
+app.command()(results.report)
 app.command("predict")(predict_command)
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
@@ -83,7 +86,7 @@ def doctor(
         typer.echo(strict_json([asdict(finding) for finding in findings]))
     else:
         rows = [
-            (f"[{_COLOURS[f.status]}]{f.status}[/]", f.subject, f.text, f.remedy)
+            (Text(f.status, style=_COLOURS[f.status]), f.subject, f.text, f.remedy)
             for f in findings
         ]
         _print_table(("", "what", "finding", "remedy"), rows)
@@ -102,12 +105,13 @@ def _probe(load: str, seconds: float, *, as_json: bool) -> None:
         _print_table(("quantity", "seen"), probe.described(sensor))
 
 
-def _print_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+def _print_table(head: Sequence[str], rows: Iterable[Sequence[str | Text]]) -> None:
     table = Table(box=None, pad_edge=False)
     for column in head:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        # As texts: rich would read markup in plain strings, and terminals in any.
+        table.add_row(*(c if isinstance(c, Text) else Text(lines(c)) for c in row))
     Console().print(table)
 
 

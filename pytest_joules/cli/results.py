@@ -1,4 +1,4 @@
-"""Commands about stored results: ``show``, ``compare`` and ``export``."""
+"""Commands about stored results: ``show``, ``compare``, ``explain``, ``export``, ``report``."""
 
 from pathlib import Path
 from typing import Annotated
@@ -105,7 +105,10 @@ def explain(
 
 def export(
     results: Stored,
-    target: Annotated[Path, typer.Argument(help="File to write; its suffix is the format.")],
+    target: Annotated[
+        str,
+        typer.Argument(help="File to write: PATH, whose suffix is the format, or FORMAT:PATH."),
+    ],
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -116,3 +119,22 @@ def export(
     from pytest_joules.commands import exporting  # noqa: PLC0415  loads the gate
 
     tell(lambda: exporting.exported(results, target), as_json=as_json)
+
+
+def report(
+    session: Annotated[
+        str, typer.Argument(help="Folder or name of a stored session.")
+    ] = "latest",
+    *,
+    out: Annotated[Path, typer.Option(help="File to write; its folder must exist.")] = Path(
+        "report.html"
+    ),
+    as_json: AsJson = False,
+) -> None:
+    """Write a stored session (.joules/sessions) as one HTML page, as --joules-report does.
+
+    Example: joules report latest --out report.html
+    """
+    from pytest_joules.commands import exporting  # noqa: PLC0415  loads the gate
+
+    tell(lambda: exporting.reported(session, out), as_json=as_json)

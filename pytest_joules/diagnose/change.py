@@ -49,6 +49,10 @@ class Change:
         if not self.has("batch"):
             # Without the batch, only work per second can be told from power.
             self.then, self.now = replace(self.then, batch=None), replace(self.now, batch=None)
+        if not self.has("prompt_tokens"):
+            self.then, self.now = (
+                replace(side, prompt_tokens=None) for side in (self.then, self.now)
+            )
         self.pools = {"power": self.ln("power_w") or 0.0, "step": self.ln("step_s") or 0.0}
         if self.has("batch"):
             self.pools["batch"] = -(self.ln("batch") or 0.0)

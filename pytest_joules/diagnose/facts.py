@@ -54,10 +54,13 @@ class Facts:
 
     @property
     def context_tokens(self) -> float | None:
-        """Mean tokens that one request keeps in memory, halfway through its answer."""
-        if self.prompt_tokens is None or self.output_tokens is None:
+        """Mean tokens that one request keeps in memory, halfway through its answer.
+
+        Of the answer alone where the prompts are not known.
+        """
+        if self.output_tokens is None:
             return None
-        return self.prompt_tokens + self.output_tokens / 2
+        return (self.prompt_tokens or 0.0) + self.output_tokens / 2
 
 
 _DECLARED = (

@@ -145,7 +145,7 @@ def gpu_work(change: Change) -> list[Cause]:
 
     All else that makes a step longer must have been measured, or it may be that just as well.
     """
-    others = ("busy_share", "batch", "context_tokens", "sm_clock_hz")
+    others = ("busy_share", "batch", "prompt_tokens", "output_tokens", "sm_clock_hz")
     if not change.has(*others) or abs(change.pools["step"]) < _BUSY_RESOLUTION:
         return []
     step = change.take("step", change.pools["step"])

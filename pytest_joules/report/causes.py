@@ -50,13 +50,17 @@ def _identity(diagnosis: Diagnosis) -> str:
 
 
 def _lines(diagnosis: Diagnosis, cause: Cause) -> list[str]:
-    share = _share(diagnosis.share(cause))
-    evidence = "; ".join(_sign(sign) for sign in cause.signs)
+    share, seen = _share(diagnosis.share(cause)), evidence(cause)
     pad = " " * 10
     lines = [f"  {share}  {cause.title} ({cause.code})"]
-    if evidence:
-        lines.append(f"{pad}{evidence}")
+    if seen:
+        lines.append(f"{pad}{seen}")
     return [*lines, f"{pad}{cause.next_step}"]
+
+
+def evidence(cause: Cause) -> str:
+    """Return what a cause rests on, each quantity then and now."""
+    return "; ".join(_sign(sign) for sign in cause.signs)
 
 
 def _share(share: float) -> str:

@@ -1,16 +1,16 @@
 """The energy section at the end of a run."""
 
 import math
-from collections.abc import Mapping, Sequence
-from statistics import fmean
+from collections.abc import Callable, Mapping
 
+from pytest_joules.digest import Row, rows_of
 from pytest_joules.gate.calibration import Calibration
 from pytest_joules.point import Point
-from pytest_joules.report.text import table
-from pytest_joules.result import Result
+from pytest_joules.report.text import change, rate, table
 from pytest_joules.session import Ledger
 from pytest_joules.units import counted, percent, si
-from pytest_joules.verdict import Comparison
+from pytest_joules.verdict import Verdict
+from pytest_joules.visible import visible
 
 _CALIBRATED = (
     "point against itself",
@@ -23,38 +23,59 @@ _CALIBRATED = (
     "detectable",
     "beside old",
 )
+_VERDICTS = frozenset(Verdict)
 _HEAD = ("point", "source", "energy", "power", "throughput", "batch", "n", "change", "verdict")
 
 
-def summary(ledger: Ledger) -> list[str]:
-    """Return the section's lines: one row a point and stack, then what the session cost."""
-    groups: dict[tuple[Point, str], list[Result]] = {}
-    for result in ledger.results:
-        stack = result.provenance.context.stack
-        groups.setdefault((result.point, stack), []).append(result)
-    if not groups:
+COLOURS: Mapping[str, Mapping[str, bool]] = {
+    Verdict.REGRESSION: {"red": True, "bold": True},
+    Verdict.INVALID: {"yellow": True, "bold": True},
+    Verdict.INCONCLUSIVE: {"yellow": True},
+    Verdict.IMPROVEMENT: {"green": True, "bold": True},
+    Verdict.UNCHANGED: {"green": True},
+}
+"""For pytest's terminal writer."""
+
+Paint = Callable[[str, str], str]
+"""Takes a text and the verdict that it tells; returns it coloured."""
+
+
+def summary(
+    ledger: Ledger, *, width: int | None = None, paint: Paint = lambda text, _: text
+) -> list[str]:
+    """Return the section's lines: one row a point and stack, then what the session cost.
+
+    Args:
+        ledger: What the session found out.
+        width: Columns of the terminal; ``None`` does not fold.
+        paint: Colours verdicts; nothing else is coloured.
+    """
+    rows = rows_of(ledger.results, ledger.comparisons)
+    if not rows:
         return _cost(ledger)
-    shows_stacks = len({stack for _, stack in groups}) > 1
-    rows = [
-        _row(f"{point.id} ({stack})" if shows_stacks else point.id, results, comparison)
-        for (point, stack), results in groups.items()
-        for comparison in [_comparison(ledger.comparisons, point, stack)]
-    ]
-    notes = [f"note: {point.id}: {text}" for (point, _), text in _notes(ledger).items()]
-    told = [
-        *notes,
-        *_moved(ledger),
-        *calibrations(ledger.calibrations),
-        *_alarms(ledger),
-    ]
-    return [*table([_HEAD, *rows]), *told, *_cost(ledger)]
+    shows_stacks = len({row.stack for row in rows}) > 1
+    cells = [_cells(row, shows_stack=shows_stacks) for row in rows]
+    drawn = [_painted(line, paint) for line in table([_HEAD, *cells], width=width)]
+    # The last launch's words for each note of a point.
+    notes = {(row.point, n.code): n.text for row in rows for n in row.notes}
+    noted = [visible(f"note: {point.id}: {text}") for (point, _), text in notes.items()]
+    told = [*noted, *_moved(ledger), *calibrations(ledger.calibrations), *_alarms(ledger)]
+    return [*drawn, *told, *_cost(ledger)]
+
+
+def _painted(line: str, paint: Paint) -> str:
+    ahead, space, last = line.rpartition("  ")
+    return f"{ahead}{space}{paint(last, last)}" if last in _VERDICTS else line
 
 
 def _moved(ledger: Ledger) -> list[str]:
     """Name old stacks that have left their own baseline: no test is red because of that."""
     return [
-        f"note: {point.id}: the old stack {comparison.reference} itself is "
-        f"{percent(comparison.reference_change)} from its baseline; compared side by side only"
+        visible(
+            f"note: {point.id}: the old stack {comparison.reference} itself is "
+            f"{percent(comparison.reference_change)} from its baseline; compared side by side "
+            "only"
+        )
         for point, comparison in ledger.comparisons.items()
         if not math.isnan(comparison.reference_change)
     ]
@@ -94,49 +115,20 @@ def _share(ratio: float) -> str:
     return f"{100 * ratio:.2g} %"
 
 
-def _comparison(
-    comparisons: Mapping[Point, Comparison], point: Point, stack: str
-) -> Comparison | None:
-    """Return the point's comparison, but not for the stack that was compared with."""
-    comparison = comparisons.get(point)
-    return None if comparison is None or comparison.reference == stack else comparison
-
-
-def _row(
-    name: str, results: Sequence[Result], comparison: Comparison | None
-) -> tuple[str, ...]:
-    judged = [result for result in results if result.is_valid] or results
-    unit = results[0].point.work_unit
-    batches = [r.mean_batch_size for r in judged if r.mean_batch_size is not None]
-    is_valid = judged is not results
-    verdict = comparison.verdict if comparison else "" if is_valid else "invalid"
+def _cells(row: Row, *, shows_stack: bool) -> tuple[str, ...]:
+    unit = row.point.work_unit
+    batch = row.mean_batch_size
     return (
-        name,
-        results[0].source,
-        si(fmean(r.energy_per_work_unit_j for r in judged), f"J/{unit}"),
-        si(fmean(r.power_w for r in judged), "W"),
-        f"{_rate(fmean(r.throughput_work_units_per_s for r in judged))} {unit}/s",
-        f"{fmean(batches):.1f}" if batches else "-",
-        str(len(judged)),
-        _change(comparison),
-        str(verdict),
+        visible(f"{row.id} ({row.stack})" if shows_stack else row.id),
+        row.source,
+        si(row.energy_per_work_unit_j, f"J/{unit}"),
+        si(row.power_w, "W"),
+        rate(row.throughput_work_units_per_s, unit),
+        f"{batch:.1f}" if batch is not None else "-",
+        str(len(row.judged)),
+        change(row.comparison),
+        row.verdict,
     )
-
-
-def _rate(per_s: float) -> str:
-    """Write a count without a prefix: nobody thinks in milli-images."""
-    return f"{per_s:.0f}" if per_s >= 100 else f"{per_s:.3g}"  # noqa: PLR2004  three digits
-
-
-def _change(comparison: Comparison | None) -> str:
-    if comparison is None or math.isnan(comparison.change):
-        return ""
-    return percent(comparison.change)
-
-
-def _notes(ledger: Ledger) -> dict[tuple[Point, str], str]:
-    """Return each note of a point once, though every launch words it with other numbers."""
-    return {(r.point, note.code): note.text for r in ledger.results for note in r.notes}
 
 
 def _cost(ledger: Ledger) -> list[str]:

@@ -9,6 +9,13 @@ from pytest_joules.provenance import differences
 from pytest_joules.result import Result
 from pytest_joules.units import counted, percent, printable, si
 from pytest_joules.verdict import Comparison, Verdict
+from pytest_joules.visible import visible
+
+UNREAL = {
+    "fake": ": FAKE, a machine that does not exist; nothing was measured",
+    "simulated": ": SIMULATED, nothing was measured",
+}
+"""What every report says of sources that are no measurement."""
 
 _HINTS = {
     Verdict.REGRESSION: "If intended, move the baseline (joules baseline accept --reason=...) "
@@ -35,7 +42,8 @@ def explain(
     lines = [f"{comparison.point.id}: {comparison.verdict}", *_numbers(comparison)]
     changed = f"software: {'; '.join(software)}" if software else ""
     advice = (changed, comparison.explanation, _HINTS[comparison.verdict])
-    lines += [f"  {line}" for line in (*advice[:2], *why, advice[2]) if line]
+    told = (*advice[:2], *why, advice[2])
+    lines += [f"  {visible(line)}" for line in told if line]
     return "\n".join(lines)
 
 
@@ -57,7 +65,7 @@ def software_changes(ours: Result, theirs: Result) -> list[str]:
     """Return one line for each version that differs between two results."""
     changed = differences(ours.provenance.context, theirs.provenance.context)
     return [
-        f"{name}: {old or 'absent'} -> {new or 'absent'}"
+        visible(f"{name}: {old or 'absent'} -> {new or 'absent'}")
         for name, (old, new) in changed.items()
     ]
 
@@ -107,13 +115,44 @@ def _describe_batches(launch: Launch) -> list[str]:
     return [f"    batch sizes {', '.join(sizes)}{shape}" for shape, sizes in shapes.items()]
 
 
-def table(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Align rows of cells in columns, the first to the left, the others to the right."""
+def rate(per_s: float, unit: str) -> str:
+    """Write a throughput without a prefix: nobody thinks in milli-images.
+
+    >>> rate(0.2, "image"), rate(1234.5, "token")
+    ('0.2 image/s', '1234 token/s')
+    """
+    number = f"{per_s:.0f}" if per_s >= 100 else f"{per_s:.3g}"  # noqa: PLR2004  three digits
+    return f"{number} {unit}/s"
+
+
+def change(comparison: Comparison | None) -> str:
+    """Write a change; nothing where none was estimated."""
+    if comparison is None or math.isnan(comparison.change):
+        return ""
+    return percent(comparison.change)
+
+
+def table(rows: Sequence[Sequence[str]], *, width: int | None = None) -> list[str]:
+    """Align rows of cells in columns, the first to the left, the others to the right.
+
+    Args:
+        rows: Cells, the same number in each row; the first row is the head.
+        width: Columns of the terminal: where a line is longer, each row's first cell gets a
+            line of its own. ``None`` never does that.
+    """
+    lines = _aligned(rows)
+    if width is None or max(map(len, lines)) <= width:
+        return lines
+    rest = _aligned([["", *row[1:]] for row in rows])
+    return [line for row, tail in zip(rows, rest, strict=True) for line in (row[0], tail)]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [_aligned(row, widths) for row in rows]
+    return [_line(row, widths) for row in rows]
 
 
-def _aligned(row: Iterable[str], widths: Sequence[int]) -> str:
+def _line(row: Iterable[str], widths: Sequence[int]) -> str:
     cells = list(zip(row, widths, strict=True))
     first, width = cells[0]
     return "  ".join([first.ljust(width), *(cell.rjust(w) for cell, w in cells[1:])]).rstrip()

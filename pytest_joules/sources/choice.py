@@ -3,6 +3,7 @@
 import uuid
 import zlib
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pytest_joules.engines import Engine
 from pytest_joules.measure import Rig
@@ -11,6 +12,8 @@ from pytest_joules.procedure import Procedure
 from pytest_joules.sources import Source
 from pytest_joules.sources.live import LiveSource
 
+if TYPE_CHECKING:  # reads published data; most runs have none
+    from pytest_joules.sources.recorded import RecordedSource
 _VIRTUAL_DEADLINE_S = 1e6
 """Virtual time costs nothing."""
 
@@ -54,6 +57,19 @@ def _live(chosen: Options) -> LiveSource:
             for engine in engines
         }
     )
+
+
+def reference(chosen: Options) -> "RecordedSource | None":
+    """Read published results to set beside others, where ``--joules-data`` names some.
+
+    Raises:
+        JoulesError: They cannot be read; told before any launch.
+    """
+    if chosen.data is None or chosen.source == "recorded":
+        return None
+    from pytest_joules.sources.recorded import RecordedSource  # noqa: PLC0415  rarely needed
+
+    return RecordedSource.from_options(chosen.data)
 
 
 def _simulated(chosen: Options) -> Source:

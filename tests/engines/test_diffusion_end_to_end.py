@@ -30,14 +30,15 @@ TESTS = """
 
     def test_images(energy_bench):
         for change in (
-            dict(), dict(batch_size=4), dict(steps=20), dict(height=256, width=256)
+            dict(), dict(batch_size=8), dict(steps=60), dict(height=128, width=128)
         ):
             result = energy_bench.measure(IMAGE.but(**change))
             assert result.energy_per_image_j > 0
             assert result.batch_latency_s > 0
 
     def test_images_on_two_gpus(energy_bench):
-        result = energy_bench.measure(IMAGE.but(num_gpus=2, ulysses_degree=2, batch_size=2))
+        wide = IMAGE.but(height=96, width=96, steps=10, batch_size=2)
+        result = energy_bench.measure(wide.but(num_gpus=2, ulysses_degree=2))
         assert len(result.evidence.gpu_energy_j) == 2
 
     def test_videos(energy_bench):
@@ -69,8 +70,9 @@ def results(
         env = {{ {env} }}
         """)
     )
-    # Long enough that what lies between batches does not count on a busy machine.
-    image = tiny_image.but(batch_size=1, steps=10, height=96, width=96).as_json()
+    # Small images, so that a batch shares much; many steps, so that what lies between batches
+    # does not count on a busy machine.
+    image = tiny_image.but(batch_size=1, steps=30, height=32, width=32).as_json()
     video = tiny_video.but(batch_size=1, steps=10).as_json()
     (folder / "test_energy.py").write_text(dedent(TESTS.format(image=image, video=video)))
     with CpuFollower(mock, num_gpus=2):
@@ -100,26 +102,28 @@ def _measured(folder: Path, mock: MockNvml) -> "subprocess.CompletedProcess[str]
 
 def only(results: list[Result], **asked: object) -> Result:
     """Return the only result whose point is as asked."""
-    asked = {"num_gpus": 1, "batch_size": 1, "steps": 10, **asked}
+    asked = {"num_gpus": 1, "batch_size": 1, **asked}
     (found,) = [r for r in results if all(getattr(r.point, n) == v for n, v in asked.items())]
     assert found.is_valid
     return found
 
 
 def image_j(results: list[Result], **asked: object) -> float:
-    return only(results, **{"task": "text-to-image", "height": 96, **asked}).energy_per_image_j
+    return only(
+        results, **{"task": "text-to-image", "steps": 30, "height": 32, **asked}
+    ).energy_per_image_j
 
 
 def test_a_larger_batch_costs_no_more_per_image(results: list[Result]) -> None:
-    assert image_j(results, batch_size=4) <= 1.02 * image_j(results)
+    assert image_j(results, batch_size=8) <= 1.02 * image_j(results)
 
 
 def test_more_steps_cost_more_per_image(results: list[Result]) -> None:
-    assert image_j(results) < image_j(results, steps=20)
+    assert image_j(results) < image_j(results, steps=60)
 
 
 def test_more_pixels_cost_more_per_image(results: list[Result]) -> None:
-    assert image_j(results) < image_j(results, height=256)
+    assert image_j(results) < image_j(results, height=128)
 
 
 def test_more_frames_cost_more_per_video(results: list[Result]) -> None:

@@ -22,8 +22,11 @@ from tests.fakes.mock_nvml import MockNvml
 
 KEY = "JOULES_TEST_ENDPOINT_KEY"
 WATTS = 300.0
-DISTURBED = {"client-lagged", "client-busy", "scrape-slow", "batch-starved"}
-"""What a load generator meets that has to share its core with other work."""
+DISTURBED = {"client-lagged", "client-busy", "scrape-slow", "batch-starved", "window-late"}
+"""What a short load meets that has to share its core with other work."""
+
+LAG_S = 1.0
+"""How late a busy server may tell its counters."""
 
 
 @pytest.fixture
@@ -98,7 +101,7 @@ def test_without_its_counters_the_clients_are_taken(
     assert result.latency.mean_preprocessing_s is None
 
 
-def test_the_clients_count_is_the_servers_at_every_moment(
+def test_the_clients_count_is_the_servers_but_for_requests_in_flight(
     server: VllmServer, point: Point
 ) -> None:
     """Of 24 requests all stream, so both can be had of one load."""
@@ -113,4 +116,13 @@ def test_the_clients_count_is_the_servers_at_every_moment(
     ours = np.interp(at, [s.time_s for s in samples], [s.output_tokens for s in samples])
     total = sum(request.output_tokens for request in trace.requests)
     assert samples[-1].output_tokens == total
-    assert np.abs(ours - theirs).max() < 0.05 * total
+    # Of requests in flight the two may differ, as tokens do not come evenly; of no others.
+    in_flight = [
+        sum(
+            r.output_tokens
+            for r in trace.requests
+            if r.sent_s - LAG_S <= moment_s <= r.finish_s + LAG_S
+        )
+        for moment_s in at
+    ]
+    assert (np.abs(ours - theirs) <= in_flight).all()

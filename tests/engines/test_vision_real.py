@@ -23,8 +23,8 @@ from tests.fakes.mock_nvml import MockNvml
 
 HERE = Path(__file__).parent
 PATIENCE_S = 300.0
-DISTURBED = {"client-lagged", "client-busy", "scrape-slow", "batch-starved"}
-"""What a load generator meets that has to share its core with other work."""
+DISTURBED = {"client-lagged", "client-busy", "scrape-slow", "batch-starved", "window-late"}
+"""What a short load meets that has to share its core with other work."""
 
 TOKENS_AROUND = 2
 """The model's marks where what is shown begins and ends."""

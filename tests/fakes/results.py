@@ -8,6 +8,7 @@ from typing import Any
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity, Provenance
 from pytest_joules.result import Evidence, Latency, Result
+from pytest_joules.verdict import Comparison, Verdict
 
 _POINT = {field.name for field in fields(Point)}
 _EVIDENCE = {field.name for field in fields(Evidence)}
@@ -89,3 +90,24 @@ def make_evidence(*, launch_id: str = "launch-0", **changes: Any) -> Evidence:
 
 def _taken(changes: dict[str, Any], names: set[str]) -> dict[str, Any]:
     return {name: changes.pop(name) for name in sorted(names & set(changes))}
+
+
+def make_comparison(point: Point, **changes: Any) -> Comparison:
+    """Make a regression of 10 % against a baseline of 0.5 J."""
+    return Comparison(
+        **{
+            "point": point,
+            "verdict": Verdict.REGRESSION,
+            "reference": "baseline",
+            "change": 0.1,
+            "low": 0.08,
+            "high": 0.12,
+            "tolerance": 0.03,
+            "detectable": 0.02,
+            "energy_per_work_unit_j": 0.55,
+            "reference_energy_per_work_unit_j": 0.5,
+            "num_launches": 2,
+            "num_reference_launches": 3,
+            **changes,
+        }
+    )

@@ -8,13 +8,20 @@ import signal
 import sys
 from pathlib import Path
 
-sys.path.insert(0, sys.argv[1])
-from channel import Channel
 
-folder, rank = Path(sys.argv[2]), int(os.environ.get("RANK", "0"))
+def main(worker_folder, launch_folder):
+    sys.path.insert(0, worker_folder)
+    from channel import Channel  # noqa: PLC0415  found only now
+
+    rank = int(os.environ.get("RANK", "0"))
+    with Channel(Path(launch_folder), rank=rank) as channel:
+        channel.say("ready", argument=launch_folder, rank_said=rank)
+        for order in channel.orders():
+            obey(channel, order, rank)
+        sys.stderr.write(f"rank {rank} ended by itself\n")
 
 
-def obey(channel, order):
+def obey(channel, order, rank):
     if order.get("rank", rank) == rank:
         sys.stderr.write(f"rank {rank} heard {order}\n")
         match order.get("do"):
@@ -32,8 +39,5 @@ def obey(channel, order):
     channel.say("done")
 
 
-with Channel(folder, rank=rank) as channel:
-    channel.say("ready", argument=sys.argv[2], rank_said=rank)
-    for order in channel.orders():
-        obey(channel, order)
-    sys.stderr.write(f"rank {rank} ended by itself\n")
+if __name__ == "__main__":
+    main(*sys.argv[1:])

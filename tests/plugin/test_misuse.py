@@ -136,6 +136,7 @@ def test_workers_of_xdist_are_refused_wherever_the_gpu_is_named(joules):
 
 
 def test_copies_of_one_recorded_result_are_no_launches(joules):
+    (joules.path / "stored").mkdir()
     joules.run("--joules-record", "--joules-launches=1", "--joules-export=stored/all.json")
     (joules.path / "conftest.py").unlink()
 
@@ -146,9 +147,15 @@ def test_copies_of_one_recorded_result_are_no_launches(joules):
 
 
 def test_an_export_that_cannot_be_written_is_red_and_keeps_the_table(joules):
-    (joules.path / "out.csv").mkdir()
+    joules.tests("""
+        from pathlib import Path
 
-    run = joules.run("--joules-record", "--joules-export=out.csv")
+        def test_it(energy_bench):
+            energy_bench(model="a/b", batch_size=8).power_w
+            Path("out.csv").mkdir()
+    """)
+
+    run = joules.run("--joules-export=out.csv")
 
     assert run.ret == 1
     run.stdout.fnmatch_lines(["point *energy*", "--joules-export=out.csv: cannot be written*"])

@@ -19,7 +19,10 @@ from pytest_joules.options import DECLARED
         (["--joules-source=guess"], "*--joules-source=guess: choose one of live, recorded*"),
         (["--joules-stack=old"], "*stack 'old' is not declared*pyproject.toml*"),
         (["--joules-against=old"], "*stack 'old' is not declared*"),
-        (["--joules-export=out.xml"], "*out.xml*.csv or .json*"),
+        (["--joules-export=out.xml"], "*out.xml*unknown*.csv*"),
+        (["--joules-export=no/out.csv"], "*the folder no does not exist*mkdir*"),
+        (["--joules-report=no/out.html"], "*--joules-report=no/out.html: the folder no*"),
+        (["--joules-comment=no/out.md"], "*--joules-comment=no/out.md: the folder no*"),
     ],
 )
 def test_a_wrong_value_is_a_usage_error_with_value_and_remedy(joules, args, message):
@@ -46,7 +49,7 @@ def test_a_wrong_value_is_a_usage_error_with_value_and_remedy(joules, args, mess
         ("[tool.pytest-joules]\nsource = ['live']", "*source=[[]'live'[]]: give a string*"),
         ("[tool.pytest-joules]\nrecord = 1", "*record=1: give true or false*"),
         ("[tool.pytest-joules]\nmodels = [1]", "*models=[[]1[]]: give a list of strings*"),
-        ("[tool.pytest-joules]\nexport = 1979-05-27", "*export=datetime*: give a string*"),
+        ("[tool.pytest-joules]\nreport = 1979-05-27", "*report=datetime*: give a string*"),
         ("[tool.pytest-joules.stacks.old]\npyhton = 'x'", "*stacks.old*no key pyhton*python*"),
         ("[tool.pytest-joules]\nwindow = 'x'", "*[[]tool.pytest-joules[]] window=x*"),
         ("[tool.pytest-joules\n", "*pyproject.toml*"),

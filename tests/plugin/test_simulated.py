@@ -151,6 +151,7 @@ def test_other_hardware_is_not_compared_with_the_baseline(recorded, plant, field
 
 
 def test_beside_the_old_stack_an_added_gpu_is_explained(simulated):
+    simulated.tests(ONE.replace("128", "32"))
     simulated.pyproject(
         """
         [tool.pytest-joules.stacks.old]

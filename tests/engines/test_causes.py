@@ -1,0 +1,169 @@
+"""Causes planted in a real vLLM on the CPU, and found: a smaller KV cache, a client that
+offers less, a server with fewer cores.
+
+GPU quantities come from the mock NVML, whose power follows the engine; what keeps requests out
+of the batch, and how long steps take, is the real server's. The processor stands in for the
+GPU, so fewer cores are seen as what they are: more work of the device for each step.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from pytest_joules.plan import Stack
+from tests.engines.follower import Follower
+from tests.engines.project import Project, slowed
+from tests.fakes.mock_nvml import MockNvml
+
+SETTINGS = """
+    window = 20
+    budget = 20
+    tolerance = "8%"
+"""
+
+TESTS = """
+    from pytest_joules import Lengths, Point
+
+    TINY = Point(
+        model={model!r},
+        weights="dummy",
+        batch_size=8,
+        max_model_len=512,
+        engine_args=["--enforce-eager"],
+        input_tokens=Lengths(mean=64, cv=0.3, longest=128),
+        output_tokens=Lengths(mean=60, cv=0.5, shortest=8, longest=120),
+    )
+
+    def test_energy(energy_bench):
+        energy_bench.measure(TINY)
+"""
+
+_JOULES = "from pytest_joules.cli import app; app()"
+
+# A CPU block holds 128 tokens, a request one or two of them; four are needed for one of 512.
+FEW_BLOCKS = 6
+
+STARVED = """
+    import asyncio
+    import sys
+
+    if "pytest_joules.load.generator" in sys.orig_argv:
+        create, slots = asyncio.TaskGroup.create_task, []
+
+        def create_fewer(group, coroutine, **options):
+            if coroutine.__qualname__ == "_slot":
+                slots.append(coroutine)
+                if len(slots) > 5:
+                    coroutine.close()
+                    return create(group, asyncio.sleep(0))
+            return create(group, coroutine, **options)
+
+        asyncio.TaskGroup.create_task = create_fewer
+"""
+
+
+@pytest.fixture(scope="module")
+def mock(mock_nvml_library: Path, tmp_path_factory: pytest.TempPathFactory) -> MockNvml:
+    path = tmp_path_factory.mktemp("gpu") / "state"
+    return MockNvml.create(path, mock_nvml_library, num_gpus=1)
+
+
+@pytest.fixture(scope="module")
+def model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return slowed(tiny_model, tmp_path_factory.mktemp("slow") / "slow-llama")
+
+
+@pytest.fixture(scope="module")
+def folder(*, model: Path, stack: Stack, mock: MockNvml, follower: Follower) -> Iterator[Path]:
+    del follower
+    with tempfile.TemporaryDirectory() as name:
+        project = Project(Path(name), stack=stack, mock=mock)
+        project.write(SETTINGS, TESTS.format(model=str(model)))
+        with (Path(name) / "pyproject.toml").open("a", encoding="utf-8") as out:
+            out.write(_stacks(stack))
+        yield Path(name)
+
+
+@pytest.fixture(scope="module")
+def follower(mock: MockNvml, model: Path) -> Iterator[Follower]:
+    with Follower(mock, model) as running:
+        yield running
+
+
+def _stacks(stack: Stack) -> str:
+    env = ", ".join(f'{key} = "{value}"' for key, value in stack.env.items())
+    common = f'python = "{stack.python}"\nenv = {{ {env} }}\n'
+    few = f'args = ["--num-gpu-blocks-override", "{FEW_BLOCKS}"]\n'
+    # The client and the meter stay where they are; the server shares one core with them.
+    return (
+        f"\n[tool.pytest-joules.stacks.small_cache]\n{common}{few}"
+        f'\n[tool.pytest-joules.stacks.one_core]\n{common}command = ["taskset", "-c", "0"]\n'
+    )
+
+
+@pytest.fixture(scope="module")
+def project(folder: Path, stack: Stack, mock: MockNvml) -> Project:
+    return Project(folder, stack=stack, mock=mock)
+
+
+@pytest.fixture(scope="module")
+def clean(project: Project) -> Path:
+    return _measured(project, "clean.json")
+
+
+def _measured(project: Project, name: str, *args: str) -> Path:
+    run = project.run(f"--joules-export={name}", *args)
+    path = project.path / name
+    assert path.exists(), run.stdout + run.stderr
+    assert json.loads(path.read_text()), run.stdout + run.stderr
+    return path
+
+
+def _causes(project: Project, then: Path, now: Path) -> list[str]:
+    run = subprocess.run(
+        [sys.executable, "-c", _JOULES, "explain", str(then), str(now), "--json"],
+        cwd=project.path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    (told,) = json.loads(run.stdout)
+    assert sum(c["contribution"] for c in told["causes"]) == pytest.approx(told["ln_change"])
+    return [cause["code"] for cause in told["causes"]]
+
+
+def test_a_smaller_kv_cache_is_found(project: Project, clean: Path) -> None:
+    now = _measured(project, "small-cache.json", "--joules-stack=small_cache")
+
+    assert "memory-capacity" in _causes(project, clean, now)[:2]
+
+
+def test_a_starved_client_is_found(
+    project: Project,
+    clean: Path,
+    *,
+    stack: Stack,
+    mock: MockNvml,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(dedent(STARVED))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    starved = Project(project.path, stack=stack, mock=mock)
+
+    now = _measured(starved, "starved.json")
+
+    assert "client-starved" in _causes(project, clean, now)[:2]
+
+
+def test_fewer_cores_are_found(project: Project, clean: Path) -> None:
+    now = _measured(project, "one-core.json", "--joules-stack=one_core")
+
+    # The mock NVML tells a constant busy share: what is longer is the device's own work.
+    assert {"gpu-work", "gpu-waits"} & set(_causes(project, clean, now)[:2])
