@@ -62,7 +62,7 @@ def test_a_report_that_cannot_be_written_is_told_in_a_line(worse, monkeypatch, o
 
     told = RUNNER.invoke(app, ["report", "latest", "--out", out])
 
-    assert told.exit_code == 1
+    assert told.exit_code == 2
     assert f"--out={out}" in told.stderr
     assert "Traceback" not in told.stderr
 
