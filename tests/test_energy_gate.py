@@ -168,7 +168,8 @@ def test_the_results_are_where_the_outputs_say(recorded: Runner) -> None:
     ended = gate(recorded, results="a folder")
 
     folder = recorded.workspace / ended.outputs["results"]
-    assert {path.name for path in folder.iterdir()} == {"energy.csv", "energy.xml"}
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"comment.md", "energy.csv", "energy.xml", "report.html"}
     assert (recorded.workspace / ended.outputs["report"]).exists()
 
 
