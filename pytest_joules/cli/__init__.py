@@ -11,10 +11,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pytest_joules.cli import baselines, pytest_runs, results
+from pytest_joules.cli import baselines, predicting, pytest_runs, results
 from pytest_joules.cli.telling import PASSED_ON, AsJson, strict_json, tell, told
 from pytest_joules.commands.answer import Answer
-from pytest_joules.predict_command import predict_command
 from pytest_joules.version import __version__
 from pytest_joules.visible import lines
 
@@ -33,7 +32,7 @@ app.command()(results.compare)
 app.command()(results.explain)
 app.command()(results.export)
 app.command()(results.report)
-app.command("predict")(predict_command)
+app.command()(predicting.predict)
 _COLOURS = {"ok": "green", "warning": "yellow", "problem": "red"}
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from pytest_joules import Point
-from pytest_joules.commands import measured as measured_lines
+from pytest_joules.commands import sessions
 from pytest_joules.contract import reason
 from pytest_joules.latent import known_error, predict
 from pytest_joules.latent.plausibility import IMPLAUSIBLE, beside_model, far_from_model
@@ -67,13 +67,13 @@ def test_nothing_is_said_where_nothing_is_known():
 def test_joules_show_tells_it_of_live_results_alone():
     near, far = measured(energy=1.0), measured(energy=100.0)
     far = far.but(notes=(reason(IMPLAUSIBLE, far_from_model(far)),))
-    assert measured_lines([near], None)[-1] == (
+    assert sessions.measured([near], None).lines[-1] == (
         f"model: {POINT.id}: energy per token is 1.00x the latent model's"
     )
-    told = "\n".join(measured_lines([far], None))
+    told = "\n".join(sessions.measured([far], None).lines)
     assert "model: " not in told
     assert f"note: {POINT.id}: energy per token is 100.00x" in told
-    recorded = measured_lines([near.but(source="recorded")], None)
+    recorded = sessions.measured([near.but(source="recorded")], None).lines
     assert not any(line.startswith("model: ") for line in recorded)
 
 

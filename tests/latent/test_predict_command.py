@@ -50,7 +50,7 @@ def test_a_diffusion_model_and_a_gpu_that_was_not_measured():
 
 def test_an_unknown_model_needs_a_description():
     failed = run("predict", "--model=mine", "--gpu=h100")
-    assert failed.exit_code == 1
+    assert failed.exit_code == 2
     assert "give the model's config.json (--config)" in failed.stderr.lower().replace("\n", " ")
     described = run("predict", "--model=mine", "--gpu=h100", "--parameters=8", "--layers=32")
     assert described.exit_code == 0, described.stderr
@@ -68,6 +68,6 @@ def test_an_unknown_model_needs_a_description():
 )
 def test_what_cannot_be_predicted_is_said_in_one_line(args, said):
     failed = run(*QWEN, *args)
-    assert failed.exit_code == 1
+    assert failed.exit_code == 2
     assert said in failed.stderr
     assert "Traceback" not in failed.stderr
