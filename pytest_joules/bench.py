@@ -118,10 +118,12 @@ class EnergyBench:
         name = f"joules_energy_per_{result.point.work_unit}_j[{result.point.id}]"
         self._tell(name, float(result.energy_per_work_unit_j))
         self._tell(f"joules_power_w[{result.point.id}]", float(result.power_w))
+        self._tell("joules_source", result.source)
 
     def _tell_comparison(self, comparison: Comparison) -> None:
         unit = comparison.point.work_unit
         self._tell("joules_point", comparison.point.id)
+        self._tell("joules_source", self._session.source.name)
         self._tell("joules_verdict", str(comparison.verdict))
         self._tell("joules_change", comparison.change)
         self._tell("joules_change_low", comparison.low)

@@ -211,6 +211,10 @@ RULES: Mapping[str, Rule] = {**COUNTER_RULES, **LOAD_RULES}
 """Every rule that makes a measurement invalid, by reason code."""
 
 MODEL_NOTES: Mapping[str, Rule] = {
+    "planted": Rule(
+        "--joules-plant changed the simulated stack",
+        "Leave --joules-plant out to see the stack as it is.",
+    ),
     "implausible": Rule(
         "energy lies outside the band in which the latent model expects 90 of 100 results",
         "Look for what the note names; the model itself may be wrong (docs/latent.md).",

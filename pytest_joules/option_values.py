@@ -87,6 +87,10 @@ def names(value: Any) -> tuple[str, ...]:
 def plants(value: Any) -> dict[str, float]:
     """Read causes with their changes: ``kv-memory:-30%,clock:-5%``."""
     pairs = [each.partition(":") for each in names(value)]
+    found = [name for name, _, _ in pairs]
+    twice = next((name for name in found if found.count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{twice} is given twice")
     return {name: _fraction(change) for name, _, change in pairs}
 
 

@@ -254,6 +254,9 @@ class Run:
         stack = self.session.stack.name
         against = f", against {chosen.against}" if chosen.against else ""
         warning = text.UNREAL.get(source, "")
+        if chosen.plant:
+            planted = ", ".join(chosen.plant)
+            warning += f"; planted in stack {stack}: {planted}"
         return [
             (
                 f"joules: gpu {chosen.gpu}, source {source}, stack {stack}{against}, "

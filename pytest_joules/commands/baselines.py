@@ -36,6 +36,7 @@ def accept(what: str, runs: Sequence[Result], *, root: Path, reason: str) -> Ans
         BaselineError: A baseline cannot be moved; it is as it was.
     """
     require_reason(reason)
+    _require_not_planted(runs)
     wanted = _wanted(what, [run for run in runs if run.is_valid])
     at = now()
     moves = [
@@ -61,6 +62,14 @@ def require_reason(reason: str) -> None:
     """
     if not reason.strip():
         raise ConfigurationError("--reason is empty; say why the new level is right.")
+
+
+def _require_not_planted(runs: Sequence[Result]) -> None:
+    planted = next((note for run in runs for note in run.notes if note.code == "planted"), None)
+    if planted is not None:
+        raise ConfigurationError(
+            f"{planted.text} A baseline of it would hide the planted cause."
+        )
 
 
 def now() -> str:

@@ -19,7 +19,7 @@ from pytest_joules.verdict import Comparison, Verdict
 __tracebackhide__ = is_expected
 
 _NEW = "new"
-_HEAD = ("point", "then", "now", "change", "interval", "launches", "verdict")
+_HEAD = ("point", "source", "then", "now", "change", "interval", "launches", "verdict")
 
 
 @dataclass(frozen=True, order=True, kw_only=True)
@@ -174,9 +174,10 @@ def _lines(rows: Sequence[Row]) -> list[str]:
 def _cells(row: Row, *, shows_where: bool) -> tuple[str, ...]:
     pair, made = row.pair, row.comparison
     is_estimated = made is not None and not math.isnan(made.change)
-    where = f" ({pair.where.gpu}, {pair.where.source})" if shows_where else ""
+    where = f" ({pair.where.gpu})" if shows_where else ""
     return (
         f"{pair.point.id}{where}",
+        pair.where.source,
         _energy(pair.old),
         _energy(pair.new),
         percent(made.change) if made and is_estimated else "",

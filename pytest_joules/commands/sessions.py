@@ -37,9 +37,11 @@ def replayed(folder: Path) -> Answer:
         FormatError: It cannot be read.
     """
     found = record.replay(folder)
+    source = str(record.settings_of(folder).get("source", ""))
     rows = [
         (
             each.comparison.point.id,
+            source,
             percent(each.comparison.change, 2),
             f"[{percent(each.comparison.low, 2)}, {percent(each.comparison.high, 2)}]",
             str(each.comparison.verdict),
@@ -47,7 +49,7 @@ def replayed(folder: Path) -> Answer:
         )
         for each in found
     ]
-    head = ("point", "change", "interval", "verdict", "")
+    head = ("point", "source", "change", "interval", "verdict", "")
     nothing = [f"{folder}: no verdicts; the session recorded or only measured."]
     code = exit_code(each.comparison.verdict for each in found)
     return Answer(

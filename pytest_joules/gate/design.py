@@ -245,12 +245,13 @@ def require_tolerance(
         design, num_baseline=num_baseline, has_old=has_old, launch_sd=launch_sd, df=df
     )
     if smallest > design.tolerance:
+        needed = math.ceil(1000 * smallest) / 1000  # rounded down it would be refused, too
         advice = "" if has_old else ", or compare side by side with --joules-against"
         raise ConfigurationError(
             f"tolerance={design.tolerance:.1%}: launches of this point vary by "
             f"{launch_sd:.1%}, so {every[-1].num_old + every[-1].num_new} launches find a "
-            f"rise of {smallest:.1%} 95 times in 100, and none smaller. Use a tolerance of at "
-            f"least {smallest:.1%}, a longer window, a larger baseline (now {num_baseline} "
+            f"rise of {needed:.1%} 95 times in 100, and none smaller. Use a tolerance of at "
+            f"least {needed:.1%}, a longer window, a larger baseline (now {num_baseline} "
             f"launches){advice}."
         )
 

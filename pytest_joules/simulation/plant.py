@@ -28,6 +28,9 @@ class Planted:
     gpus: int = 0
     """GPUs added."""
 
+    told: str = ""
+    """All of it as ``--joules-plant`` has it, for a note on results."""
+
     def apply(self, machine: Machine) -> Machine:
         """Return the machine with these causes changed."""
         made: Machine = machine.but(
@@ -60,6 +63,10 @@ def _with_slower_host(machine: Machine, speed: float) -> Machine:
     return made
 
 
+MOST = 10.0
+"""Largest relative change that is planted; what is larger is a slip."""
+
+
 def planted(wanted: Mapping[str, float]) -> Planted:
     """Read ``--joules-plant``: relative changes by the names of ``Planted``, dashes for bars.
 
@@ -75,10 +82,25 @@ def planted(wanted: Mapping[str, float]) -> Planted:
             raise ConfigurationError(
                 f"--joules-plant={name}: no such cause; known are {', '.join(NAMES)}."
             )
-        if name != "gpus" and change <= -1:
-            raise ConfigurationError(f"--joules-plant={name}: {change:+.0%} leaves nothing.")
+        if name != "gpus" and not -1 < change <= MOST:
+            raise ConfigurationError(
+                f"--joules-plant={name}:{100 * change:+g}%: give a change above -100 % and of "
+                f"at most {MOST:+.0%}."
+            )
         values[name.replace("-", "_")] = NAMES[name](change)
-    return Planted(**values)  # type: ignore[arg-type]  # each converter gives its field's type
+    return Planted(told=told(wanted), **values)  # type: ignore[arg-type]  # each converter gives its field's type
+
+
+def told(wanted: Mapping[str, float]) -> str:
+    """Write what is planted as ``--joules-plant`` takes it.
+
+    >>> told({"kv-memory": -0.3, "gpus": 1})
+    'kv-memory:-30%,gpus:+1'
+    """
+    return ",".join(
+        f"{name}:{change:+g}" if name == "gpus" else f"{name}:{100 * change:+g}%"
+        for name, change in wanted.items()
+    )
 
 
 def _factor(change: float) -> float:
@@ -86,7 +108,7 @@ def _factor(change: float) -> float:
 
 
 def _number(change: float) -> int:
-    if change != int(change) or change < 1:
+    if change not in range(1, 8):
         raise ConfigurationError(f"--joules-plant=gpus:{change:g}: give how many, such as +1.")
     return int(change)
 

@@ -7,6 +7,7 @@ Nothing is measured. Every result says ``simulated``, its baselines stand below
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from pytest_joules.contract import reason
 from pytest_joules.latent import parameters_of
 from pytest_joules.measure import Failure, FrozenWork, Outcome, Rig
 from pytest_joules.plan import Launch
@@ -57,8 +58,9 @@ class SimulatedSource:
         source, made = self._chosen(launch)
         asked = dict(zip(made.points, launch.points, strict=True))
         work = {each: frozen[point] for each, point in asked.items() if point in frozen}
+        plant = self.planted.told if source is self.changed else ""
         for outcome in source.outcomes(made, work):
-            yield _as_asked(outcome, asked[outcome.point])
+            yield _as_asked(outcome, asked[outcome.point], plant)
 
     def _chosen(self, launch: Launch) -> tuple[LiveSource, Launch]:
         """Return the machine of the launch's stack; added GPUs make it another launch."""
@@ -70,10 +72,13 @@ class SimulatedSource:
         return self.changed, replace(launch, points=points) if self.planted.gpus else launch
 
 
-def _as_asked(outcome: Outcome, point: Point) -> Outcome:
+def _as_asked(outcome: Outcome, point: Point, plant: str) -> Outcome:
     if isinstance(outcome, Failure):
         return Failure(point=point, error=outcome.error)
-    return outcome.but(point=point)
+    if not plant:
+        return outcome.but(point=point)
+    seen = f"the simulated stack was changed by --joules-plant={plant}."
+    return outcome.but(point=point, notes=(*outcome.notes, reason("planted", seen)))
 
 
 def simulated_source(
