@@ -1,10 +1,13 @@
 """--joules-source=simulated and --joules-plant: the live pipeline without a GPU."""
 
+import json
 import shutil
 
 import pytest
+from typer.testing import CliRunner
 
 from pytest_joules import baseline
+from pytest_joules.cli import app
 from pytest_joules.errors import FormatError
 from pytest_joules.measure import FrozenWork
 from pytest_joules.plan import Stack, plan
@@ -165,12 +168,37 @@ def test_beside_the_old_stack_an_added_gpu_is_explained(simulated):
     run.stdout.fnmatch_lines(["*ran on different GPUs*", "*(parallelism)", "*GPUs 1 -> 2*"])
 
 
+def test_a_planted_result_says_so_wherever_it_goes(recorded, monkeypatch):
+    plant = "--joules-plant=cpu-feed:-60%"
+    run = recorded.run(SIMULATED, plant, "--joules-export=out.json", "--junitxml=junit.xml")
+
+    run.stdout.fnmatch_lines(["joules: *SIMULATED*planted in stack default: cpu-feed"])
+    (first, *_) = json.loads((recorded.path / "out.json").read_text())
+    assert [note for note in first["notes"] if note["code"] == "planted"]
+    assert 'name="joules_source" value="simulated"' in (recorded.path / "junit.xml").read_text()
+
+    monkeypatch.chdir(recorded.path)
+    told = CliRunner().invoke(app, ["baseline", "accept", POINT.id, "--reason", "better"])
+    assert told.exit_code == 2
+    assert "changed by --joules-plant=cpu-feed:-60%" in told.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (("--joules-plant=kv-memory:-30%",), "*--joules-plant*Add --joules-source=simulated*"),
         ((SIMULATED, "--joules-plant=luck:-30%"), "*luck: no such cause; known are clocks,*"),
-        ((SIMULATED, "--joules-plant=clocks:-100%"), "*clocks: -100% leaves nothing*"),
+        (
+            (SIMULATED, "--joules-plant=clocks:-100%"),
+            "*clocks:-100%: give a change above -100 %*",
+        ),
+        ((SIMULATED, "--joules-plant=clocks:+1001%"), "*of at most +1000%*"),
+        ((SIMULATED, "--joules-plant=cpu-feed:nan"), "*"),
+        (
+            (SIMULATED, "--joules-plant=cpu-feed:-40%,cpu-feed:-10%"),
+            "*cpu-feed is given twice*",
+        ),
+        ((SIMULATED, "--joules-plant=gpus:+8"), "*give how many*"),
         ((SIMULATED, "--joules-plant=clocks"), "*this is no number*"),
         ((SIMULATED, "--joules-plant=gpus:+50%"), "*give how many*"),
         (
