@@ -144,6 +144,31 @@ def test_another_model_is_refused_with_what_is_served(tmp_path: Path) -> None:
         pytest.fail("it was attached")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "{}",
+        '{"data": null}',
+        '{"data": [1]}',
+        '{"data": {"a": 1}}',
+        '{"data": [{"root": "served"}]}',
+        '{"data": [{"id": "served", "max_model_len": "x"}]}',
+    ],
+)
+def test_an_answer_that_lists_no_models_is_told(
+    answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "ask", lambda *_, **__: (200, answer))
+
+    with (
+        pytest.raises(LaunchError, match="lists no models at /v1/models but") as caught,
+        attached(Server(port=1), tmp_path),
+    ):
+        pytest.fail("it was attached")
+
+    assert answer in str(caught.value)
+
+
 def test_a_wrong_key_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, "wrong")
     with (

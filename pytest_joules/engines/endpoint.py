@@ -240,14 +240,29 @@ def _local_address(host: str, *, where: str) -> str:
 
 def _served(target: Target, model: str) -> dict[str, Any]:
     """Find the model among those that the server lists, by its name or by its root."""
-    listed = _json(target, "/v1/models", is_needed=True).get("data", [])
+    answer = _json(target, "/v1/models", is_needed=True)
+    listed = answer.get("data")
+    if not isinstance(listed, list) or not all(map(_is_model, listed)):
+        raise LaunchError(
+            f"the server at {_address(target)} lists no models at /v1/models but "
+            f"{_without_key(json.dumps(answer), target)[:200]}. Is it a server with OpenAI's "
+            "API?"
+        )
     for entry in listed:
-        if model in (entry.get("id"), entry.get("root")):
+        if model in (entry["id"], entry.get("root")):
             return dict(entry)
-    names = ", ".join(str(entry.get("id")) for entry in listed)
+    names = ", ".join(entry["id"] for entry in listed)
     raise LaunchError(
         f"the server at {_address(target)} serves {names or 'nothing'} instead of {model}."
     )
+
+
+def _is_model(entry: object) -> bool:
+    """Tell whether it has a name and, if any, a length that can be compared with."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
+        return False
+    # Not isinstance: True is an int too.
+    return type(entry.get("max_model_len")) in (int, type(None))
 
 
 def _json(target: Target, path: str, *, is_needed: bool = False) -> dict[str, Any]:
