@@ -31,6 +31,9 @@ class Option:
     flag: str = ""
     """Command-line flag where it is not ``--joules-<name>``."""
 
+    adds_up: bool = False
+    """Whether the command line may repeat it, each time adding to a list with commas."""
+
     @property
     def field(self) -> str:
         return self.name.replace("-", "_")
@@ -139,8 +142,10 @@ DECLARED = (
         name="export",
         metavar="[FORMAT:]PATH,...",
         parse=option_values.names,
+        adds_up=True,
         help="write all results to PATH, whose folder must exist: .csv, .json and .parquet by "
-        "the suffix; bencher:PATH, github-benchmark:PATH and openmetrics:PATH by name",
+        "the suffix; bencher:PATH, github-benchmark:PATH and openmetrics:PATH by name; may be "
+        "given more than once",
     ),
     Option(
         name="report",
@@ -289,7 +294,8 @@ def add_to(parser: pytest.Parser) -> None:
     group = parser.getgroup("joules", "energy per token, image and video")
     for option in DECLARED:
         switch: dict[str, Any] = {"action": "store_const", "const": "true"}
-        value: dict[str, Any] = {"metavar": option.metavar}
+        action = "append" if option.adds_up else "store"
+        value: dict[str, Any] = {"action": action, "metavar": option.metavar}
         group.addoption(
             option.flag or f"--joules-{option.name}",
             dest=option.dest,
@@ -310,8 +316,11 @@ def _values(config: pytest.Config, table: Mapping[str, Any]) -> list[tuple[str, 
 
 
 def _value(option: Option, config: pytest.Config, table: Mapping[str, Any]) -> Any:
+    given = config.getoption(option.dest)
+    if option.adds_up and given is not None:
+        given = ",".join(given)
     places = (
-        (option.flag or f"--joules-{option.name}", config.getoption(option.dest)),
+        (option.flag or f"--joules-{option.name}", given),
         (f"[tool.pytest-joules] {option.name}", table.get(option.name)),
         (f"ini option {option.dest}", _ini(config, option.dest)),
     )

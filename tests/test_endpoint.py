@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pytest_joules.engines import AttachedServer
+from pytest_joules.engines import AttachedServer, api
 from pytest_joules.engines.endpoint import EndpointEngine, EndpointServer, target_of
 from pytest_joules.errors import (
     ConfigurationError,
@@ -144,6 +144,31 @@ def test_another_model_is_refused_with_what_is_served(tmp_path: Path) -> None:
         pytest.fail("it was attached")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "{}",
+        '{"data": null}',
+        '{"data": [1]}',
+        '{"data": {"a": 1}}',
+        '{"data": [{"root": "served"}]}',
+        '{"data": [{"id": "served", "max_model_len": "x"}]}',
+    ],
+)
+def test_an_answer_that_lists_no_models_is_told(
+    answer: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "ask", lambda *_, **__: (200, answer))
+
+    with (
+        pytest.raises(LaunchError, match="lists no models at /v1/models but") as caught,
+        attached(Server(port=1), tmp_path),
+    ):
+        pytest.fail("it was attached")
+
+    assert answer in str(caught.value)
+
+
 def test_a_wrong_key_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(KEY, "wrong")
     with (
@@ -171,6 +196,15 @@ def test_no_server_is_told(tmp_path: Path) -> None:
         ("http://localhost:8000/v2", "give http://HOST:PORT"),
         ("http://192.0.2.1:8000", "192.0.2.1, which is another machine"),
         ("http://no.such.host.invalid:8000", "has no address"),
+        ("http://127.0.0.1:99999", "give http://HOST:PORT"),
+        ("http://127.0.0.1:abc", "give http://HOST:PORT"),
+        ("http://127.0.0.1:0", "port from 1 to 65535"),
+        ("http://[::1", "IPv6 addresses are not supported"),
+        ("http://[::1]:8000", "IPv6 addresses are not supported"),
+        ("http://..", "give the name or the IPv4 address"),
+        (f"http://{'a' * 70}:8000", "give the name or the IPv4 address"),
+        ("http://127.0.0.1:8000?x=1", "without user, query or fragment"),
+        ("http://127.0.0.1:8000#f", "without user, query or fragment"),
     ],
 )
 def test_a_url_that_is_not_of_this_machine_is_refused(url: str, said: str) -> None:
@@ -181,6 +215,15 @@ def test_a_url_that_is_not_of_this_machine_is_refused(url: str, said: str) -> No
     assert f"[tool.pytest-joules.stacks.theirs] url={url!r}" in str(caught.value)
 
 
+@pytest.mark.parametrize("place", ["127.0.0.1:8000", "127.0.0.1:abc"])
+def test_a_password_in_a_url_is_refused_and_not_shown(place: str) -> None:
+    with pytest.raises(ConfigurationError, match="give http://HOST:PORT") as caught:
+        target_of(stack_of(f"http://user:pass@{place}"), "m")
+
+    assert f"url='http://***@{place}'" in str(caught.value)
+    assert "pass" not in str(caught.value)
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.1:8000", "http://localhost:8000/v1/"])
 def test_a_url_of_this_machine_is_taken_with_the_key_of_its_variable(url: str) -> None:
     target = target_of(stack_of(url), "m")
@@ -189,6 +232,40 @@ def test_a_url_of_this_machine_is_taken_with_the_key_of_its_variable(url: str) -
     assert target_of(stack_of(url, api_key_env=""), "m").api_key == ""
     with pytest.raises(ConfigurationError, match="no such environment variable"):
         target_of(stack_of(url, api_key_env="JOULES_NO_SUCH_KEY"), "m")
+
+
+@pytest.mark.parametrize(
+    "key", ["sec\nret", "sec\x00ret", "sec\x7fret", "sec\u2019ret", "sec\udc80ret"]
+)
+def test_a_key_that_no_header_can_carry_is_refused_and_not_shown(
+    key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "environ", {KEY: key})  # the real one takes no NUL
+
+    with pytest.raises(ConfigurationError, match=f"api_key_env='{KEY}'.*Latin-1") as caught:
+        target_of(stack_of("http://localhost:8000"), "m")
+
+    assert "sec" not in str(caught.value)
+
+
+def test_the_space_around_a_key_is_no_part_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY, " secret\r\n")
+
+    assert target_of(stack_of("http://localhost:8000"), "m").api_key == "secret"
+
+
+def test_a_key_that_the_server_repeats_is_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "ask", lambda *_, **__: (401, "x" * 197 + "secret is wrong"))
+
+    with (
+        pytest.raises(LaunchError, match=r"status 401: x+\*\*\*") as caught,
+        attached(Server(port=1), tmp_path),
+    ):
+        pytest.fail("it was attached")
+
+    assert "sec" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,19 @@ def test_no_input_is_run_by_the_shell(runner: Runner, name: str) -> None:
     assert ended.code
 
 
+@pytest.mark.parametrize("name", ["python", "results"])
+@pytest.mark.parametrize("end", ["\n", "\r"])
+def test_no_input_adds_an_output(runner: Runner, name: str, end: str) -> None:
+    machine(runner, 1.0)
+    value = {"python": sys.executable, "results": "energy-results"}[name]
+
+    ended = gate(runner, **{name: f"{value}{end}verdict=green"})
+
+    assert ended.code == 4
+    assert f"::error title=energy gate::The input {name} holds a line break" in ended.log
+    assert ended.outputs["verdict"] != "green"
+
+
 def test_no_expression_stands_in_a_script() -> None:
     for step in SPEC["runs"]["steps"]:
         assert "${{" not in step["run"]

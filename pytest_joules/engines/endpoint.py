@@ -8,12 +8,14 @@ are metered is checked.
 import http.client
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
+from unicodedata import category
 from urllib.parse import urlsplit
 
 import psutil
@@ -34,6 +36,7 @@ from pytest_joules.trace import LoadTrace
 __tracebackhide__ = is_expected
 
 _ANSWER_S: Final = 30.0
+_LATIN_1_END: Final = 0xFF
 _DIALECTS: Final[tuple[Counters, ...]] = ("vllm", "sglang")
 _EVERYWHERE: Final = ("0.0.0.0", "::")  # noqa: S104  read, not bound
 _START_FIELD: Final = 19
@@ -164,33 +167,67 @@ def target_of(stack: Stack, model: str) -> Target:
 
     Raises:
         ConfigurationError: The URL is none, or names another machine, or the variable with
-            the key is not set.
+            the key is not set or holds what no HTTP header can.
     """
-    parts = urlsplit(stack.url)
     table = f"[tool.pytest-joules.stacks.{stack.name}]"
-    if (
-        parts.scheme != "http"
-        or not parts.hostname
-        or parts.path.rstrip("/") not in ("", "/v1")
-    ):
+    # A password that stands in the URL must not stand in a log.
+    shown = re.sub(r"//[^/]*@", "//***@", stack.url)
+    where = f"{table} url={shown!r}"
+    host, port = _host_and_port(stack.url, where=where)
+    key = _key(stack.api_key_env, where=f"{table} api_key_env={stack.api_key_env!r}")
+    address = _local_address(host, where=where)
+    return Target(host=address, port=port, model=model, api_key=key)
+
+
+def _host_and_port(url: str, *, where: str) -> tuple[str, int]:
+    remedy = "give http://HOST:PORT of a server on this machine"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:  # its text may hold the URL's password
         raise ConfigurationError(
-            f"{table} url={stack.url!r}: give http://HOST:PORT of a server on this machine."
+            f"{where}: this is no URL with a port from 1 to 65535; {remedy} (IPv6 addresses "
+            "are not supported)."
+        ) from None
+    if host and ":" in host:
+        raise ConfigurationError(
+            f"{where}: IPv6 addresses are not supported; {remedy}, with its name or its IPv4 "
+            "address."
         )
-    key = os.environ.get(stack.api_key_env) if stack.api_key_env else ""
+    more = parts.query or parts.fragment or "@" in parts.netloc
+    is_root = parts.path.rstrip("/") in ("", "/v1")
+    if parts.scheme != "http" or not host or port == 0 or more or not is_root:
+        raise ConfigurationError(
+            f"{where}: {remedy}, with a port from 1 to 65535 and without user, query or "
+            "fragment (api_key_env names the variable with its key)."
+        )
+    return host, port or http.client.HTTP_PORT
+
+
+def _key(variable: str, *, where: str) -> str:
+    """Read the key; what is said of a wrong one never holds it."""
+    key = os.environ.get(variable) if variable else ""
     if key is None:
         raise ConfigurationError(
-            f"{table} api_key_env={stack.api_key_env!r}: there is no such environment "
-            "variable; export the server's key in it."
+            f"{where}: there is no such environment variable; export the server's key in it."
         )
-    address = _local_address(parts.hostname, where=f"{table} url={stack.url!r}")
-    return Target(host=address, port=parts.port or 80, model=model, api_key=key)
+    key = key.strip()
+    if any(ord(each) > _LATIN_1_END or category(each) == "Cc" for each in key):
+        raise ConfigurationError(
+            f"{where}: the variable's value holds control characters or others that no HTTP "
+            "header can carry (outside Latin-1); export the server's key alone in it."
+        )
+    return key
 
 
 def _local_address(host: str, *, where: str) -> str:
     try:
         found = [str(row[4][0]) for row in socket.getaddrinfo(host, None, socket.AF_INET)]
-    except OSError as error:
-        raise ConfigurationError(f"{where}: {host} has no address ({error}).") from None
+    except (OSError, ValueError) as error:  # ValueError: it can be no name at all
+        raise ConfigurationError(
+            f"{where}: {host} has no address ({error}); give the name or the IPv4 address of "
+            "this machine."
+        ) from None
     ours = {a.address for known in psutil.net_if_addrs().values() for a in known}
     for address in found:
         if not (address in ours or address.startswith("127.")):
@@ -203,23 +240,38 @@ def _local_address(host: str, *, where: str) -> str:
 
 def _served(target: Target, model: str) -> dict[str, Any]:
     """Find the model among those that the server lists, by its name or by its root."""
-    listed = _json(target, "/v1/models", is_needed=True).get("data", [])
+    answer = _json(target, "/v1/models", is_needed=True)
+    listed = answer.get("data")
+    if not isinstance(listed, list) or not all(map(_is_model, listed)):
+        raise LaunchError(
+            f"the server at {_address(target)} lists no models at /v1/models but "
+            f"{_without_key(json.dumps(answer), target)[:200]}. Is it a server with OpenAI's "
+            "API?"
+        )
     for entry in listed:
-        if model in (entry.get("id"), entry.get("root")):
+        if model in (entry["id"], entry.get("root")):
             return dict(entry)
-    names = ", ".join(str(entry.get("id")) for entry in listed)
+    names = ", ".join(entry["id"] for entry in listed)
     raise LaunchError(
         f"the server at {_address(target)} serves {names or 'nothing'} instead of {model}."
     )
+
+
+def _is_model(entry: object) -> bool:
+    """Tell whether it has a name and, if any, a length that can be compared with."""
+    if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
+        return False
+    # Not isinstance: True is an int too.
+    return type(entry.get("max_model_len")) in (int, type(None))
 
 
 def _json(target: Target, path: str, *, is_needed: bool = False) -> dict[str, Any]:
     try:
         status, text = api.ask(target, path, timeout_s=_ANSWER_S)
         values = json.loads(text) if status == http.client.OK else None
-        problem = f"status {status}: {text[:200]}"
+        problem = f"status {status}: {_without_key(text, target)[:200]}"
     except (OSError, http.client.HTTPException, ValueError) as error:
-        values, problem = None, str(error)
+        values, problem = None, _without_key(str(error), target)
     if isinstance(values, dict):
         return values
     if is_needed:
@@ -228,6 +280,10 @@ def _json(target: Target, path: str, *, is_needed: bool = False) -> dict[str, An
             "it running, and does api_key_env name its key?"
         )
     return {}
+
+
+def _without_key(text: str, target: Target) -> str:
+    return text.replace(target.api_key, "***") if target.api_key else text
 
 
 def _counters(target: Target) -> Counters:

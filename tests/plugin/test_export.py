@@ -36,3 +36,16 @@ def test_invalid_measurements_are_exported_with_their_reasons(joules):
     frame = pd.read_csv(joules.path / "out.csv")
     assert not frame["is_valid"].any()
     assert set(frame["reasons"]) == {"foreign-process"}
+
+
+def test_each_of_several_exports_is_written(joules):
+    joules.pyproject("[tool.pytest-joules]\nexport = ['table.csv']\n")
+    (joules.path / "pytest.ini").write_text("[pytest]\njoules_export = ini.csv\n")
+    names = ["a.csv", "b.json", "c.json"]
+
+    joules.run("--joules-export=a.csv", "--joules-export=b.json,c.json")
+
+    assert all((joules.path / name).exists() for name in names)
+    assert not any((joules.path / name).exists() for name in ("table.csv", "ini.csv"))
+    joules.run()
+    assert (joules.path / "table.csv").exists()
