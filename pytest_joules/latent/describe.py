@@ -161,9 +161,9 @@ def from_numbers(
     """Guess a shape that has these numbers.
 
     Args:
-        params: All parameters.
+        params: All.
         layers: Blocks of attention and MLP.
-        kv_heads: KV heads of a layer.
+        kv_heads: Of a layer.
         head_size: Values of one head.
         active_params: That one token meets; all, without experts.
         experts: Of a layer, and how many of them a token visits.
@@ -171,18 +171,9 @@ def from_numbers(
     Raises:
         InvalidPoint: The numbers fit no model.
     """
-    active = params if active_params is None else active_params
-    number, visited = experts
+    (number, visited), active = experts, params if active_params is None else active_params
     _require_sound(params, active, layers=layers, heads=(kv_heads, head_size), experts=experts)
-    per_expert = (
-        _per_expert(params, active, layers=layers, experts=experts) if any(experts) else 0.0
-    )
-    dense = active - visited * per_expert * layers
-    if dense <= 0:
-        raise InvalidPoint(
-            f"active parameters={active:g}: {visited} experts of {per_expert:g} parameters in "
-            f"each of {layers} layers leave none for the rest."
-        )
+    per_expert, dense = _split(params, active, layers=layers, experts=experts)
     hidden = _hidden(dense / layers, is_sparse=bool(number))
     heads = max(1, hidden // head_size)
     attention = hidden * head_size * 2 * (heads + kv_heads)
@@ -228,18 +219,30 @@ def _amount(name: str, value: Any, *, most: float) -> None:
         raise InvalidPoint(f"{name}={value!r}: give a number above 0, at most {most:g}.")
 
 
-def _per_expert(
+def _split(
     params: float, active: float, *, layers: int, experts: tuple[int, int]
-) -> float:
-    """Return the parameters of one expert of one layer: what no token meets is unvisited."""
+) -> tuple[float, float]:
+    """Return the parameters of one expert of one layer, and all that are no experts'.
+
+    What no token meets is in the experts that it does not visit.
+    """
     number, visited = experts
+    if not any(experts):
+        return 0.0, active
     if not 0 < visited < number or active >= params:
         raise InvalidPoint(
             f"experts={number}, experts per token={visited}, {active:g} of {params:g} "
             "parameters active: no such model; a token visits some of the experts, so "
             "some parameters are not active."
         )
-    return (params - active) / (number - visited) / layers
+    per_layer = (params - active) / (number - visited)
+    dense = active - visited * per_layer
+    if dense <= 0:
+        raise InvalidPoint(
+            f"active parameters={active:g}: {visited} of {number} experts leave none for "
+            "the rest."
+        )
+    return per_layer / layers, dense
 
 
 def _hidden(params_per_layer: float, *, is_sparse: bool) -> int:

@@ -68,7 +68,7 @@ class Prediction:
 
     @property
     def known_error(self) -> KnownError | None:
-        """Of the energy, on models unseen by the fit; ``None`` for a GPU or number not measured."""
+        """Of the energy, on unseen models; ``None`` for a GPU or a number not measured."""
         is_known = self.point.num_gpus in MEASURED_GPU_COUNTS
         return known_error(self.gpu, self.point.task) if is_known else None
 
