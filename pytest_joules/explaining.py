@@ -106,10 +106,16 @@ def explained(then: Side, now: Side) -> list[str]:
         names = (
             each.point.id if each.then == each.point else f"{each.then.id} -> {each.point.id}"
         )
-        sources = sorted({r.source for r in (*then[each.then], *now[each.point])})
-        lines += [f"{names} ({', '.join(sources)}): {old} -> {new}"]
+        before, after = _measured_on(then[each.then]), _measured_on(now[each.point])
+        where = after if before == after else f"{before} -> {after}"
+        lines += [f"{names} ({where}): {old} -> {new}"]
         lines += [f"  {line}" for line in causes(each)]
     return lines
+
+
+def _measured_on(results: Sequence[Result]) -> str:
+    """Return the GPU model and the sources of one side."""
+    return ", ".join([results[0].gpu, *sorted({result.source for result in results})])
 
 
 def explained_json(then: Side, now: Side) -> list[dict[str, Any]]:

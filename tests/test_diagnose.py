@@ -347,3 +347,42 @@ def test_the_logarithmic_mean_of_1_and_e_is_e_minus_1():
 def test_every_code_has_a_title_and_a_next_step():
     assert all(title and step.endswith(".") for title, step in TITLES.values())
     assert "energy_j" in {field.name for field in fields(facts([side()]))}
+
+
+# --- impossible readings ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changed", "field"),
+    [
+        ({"busy_share": -0.1}, "busy_share"),
+        ({"busy_share": 1.5}, "busy_share"),
+        ({"busy_share": math.nan}, "busy_share"),
+        ({"busy_share": "all"}, "busy_share"),
+        ({"mean_waiting": -5.0}, "waiting"),
+        ({"mean_in_flight": 60.0}, "in_flight"),
+        ({"mean_in_flight": math.inf}, "in_flight"),
+        ({"idle_power_w": 600.0}, "idle_power_w"),
+        ({"idle_power_w": True}, "idle_power_w"),
+        ({"kv": 1.7}, "kv_cache_usage"),
+        ({"output": -600.0}, "output_tokens"),
+    ],
+)
+def test_an_impossible_reading_counts_as_not_measured(changed, field):
+    found = facts([side(**changed)])
+
+    assert getattr(found, field) is None
+    known = diagnose([side()], [side(**changed)]).causes
+    assert [cause.code for cause in known] == []
+
+
+@pytest.mark.parametrize("batch", [0.0, -3.0, math.nan])
+def test_an_impossible_batch_counts_as_not_measured(batch):
+    assert facts([side().but(mean_batch_size=batch)]).batch is None
+
+
+@pytest.mark.parametrize("value", [0.0, -1.0, math.nan, math.inf])
+@pytest.mark.parametrize("name", ["energy_per_work_unit_j", "throughput_work_units_per_s"])
+def test_nothing_can_be_explained_of_an_impossible_energy(name, value):
+    with pytest.raises(ConfigurationError, match=f"{name}={value}"):
+        facts([side().but(**{name: value})])

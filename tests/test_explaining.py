@@ -7,8 +7,10 @@ from typer.testing import CliRunner
 
 from pytest_joules import baseline, explaining
 from pytest_joules.cli import app
+from pytest_joules.diagnose import diagnose
 from pytest_joules.errors import ConfigurationError
 from pytest_joules.provenance import Context
+from pytest_joules.report.causes import causes
 from tests.test_diagnose import side
 
 THEN, NOW = side(), side(power_w=550.0, idle_power_w=150.0)
@@ -41,7 +43,7 @@ def test_two_exports_are_explained_by_point(export):
 
     assert told.exit_code == 0
     lines = told.stdout.splitlines()
-    assert lines[0].endswith("(live): 100.0 mJ/token -> 110.0 mJ/token")
+    assert lines[0].endswith("(b200, live): 100.0 mJ/token -> 110.0 mJ/token")
     assert "(static-power)" in told.stdout
 
 
@@ -88,7 +90,7 @@ def test_stacks_are_not_mixed(export):
     told = run(both, both)
     chosen = run(f"{both}@old", f"{both}@new")
 
-    assert told.exit_code == 1
+    assert told.exit_code == 2
     assert "results of stacks new, old" in told.stderr
     assert "static-power" in chosen.stdout
 
@@ -97,10 +99,32 @@ def test_nothing_to_pair_is_told(export):
     other = side(batch=50.0, batch_size=50)
     told = run(export("a.json", THEN), export("b.json", other, side(batch_size=60)))
 
-    assert told.exit_code == 1
+    assert told.exit_code == 2
     assert "no point is on both sides" in told.stderr
 
 
 def test_a_side_without_results_is_refused(export):
     with pytest.raises(ConfigurationError, match="no such results"):
         explaining.read_side(f"{export('a.json', THEN)}#nowhere")
+
+
+@pytest.mark.parametrize("power_w", [500.0, 550.0])
+def test_other_gpus_are_named_as_a_declared_difference(export, power_w):
+    then = THEN.but(gpu="h100", source="recorded")
+    now = side(power_w=power_w, idle_power_w=100.0 * power_w / 500, step_s=0.021)
+    told = run(export("a.json", then), export("b.json", now))
+
+    assert "(h100, recorded -> b200, live): " in told.stdout.splitlines()[0]
+    assert "(configuration)" in told.stdout
+    assert "gpu h100 -> b200" in told.stdout
+
+
+def test_other_gpus_are_named_though_nothing_is_left_for_them():
+    made = diagnose([side().but(gpu="h100")], [side(batch=80.0, mean_in_flight=80.0)])
+    (cause,) = [cause for cause in made.causes if cause.code == "configuration"]
+
+    assert cause.contribution == pytest.approx(0.0)
+    assert (cause.signs[0].quantity, cause.signs[0].then, cause.signs[0].now) == (
+        "gpu", "h100", "b200",
+    )  # fmt: skip
+    assert any("gpu h100 -> b200" in line for line in causes(made))

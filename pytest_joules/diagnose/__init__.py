@@ -48,7 +48,7 @@ def diagnose(then: Sequence[Result], now: Sequence[Result]) -> Diagnosis:
     identity, ln_parts = change.identity(), tuple(change.pools.values())
     causes = [cause for rule in _RULES for cause in rule(change)]
     causes.append(_unknown(change))
-    told = [cause for cause in causes if abs(cause.contribution) > _ROUNDING]
+    told = [c for c in causes if abs(c.contribution) > _ROUNDING or c.is_of_gpus]
     return Diagnosis(
         point=now[0].point,
         then=then[0].point,

@@ -48,6 +48,11 @@ class Cause:
     signs: tuple[Sign, ...] = ()
 
     @property
+    def is_of_gpus(self) -> bool:
+        """Whether the sides ran on different GPU models: told whatever is left for it."""
+        return any(sign.quantity == "gpu" for sign in self.signs)
+
+    @property
     def title(self) -> str:
         return TITLES[self.code][0]
 

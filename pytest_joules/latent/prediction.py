@@ -30,6 +30,9 @@ _BINDS: Mapping[str, str] = {
     "prefill": "arithmetic",
     "collectives": "collectives",
 }
+MEASURED_GPU_COUNTS = (1, 2, 4, 8)
+"""GPUs of one launch that the fit has seen: nobody knows how wrong it is for others."""
+
 _STARVED = 0.9
 _CAPPED = 0.95
 
@@ -65,8 +68,9 @@ class Prediction:
 
     @property
     def known_error(self) -> KnownError | None:
-        """Of the energy, on models unseen by the fit; ``None`` for a GPU not measured."""
-        return known_error(self.gpu, self.point.task)
+        """Of the energy, on unseen models; ``None`` for a GPU or a number not measured."""
+        is_known = self.point.num_gpus in MEASURED_GPU_COUNTS
+        return known_error(self.gpu, self.point.task) if is_known else None
 
     @property
     def basis(self) -> str:

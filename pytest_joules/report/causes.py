@@ -36,7 +36,9 @@ def causes(diagnosis: Diagnosis) -> list[str]:
 
 
 def _sorted_out(diagnosis: Diagnosis) -> tuple[list[Cause], list[Cause]]:
-    shown = [c for c in diagnosis.causes if abs(diagnosis.share(c)) >= _LEAST_SHARE]
+    shown = [
+        c for c in diagnosis.causes if abs(diagnosis.share(c)) >= _LEAST_SHARE or c.is_of_gpus
+    ]
     return shown, [c for c in diagnosis.causes if c not in shown]
 
 

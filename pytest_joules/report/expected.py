@@ -6,6 +6,7 @@ from typing import Any
 
 from pytest_joules.latent import Prediction, fitted_gpus
 from pytest_joules.latent.plausibility import IMPLAUSIBLE, beside_model
+from pytest_joules.latent.prediction import MEASURED_GPU_COUNTS
 from pytest_joules.report.text import table
 from pytest_joules.result import Result
 from pytest_joules.units import si
@@ -51,6 +52,9 @@ def _shares(terms: Any) -> str:
 
 def _error(expected: Prediction) -> str:
     error = expected.known_error
+    if expected.point.num_gpus not in MEASURED_GPU_COUNTS:
+        measured = ", ".join(map(str, MEASURED_GPU_COUNTS))
+        return f"unknown: {expected.point.num_gpus} GPUs were not measured ({measured} were)"
     if error is None:
         return (
             f"unknown: {expected.gpu} was not measured, parameters are those of "

@@ -1,10 +1,12 @@
 """Unknown models: from config.json and from a few numbers, against known shapes."""
 
 import json
+import math
+import re
 
 import pytest
 
-from pytest_joules.errors import FormatError, InvalidPoint
+from pytest_joules.errors import ConfigurationError, FormatError, InvalidPoint
 from pytest_joules.latent import architecture_of
 from pytest_joules.latent.describe import from_config, from_numbers
 
@@ -99,3 +101,64 @@ def test_numbers_that_fit_no_model_are_said():
         from_numbers(params=1e9, layers=10, experts=(4, 8), active_params=5e8)
     with pytest.raises(InvalidPoint, match="leave none for MLPs"):
         from_numbers(params=1e8, layers=1000)
+
+
+WRONG = [-1, math.nan, math.inf, 1e300, 10**300, 1.5, "many", True, []]
+MAY_BE_ZERO = {
+    "n_routed_experts", "n_shared_experts", "first_k_dense_replace", "kv_lora_rank",
+    "q_lora_rank",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(DEEPSEEK))
+def test_a_number_that_no_model_has_is_named(tmp_path, name):
+    for value in WRONG if name in MAY_BE_ZERO else [*WRONG, 0]:
+        with pytest.raises((InvalidPoint, ConfigurationError), match=f"{name}( is |=)"):
+            from_config(written(tmp_path, {**DEEPSEEK, name: value}))
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"num_experts_per_tok": 257}, "num_experts_per_tok=257"),
+        ({"first_k_dense_replace": 62}, "first_k_dense_replace=62"),
+        ({"hidden_size": None}, "hidden_size=None"),
+        ({"layer_types": ["linear_attention"] * 61}, "does not know 'linear_attention'"),
+        ({"layer_types": ["full_attention"]}, "each of the 61 layers"),
+        ({"layer_types": 3}, "layer_types=3"),
+    ],
+)
+def test_a_config_that_contradicts_itself_is_refused(tmp_path, changed, said):
+    with pytest.raises(InvalidPoint, match=said):
+        from_config(written(tmp_path, {**DEEPSEEK, **changed}))
+
+
+@pytest.mark.parametrize(
+    ("name", "said", "is_count"),
+    [
+        ("params", "parameters", False),
+        ("active_params", "active parameters", False),
+        ("layers", "layers", True),
+        ("kv_heads", "KV heads", True),
+        ("head_size", "head size", True),
+    ],
+)
+def test_an_impossible_number_is_named(name, said, is_count):
+    for value in [0, *(each for each in WRONG if is_count or each != 1.5)]:
+        numbers = {"params": 8e9, "active_params": 8e9, "layers": 36, name: value}
+        with pytest.raises(InvalidPoint, match=re.escape(f"{said}={value!r}")):
+            from_numbers(**numbers)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ({"active_params": 9e9}, "active parameters=9000000000.0"),
+        ({"experts": (0, 2), "active_params": 1e9}, "no such model"),
+        ({"experts": (-8, 2), "active_params": 1e9}, "experts=-8"),
+        ({"experts": (8, 7), "active_params": 1e9}, "leave none for the rest"),
+    ],
+)
+def test_experts_that_contradict_the_parameters_are_refused(numbers, said):
+    with pytest.raises(InvalidPoint, match=said):
+        from_numbers(**{"params": 8e9, "layers": 36, **numbers})

@@ -71,3 +71,26 @@ def test_what_cannot_be_predicted_is_said_in_one_line(args, said):
     assert failed.exit_code == 2
     assert said in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+@pytest.mark.parametrize("count", ["3", "16"])
+def test_the_error_of_a_number_of_gpus_that_was_not_measured_is_unknown(count):
+    told = run(*QWEN, "--num-gpus", count)
+    assert f"unknown: {count} GPUs were not measured (1, 2, 4, 8 were)" in told.stdout
+    values = json.loads(run(*QWEN, "--num-gpus", count, "--json").stdout)
+    assert values["known_energy_error"] is None
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--parameters=nan", "--layers=32"], "parameters=nan"),
+        (["--parameters=8", "--layers=0"], "layers=0"),
+        (["--parameters=8", "--layers=32", "--active=9"], "active parameters=9000000000.0"),
+        (["--config=missing.json"], "missing.json"),
+    ],
+)
+def test_a_wrong_description_is_a_usage_error(args, said):
+    failed = run("predict", "--model=mine", "--gpu=h100", *args)
+    assert failed.exit_code == 2
+    assert said in failed.stderr
