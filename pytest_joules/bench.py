@@ -102,7 +102,9 @@ class EnergyBench:
         self.has_measured = True
         self._tell_comparison(comparison)
         why = self._why(point) if comparison.verdict in _EXPLAINED else []
-        _raise_verdict(comparison, self._software_changes(point), why)
+        new = self._session.sides(point)[1]
+        source = new[-1].source if new else self._session.source.name
+        _raise_verdict(comparison, self._software_changes(point), why, source=source)
         return comparison
 
     def _why(self, point: Point) -> list[str]:
@@ -139,14 +141,16 @@ def _share(given: float | None, marked: float | None) -> float | None:
     return marked if given is None else share(given, "check(tolerance=...)")
 
 
-def _raise_verdict(comparison: Comparison, software: Sequence[str], why: Sequence[str]) -> None:
+def _raise_verdict(
+    comparison: Comparison, software: Sequence[str], why: Sequence[str], *, source: str
+) -> None:
     match comparison.verdict:
         case Verdict.REGRESSION:
-            raise EnergyRegression(explain(comparison, software, why))
+            raise EnergyRegression(explain(comparison, software, why, source=source))
         case Verdict.INCONCLUSIVE:
-            raise Inconclusive(explain(comparison, software))
+            raise Inconclusive(explain(comparison, software, source=source))
         case Verdict.INVALID:
-            raise InvalidMeasurement(explain(comparison, software, why))
+            raise InvalidMeasurement(explain(comparison, software, why, source=source))
         case Verdict.UNCHANGED | Verdict.IMPROVEMENT:
             return
 

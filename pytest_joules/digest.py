@@ -133,8 +133,11 @@ class Digest:
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """Where the results come from."""
-        return tuple(sorted({row.source for row in self.rows}))
+        """Where the results come from; where there are none, where they would have."""
+        planned = self.settings.get("source")
+        return tuple(
+            sorted({row.source for row in self.rows} or ({planned} if planned else ()))
+        )
 
 
 def rows_of(

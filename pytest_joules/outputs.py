@@ -78,7 +78,7 @@ class Outputs:
         """Return what GitHub reads from the log to mark failed tests; empty elsewhere."""
         if self.workspace is None:
             return []
-        return list(github.annotations(digest.failed, root=root, workspace=self.workspace))
+        return list(github.annotations(digest, root=root, workspace=self.workspace))
 
     def _jobs(self, digest: Digest) -> Iterator[tuple[str, Callable[[], None]]]:
         for target in self.exports:

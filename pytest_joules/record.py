@@ -22,7 +22,7 @@ from pytest_joules.point import Point
 from pytest_joules.pruning import prune
 from pytest_joules.result import Result
 from pytest_joules.session import Judgement, Listener
-from pytest_joules.storage import parse, read, write_atomically
+from pytest_joules.storage import parse, read, require_schema, write_atomically
 from pytest_joules.verdict import Comparison, Verdict
 
 __tracebackhide__ = is_expected
@@ -147,29 +147,21 @@ def replay(folder: Path) -> list[Replayed]:
     settings_of(folder)
     results = results_of(folder)
     stored = _by_point(_results(folder / _BASELINES))
-    return [_replayed(values, results, stored) for values in _lines(folder / _VERDICTS)]
+    return [_replayed(each, results) for each in _verdicts(folder, results, stored)]
 
 
-def _replayed(
-    values: Mapping[str, Any],
-    results: Sequence[Result],
-    stored: Mapping[Point, tuple[Result, ...]],
-) -> Replayed:
-    point = Point.from_json(values["point"])
-    tolerances = {Point.from_json(each): value for each, value in values["tolerances"]}
-    case = Case(
-        stack=values["stack"],
-        against=values["against"],
-        tolerances=tolerances,
-        baselines={each: stored[each] for each in tolerances if each in stored},
-    )
+def _replayed(judgement: Judgement, results: Sequence[Result]) -> Replayed:
+    comparison, case = judgement.comparison, judgement.case
     launched: dict[tuple[Point, str], list[Result]] = {}
-    for result in results[: values["num_results"]]:
+    for result in results[: judgement.num_results]:
         if result.is_valid:
             key = (result.point, result.provenance.context.stack)
             launched.setdefault(key, []).append(result)
-    comparison = case.compared(point, rule(point, launched, case))
-    return Replayed(comparison=comparison, stored=values["comparison"])
+    point = comparison.point
+    return Replayed(
+        comparison=case.compared(point, rule(point, launched, case)),
+        stored=_numbers(comparison),
+    )
 
 
 def is_session(folder: Path) -> bool:
@@ -185,14 +177,15 @@ def digest_of(folder: Path) -> Digest:
     """
     settings = settings_of(folder)
     results = results_of(folder)
-    comparisons = [_comparison(values, folder) for values in _lines(folder / _VERDICTS)]
+    stored = _by_point(_results(folder / _BASELINES))
+    comparisons = [each.comparison for each in _verdicts(folder, results, stored)]
     launches = {r.evidence.launch_id for r in results if r.evidence}
     return Digest(
         settings={name: value for name, value in settings.items() if name != "schema"},
         rows=rows_of(
             results,
             {each.point: each for each in comparisons},
-            _by_point(_results(folder / _BASELINES)),
+            stored,
         ),
         **(_end(folder) or {"num_launches": len(launches)}),
     )
@@ -203,20 +196,57 @@ def _end(folder: Path) -> dict[str, Any]:
     if not (folder / _END).exists():
         return {}
     end = read(folder / _END)
-    try:
-        return {**end, "failed": tuple(Failed(**each) for each in end["failed"])}
-    except (TypeError, KeyError) as error:
-        raise FormatError(f"{folder / _END}: cannot be read: {error!r}.") from None
+    require_schema(end, "session-end", name=str(folder / _END))
+    return {**end, "failed": tuple(Failed(**each) for each in end["failed"])}
 
 
-def _comparison(values: Mapping[str, Any], folder: Path) -> Comparison:
+def _verdicts(
+    folder: Path, results: Sequence[Result], stored: Mapping[Point, tuple[Result, ...]]
+) -> list[Judgement]:
+    """Read the verdicts; each must find the results and baselines that it rests on."""
+    path = folder / _VERDICTS
+    judgements = []
+    for number, values in enumerate(_lines(path), start=1):
+        each = _judgement(values, stored, name=f"{path}, line {number}")
+        comparison = each.comparison
+        if each.num_results > len(results):
+            raise FormatError(
+                f"{folder / _RESULTS}: holds {len(results)} results, but the verdict on "
+                f"{comparison.point.id} rests on {each.num_results}."
+            )
+        is_of_baseline = not each.case.against and comparison.num_reference_launches
+        if is_of_baseline and comparison.point not in each.case.baselines:
+            raise FormatError(
+                f"{folder / _BASELINES}: holds no run of {comparison.point.id}, but its "
+                f"verdict rests on {comparison.num_reference_launches}."
+            )
+        judgements.append(each)
+    return judgements
+
+
+def _judgement(
+    values: Any, stored: Mapping[Point, tuple[Result, ...]], *, name: str
+) -> Judgement:
+    require_schema(values, "session-verdict", name=name)
     try:
-        stored = {**values["comparison"], "point": Point.from_json(values["point"])}
-        return Comparison(**{**stored, "verdict": Verdict(stored["verdict"])})
-    except (JoulesError, TypeError, ValueError, KeyError) as error:
-        raise FormatError(
-            f"{folder / _VERDICTS}: a verdict cannot be read: {error!r}."
-        ) from None
+        point = Point.from_json(values["point"])
+        tolerances = {Point.from_json(each): value for each, value in values["tolerances"]}
+    except (JoulesError, TypeError, ValueError) as error:
+        raise FormatError(f"{name}: a point cannot be read: {error!r}.") from None
+    if point not in tolerances:
+        raise FormatError(f"{name}: tolerances lacks the verdict's own point, {point.id}.")
+    numbers = values["comparison"]
+    verdict = Verdict(numbers["verdict"])
+    return Judgement(
+        comparison=Comparison(**{**numbers, "point": point, "verdict": verdict}),
+        case=Case(
+            stack=values["stack"],
+            against=values["against"],
+            tolerances=tolerances,
+            baselines={each: stored[each] for each in tolerances if each in stored},
+        ),
+        num_results=values["num_results"],
+    )
 
 
 def settings_of(folder: Path) -> Mapping[str, Any]:
@@ -260,6 +290,8 @@ def results_of(path: Path) -> list[Result]:
         FormatError: They cannot be read.
     """
     if path.is_dir():
+        if not (path / _RESULTS).exists():  # a session is stored from its first result on
+            raise FormatError(f"{path / _RESULTS}: is missing, so the results are lost.")
         return _results(path / _RESULTS)
     return [result_of(values, str(path)) for values in read(path)]
 
@@ -289,7 +321,10 @@ def _lines(path: Path) -> Iterator[Any]:
     """Yield each line's JSON; a last line cut off by a crash is left out."""
     if not path.exists():
         return
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    except (OSError, UnicodeDecodeError) as error:
+        raise FormatError(f"{path}: cannot be read: {error}.") from None
     for number, line in enumerate(lines, start=1):
         if not line.endswith("\n"):
             return

@@ -125,10 +125,12 @@ def test_json_has_no_number_that_json_has_not() -> None:
     assert math.isnan(Result.from_json(values).energy_per_work_unit_j)
 
 
-def test_both_schemas_are_schemas() -> None:
+def test_every_schema_is_a_schema() -> None:
     folder = files("pytest_joules") / "schemas"
-    for name in ("result.json", "baseline.json"):
-        jsonschema.Draft7Validator.check_schema(json.loads((folder / name).read_text()))
+    for name in ("result", "baseline", "session-end", "session-verdict"):
+        jsonschema.Draft7Validator.check_schema(
+            json.loads((folder / f"{name}.json").read_text())
+        )
 
 
 def test_no_results_make_an_empty_file(tmp_path: Path) -> None:

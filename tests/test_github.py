@@ -119,7 +119,7 @@ def test_names_mean_nothing_in_markdown(text: str) -> None:
 def test_annotations_are_relative_to_the_workspace_and_escaped(tmp_path: Path) -> None:
     hostile = replace(FAILED, test="a,b:c\n::stop", text="100%\n::error::x\x1b[0m")
 
-    (line,) = annotations([hostile], root=tmp_path / "sub", workspace=tmp_path)
+    (line,) = annotations(Digest(failed=(hostile,)), root=tmp_path / "sub", workspace=tmp_path)
 
     assert line == (
         "::error file=sub/t.py,line=3,title=EnergyRegression%3A a%2Cb%3Ac\\n%3A%3Astop"
@@ -128,6 +128,20 @@ def test_annotations_are_relative_to_the_workspace_and_escaped(tmp_path: Path) -
 
 
 def test_a_test_outside_of_the_workspace_keeps_its_path(tmp_path: Path) -> None:
-    (line,) = annotations([FAILED], root=tmp_path, workspace=tmp_path / "elsewhere")
+    (line,) = annotations(
+        Digest(failed=(FAILED,)), root=tmp_path, workspace=tmp_path / "elsewhere"
+    )
 
     assert "file=t.py," in line
+
+
+def test_a_run_without_rows_says_too_that_its_source_measures_nothing(tmp_path: Path) -> None:
+    empty = Digest(settings={"source": "simulated"}, failed=(FAILED,))
+
+    (line,) = annotations(empty, root=tmp_path, workspace=tmp_path)
+
+    assert line.endswith("::SIMULATED, nothing was measured.%0Aworse")
+    assert "**Warning**: SIMULATED, nothing was measured." in comment(empty)
+    live = replace(empty, settings={"source": "live"})
+    assert next(annotations(live, root=tmp_path, workspace=tmp_path)).endswith("::worse")
+    assert "SIMULATED" not in comment(live)

@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_joules.expect.ordering import Ordering
 from pytest_joules.plan import Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context
@@ -38,6 +39,17 @@ def test_a_regression_is_told_with_numbers_reason_and_remedy() -> None:
             "the diff."
         ),
     ]
+
+
+@pytest.mark.parametrize("source", ["simulated", "fake"])
+def test_what_is_no_measurement_says_so_in_its_first_line(source: str) -> None:
+    assert explain(WORSE, source=source).startswith(f"{QWEN.id} [{source}]: regression\n")
+    assert explain(WORSE, source="live") == explain(WORSE)
+
+    ordering = Ordering(
+        claim="a below b", by="", labels=("a", "b"), trials=(), required=1, source=source
+    )
+    assert ordering.describe() == f"a below b [{source}]: 0 of 0 hold, 1 needed."
 
 
 @pytest.mark.parametrize(

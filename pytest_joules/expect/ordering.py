@@ -75,6 +75,9 @@ class Ordering:
     required: int
     """How many groups of trials must hold."""
 
+    source: str = "live"
+    """Of all results: an ordering never mixes them."""
+
     @property
     def wins(self) -> int:
         """Groups in which every trial holds."""
@@ -120,8 +123,9 @@ class Ordering:
 
     def describe(self) -> str:
         """Write the claim, the count, and a table of the trials that do not hold."""
+        mark = f" [{self.source}]" if self.source in ("fake", "simulated") else ""
         lines = [
-            f"{self.claim}: {self.wins} of {self.num} hold, {self.required} needed"
+            f"{self.claim}{mark}: {self.wins} of {self.num} hold, {self.required} needed"
             + (f", {self.undecided} within noise" if self.undecided else "")
             + (f", {len(self.exceptions)} excepted" if self.exceptions else "")
             + "."

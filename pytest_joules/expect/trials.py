@@ -119,6 +119,7 @@ def settled(
         labels=(ours, theirs),
         trials=tuple(trials),
         required=0,
+        source=next((result.source for pair in pairs for result in pair.a), "live"),
     )
     found = replace(found, **changes, required=terms.required(found.num))
     _raise_unless_holds(found)

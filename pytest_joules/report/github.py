@@ -6,7 +6,7 @@ and links mean nothing; in annotations every sign that a workflow command reads 
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,22 +70,23 @@ def markdown(digest: Digest, limits: Limits = STEP_SUMMARY) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def annotations(failed: Iterable[Failed], *, root: Path, workspace: Path) -> Iterator[str]:
+def annotations(digest: Digest, *, root: Path, workspace: Path) -> Iterator[str]:
     """Return workflow commands that mark each failed test on its line.
 
     Args:
-        failed: The tests.
+        digest: Holds the tests.
         root: What their files are relative to.
         workspace: What GitHub's files are relative to.
     """
-    for each in failed:
+    unreal = "".join(f"{UNREAL[source].lstrip(': ')}.\n" for source in _unreal_sources(digest))
+    for each in digest.failed:
         path = (root / each.file).resolve()
         inside = path.is_relative_to(workspace.resolve())
         file = str(path.relative_to(workspace.resolve())) if inside else each.file
         level = "warning" if each.is_undecided else "error"
         title = _property(shortened(f"{each.kind}: {each.test}", _LONGEST))
         place = f"file={_property(file)},line={each.line},title={title}"
-        yield f"::{level} {place}::{_data(shortened(each.text, 10 * _LONGEST))}"
+        yield f"::{level} {place}::{_data(unreal + shortened(each.text, 10 * _LONGEST))}"
 
 
 def _severity(row: Row) -> int:
@@ -101,9 +102,12 @@ def _counts(digest: Digest) -> str:
 
 
 def _unreal(digest: Digest) -> Iterator[str]:
-    for source in digest.sources:
-        if source in UNREAL:
-            yield f"> **Warning**{UNREAL[source]}."
+    for source in _unreal_sources(digest):
+        yield f"> **Warning**{UNREAL[source]}."
+
+
+def _unreal_sources(digest: Digest) -> list[str]:
+    return [source for source in digest.sources if source in UNREAL]
 
 
 def _circumstances(digest: Digest) -> str:

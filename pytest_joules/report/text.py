@@ -30,7 +30,11 @@ _HINTS = {
 
 
 def explain(
-    comparison: Comparison, software: Sequence[str] = (), why: Sequence[str] = ()
+    comparison: Comparison,
+    software: Sequence[str] = (),
+    why: Sequence[str] = (),
+    *,
+    source: str = "live",
 ) -> str:
     """Return the lines that a red test shows: verdict, numbers, software, what to do.
 
@@ -38,8 +42,10 @@ def explain(
         comparison: What was decided.
         software: Versions that differ.
         why: Lines of ``report.causes``.
+        source: Of the new results; named where it is no measurement.
     """
-    lines = [f"{comparison.point.id}: {comparison.verdict}", *_numbers(comparison)]
+    mark = f" [{source}]" if source in UNREAL else ""
+    lines = [f"{comparison.point.id}{mark}: {comparison.verdict}", *_numbers(comparison)]
     changed = f"software: {'; '.join(software)}" if software else ""
     advice = (changed, comparison.explanation, _HINTS[comparison.verdict])
     told = (*advice[:2], *why, advice[2])

@@ -53,7 +53,7 @@ def test_a_worse_new_stack_is_red_with_change_and_software(upgrade):
     run.assert_outcomes(failed=1)
     run.stdout.fnmatch_lines(
         [
-            "*EnergyRegression: *b16: regression",
+            "*EnergyRegression: *b16 [[]fake[]]: regression",
             "*energy per token +10.0 %: 500* mJ/token -> 550* mJ/token",
             "*software: fake-engine: old -> default",
         ]

@@ -150,6 +150,68 @@ def test_a_broken_session_is_refused_with_file_and_reason(at_root, *, name, text
     assert message in told.stderr
 
 
+def _each_verdict(**changes):
+    def change(folder):
+        path = folder / "verdicts.jsonl"
+        lines = [{**json.loads(line), **changes} for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+    return change
+
+
+def _end(**changes):
+    def change(folder):
+        path = folder / "end.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+    return change
+
+
+def _folder_of_results(folder):
+    (folder / "results.jsonl").unlink()
+    (folder / "results.jsonl").mkdir()
+
+
+ALL = ("show", "compare", "report")
+
+
+@pytest.mark.parametrize(
+    ("commands", "breaks", "message"),
+    [
+        (
+            ALL,
+            lambda f: (f / "results.jsonl").write_bytes(b"\xff\n"),
+            "results.jsonl: cannot be",
+        ),
+        (ALL, _folder_of_results, "results.jsonl: cannot be read"),
+        (ALL, lambda f: (f / "results.jsonl").unlink(), "results.jsonl: is missing"),
+        (ALL[1:], lambda f: (f / "verdicts.jsonl").write_text("{}\n"), "jsonl, line 1: must"),
+        (ALL[1:], lambda f: (f / "verdicts.jsonl").write_text("[]\n"), "jsonl, line 1: must"),
+        (ALL[1:], _each_verdict(num_results="x"), "verdicts.jsonl, line 1: num_results must"),
+        (ALL[1:], _each_verdict(num_results=9), "results.jsonl: holds 2 results"),
+        (ALL[1:], _each_verdict(tolerances=[]), "verdicts.jsonl, line 1: tolerances lacks"),
+        (ALL[1:], _each_verdict(point={}), "verdicts.jsonl, line 1: a point cannot be read"),
+        (ALL[1:], lambda f: (f / "baselines.jsonl").unlink(), "baselines.jsonl: holds no run"),
+        (ALL[2:], _end(surplus=1), "end.json: must not contain"),
+        (ALL[2:], _end(spent_gpu_s="z"), "end.json: spent_gpu_s must be"),
+    ],
+)
+def test_no_corruption_is_a_traceback_or_passed_over(
+    at_root, tmp_path_factory, *, commands, breaks, message
+):
+    _, folder = checked(at_root)
+    breaks(folder)
+    out = tmp_path_factory.mktemp("page") / "page.html"
+
+    for command in commands:
+        more = ["--out", str(out)] if command == "report" else []
+        told = RUNNER.invoke(app, [command, str(folder), *more])
+
+        assert told.exit_code == 1, (command, told.output)
+        assert message in told.stderr
+    assert not out.exists()
+
+
 def test_no_session_of_that_name_lists_those_there_are(at_root):
     _, folder = checked(at_root)
 

@@ -131,7 +131,9 @@ def test_a_planted_cause_is_red_and_named_first(recorded, plant, told):
 
     run.assert_outcomes(failed=1)
     assert run.ret == 1
-    run.stdout.fnmatch_lines(["*EnergyRegression: *b128: regression", "*why +*: power*", told])
+    run.stdout.fnmatch_lines(
+        ["*EnergyRegression: *b128 [[]simulated[]]: regression", "*why +*: power*", told]
+    )
 
 
 def test_a_starved_batch_is_invalid_and_says_why(recorded):
