@@ -1,6 +1,7 @@
 """Keeps ``.joules`` from growing without end: the newest of what is stored stays."""
 
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
 FAILED = "failed"
@@ -9,8 +10,11 @@ FAILED = "failed"
 FAILED_LONGER = 5
 """How many times as many failed folders are kept."""
 
+_RUNS_ON_S = 24 * 3600.0
+"""How long after its last change a folder without an end may still be written to."""
 
-def prune(folder: Path, *, newest: int, holding: str) -> None:
+
+def prune(folder: Path, *, newest: int, holding: str, ending: str | None = None) -> None:
     """Delete all but the newest sub-folders; of failed ones more are kept.
 
     Args:
@@ -18,6 +22,8 @@ def prune(folder: Path, *, newest: int, holding: str) -> None:
         newest: How many stay, the one just made among them; so many of those that did not
             fail, and ``FAILED_LONGER`` times as many of those that did.
         holding: A file that a sub-folder must hold to be ours to delete.
+        ending: A file that a sub-folder gets when nobody writes to it any more; one without
+            it that changed within a day stays.
 
     Raises:
         OSError: One cannot be deleted.
@@ -27,5 +33,13 @@ def prune(folder: Path, *, newest: int, holding: str) -> None:
     failed = [each for each in ours if (each / FAILED).exists()]
     good = [each for each in ours if each not in failed]
     for old in (*good[newest:], *failed[FAILED_LONGER * newest :]):
-        if not old.is_symlink():
+        if not old.is_symlink() and not (ending and _may_run(old, ending)):
             shutil.rmtree(old)
+
+
+def _may_run(folder: Path, ending: str) -> bool:
+    if (folder / ending).exists():
+        return False
+    # A line more in a file does not change its folder's time.
+    changed = max(each.stat().st_mtime for each in (folder, *folder.iterdir()))
+    return datetime.now(UTC).timestamp() - changed < _RUNS_ON_S

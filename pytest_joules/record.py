@@ -97,7 +97,7 @@ class Recorder(Listener):
             settings = {"schema": SCHEMA, **self.settings}
             write_atomically(self.folder / _SETTINGS, _pretty(settings))
             (self.folder.parents[1] / ".gitignore").write_text("*\n", encoding="utf-8")
-            prune(self.folder.parent, newest=self.keep, holding=_SETTINGS)
+            prune(self.folder.parent, newest=self.keep, holding=_SETTINGS, ending=_END)
 
 
 def _pretty(values: Mapping[str, Any]) -> str:

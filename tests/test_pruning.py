@@ -1,11 +1,13 @@
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from pytest_joules.pruning import FAILED, FAILED_LONGER, prune
 
-HOLDING = "log"
+HOLDING, ENDING = "log", "end"
+DAY_S = 24 * 3600.0
 
 
 def made(root: Path, number: int, *, failed: bool = False, holding: str = HOLDING) -> Path:
@@ -58,3 +60,22 @@ def test_what_is_not_ours_stays(tmp_path: Path) -> None:
 
     assert names(tmp_path) == ["file", "good-00", "good-01", "link"]
     assert (elsewhere / HOLDING).exists()
+
+
+@pytest.mark.parametrize(
+    ("age_s", "ended", "stays"),
+    [(0.0, False, True), (0.0, True, False), (1.1 * DAY_S, False, False)],
+)
+def test_what_may_still_be_written_to_stays(
+    tmp_path: Path, *, age_s: float, ended: bool, stays: bool
+) -> None:
+    old = made(tmp_path, 0)
+    if ended:
+        (old / ENDING).touch()
+    os.utime(old / HOLDING, (datetime.now(UTC).timestamp() - age_s,) * 2)
+    os.utime(old, (1000, 1000))
+    made(tmp_path, 1)
+
+    prune(tmp_path, newest=1, holding=HOLDING, ending=ENDING)
+
+    assert old.exists() is stays

@@ -232,6 +232,16 @@ def test_only_the_newest_sessions_are_kept(joules):
     assert sessions(joules)[0] == three[2]
 
 
+def test_a_session_that_still_runs_is_kept(joules):
+    joules.run("--joules-record", "--joules-launches=1")
+    (running,) = sessions(joules)
+    (running / "end.json").unlink()
+
+    joules.run("--joules-record", "--joules-launches=1", "--joules-keep=1")
+
+    assert running in sessions(joules)
+
+
 def test_the_latest_session_is_the_last_one_also_within_one_second():
     begun = datetime(2026, 11, 21, 8, 0, 0, tzinfo=UTC)
     moments = [begun + timedelta(microseconds=i) for i in (0, 1, 10, 999_999, 1_000_000)]
