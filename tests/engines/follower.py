@@ -11,17 +11,27 @@ from tests.fakes.mock_nvml import MockNvml
 
 IDLE_W = 10.0
 PERIOD_S = 0.05
+STEADY = {"idle_w": 2.0, "joules_per_token": 1.0}
+"""Idle power of 3 % at 60 tokens/s: a machine that slows down by a tenth changes 0.3 %."""
 
 
 class Follower:
-    """Draws ``IDLE_W`` and ``joules_per_token`` for each token generated meanwhile.
+    """Draws ``idle_w`` and ``joules_per_token`` for each token generated meanwhile.
 
     The running batch over the step time is the token rate, so power follows the batch that
-    really runs, and energy per token does not depend on how busy this machine is.
+    really runs. Energy per token depends on how busy this machine is by the idle share only:
+    ``IDLE_W`` beside 30 W of work shows a starved GPU, ``STEADY`` judges other changes.
     """
 
-    def __init__(self, mock: MockNvml, model: Path) -> None:
-        self.joules_per_token = 0.5
+    def __init__(
+        self,
+        mock: MockNvml,
+        model: Path,
+        *,
+        idle_w: float = IDLE_W,
+        joules_per_token: float = 0.5,
+    ) -> None:
+        self._idle_w, self.joules_per_token = idle_w, joules_per_token
         self.running = 0.0
         self._mock, self._model = mock, str(model)
         self._port: str | None = None
@@ -44,7 +54,7 @@ class Follower:
             if now and seen and now[1] >= seen[1]:
                 rate = (now[1] - seen[1]) / (now[0] - seen[0])
             seen = now
-            self._mock.set_power(0, IDLE_W + self.joules_per_token * rate)
+            self._mock.set_power(0, self._idle_w + self.joules_per_token * rate)
 
     def _tokens(self) -> tuple[float, float] | None:
         port = self._port = self._port or self.port()

@@ -14,7 +14,7 @@ from time import monotonic, sleep
 import pytest
 
 from pytest_joules.plan import Stack
-from tests.engines.follower import Follower
+from tests.engines.follower import STEADY, Follower
 from tests.engines.project import PATIENCE_S, Project, slowed
 from tests.fakes.mock_nvml import MockNvml
 
@@ -63,7 +63,7 @@ def model(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def follower(mock: MockNvml, model: Path) -> Iterator[Follower]:
-    with Follower(mock, model) as running:
+    with Follower(mock, model, **STEADY) as running:
         yield running
 
 

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 
 from pytest_joules.plan import Stack  # noqa: E402  the path comes first
-from tests.engines.follower import Follower  # noqa: E402
+from tests.engines.follower import STEADY, Follower  # noqa: E402
 from tests.engines.project import CPU_ENV, Project, make_tiny_model, slowed  # noqa: E402
 from tests.fakes.mock_nvml import MockNvml, compile_library  # noqa: E402
 
@@ -57,7 +57,7 @@ def main(engine_python: str) -> int:
         project = Project(folder / "project", stack=stack, mock=mock)
         project.write(SETTINGS, TESTS.format(model=str(model)))
         began_s = time.monotonic()
-        with Follower(mock, model):
+        with Follower(mock, model, **STEADY):
             run = project.run("--joules-against=same", "-q", patience_s=7200)
     print(run.stdout[-12_000:], run.stderr[-2_000:])
     seen = Counter(
