@@ -212,7 +212,7 @@ RULES: Mapping[str, Rule] = {**COUNTER_RULES, **LOAD_RULES}
 
 MODEL_NOTES: Mapping[str, Rule] = {
     "planted": Rule(
-        "--joules-plant changed the simulated stack",
+        "the simulated stack was changed by --joules-plant",
         "Leave --joules-plant out to see the stack as it is.",
     ),
     "implausible": Rule(
