@@ -55,7 +55,7 @@ def test_two_folders_give_a_table_and_the_exit_code(at_root, *, factor, code, ve
     assert told.exit_code == code, told.output
     lines = told.stdout.splitlines()
     assert lines[0].split() == [
-        "point", "then", "now", "change", "interval", "launches", "verdict",
+        "point", "source", "then", "now", "change", "interval", "launches", "verdict",
     ]  # fmt: skip
     rows = [line for line in lines if line.startswith(f"{POINT} ")]
     assert len(rows) == 1
