@@ -2,7 +2,7 @@
 
 Ten points of one server, old and new stack the same, judged side by side as users do; the GPU
 is the mock's, whose power follows the tokens that vLLM really makes. Any ``regression`` or
-``improvement`` is a false alarm. Takes about 10 minutes on two idle cores.
+``improvement`` is a false alarm. It needs two idle cores; not yet run to its end.
 """
 
 import re
