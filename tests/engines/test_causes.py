@@ -21,6 +21,8 @@ from tests.engines.follower import Follower
 from tests.engines.project import Project, slowed
 from tests.fakes.mock_nvml import MockNvml
 
+pytestmark = pytest.mark.alone
+
 SETTINGS = """
     window = 20
     budget = 20

@@ -18,6 +18,8 @@ from pytest_joules.result import Result
 from tests.engines.cpu_follower import CpuFollower
 from tests.fakes.mock_nvml import MockNvml
 
+pytestmark = pytest.mark.alone
+
 PATIENCE_S = 400
 DISTURBED = ("batches-apart", "never settled", "counter-disagrees")
 """What a worker meets that has to share its core with other work."""

@@ -18,6 +18,8 @@ from tests.engines.follower import STEADY, Follower
 from tests.engines.project import PATIENCE_S, Project, slowed
 from tests.fakes.mock_nvml import MockNvml
 
+pytestmark = pytest.mark.alone
+
 SETTINGS = """
     window = 20
     budget = 7

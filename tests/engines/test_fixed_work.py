@@ -15,6 +15,8 @@ from pytest_joules.steady_state import (
 )
 from pytest_joules.trace import LoadTrace
 
+pytestmark = pytest.mark.alone
+
 PATIENCE_S = 300.0
 LARGEST_DIFFERENCE = 0.005
 
