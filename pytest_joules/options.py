@@ -134,6 +134,20 @@ DECLARED = (
         "launches five times as many",
     ),
     Option(
+        name="lease-wait",
+        metavar="SECONDS",
+        parse=option_values.positive,
+        help="time to wait for GPUs that other tests or other runs on this machine hold "
+        "(default: 7200); then an error names the holder: GPUs are never shared",
+    ),
+    Option(
+        name="lease-folder",
+        metavar="PATH",
+        parse=option_values.path,
+        help="folder of the locks through which all runs on this machine lease its GPUs "
+        "(default: /tmp/pytest-joules-leases)",
+    ),
+    Option(
         name="plan",
         parse=option_values.switch,
         help="print what would be launched and the GPU minutes it would take, launch nothing",
@@ -190,6 +204,10 @@ class Options:
     window: float = 60.0
     budget: float | None = None
     keep: int = 50
+    lease_wait: float = 7200.0
+    lease_folder: Path = Path("/tmp/pytest-joules-leases")  # noqa: S108  whatever TMPDIR says
+    """The same for every user and process of the machine; see ``leases.files``."""
+
     plan: bool = False
     export: tuple[str, ...] = ()
     report: Path | None = None

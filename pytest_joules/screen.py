@@ -15,7 +15,7 @@ import pytest
 
 from pytest_joules.plan import server_key
 from pytest_joules.point import Point
-from pytest_joules.progress import Event, LaunchBegins, LaunchEnds
+from pytest_joules.progress import Event, LaunchBegins, LaunchEnds, LeaseEnds, LeaseWaits
 from pytest_joules.report.waiting import Session, Waiting
 from pytest_joules.session import JoulesSession
 
@@ -77,13 +77,13 @@ class Screen:
         )
 
     def _show(self, event: Event, reporter: pytest.TerminalReporter) -> None:
-        if isinstance(event, LaunchBegins):
+        if isinstance(event, LaunchBegins | LeaseWaits):
             self._stop()
             with self._uncaptured():
                 reporter.ensure_newline()
                 reporter.flush()
                 self._live = self._started()
-        elif isinstance(event, LaunchEnds):
+        elif isinstance(event, LaunchEnds | LeaseEnds):
             self._stop()
 
     def _started(self) -> "Live":
