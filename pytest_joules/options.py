@@ -329,6 +329,19 @@ def is_asked(config: pytest.Config) -> bool:
     return any(config.getoption(option.dest) is not None for option in DECLARED)
 
 
+def is_expected(config: pytest.Config) -> bool:
+    """Tell whether workers of pytest-xdist will run energy tests, before they collect any.
+
+    A repository whose files name a GPU has some.
+    """
+    if hasattr(config, "workerinput") or getattr(config.option, "dist", "no") == "no":
+        return False
+    try:
+        return bool(_table(config).get("gpu") or _ini(config, "joules_gpu"))
+    except ConfigurationError:
+        return True  # is told as soon as options are read
+
+
 def _values(config: pytest.Config, table: Mapping[str, Any]) -> list[tuple[str, Any]]:
     return [(option.field, _value(option, config, table)) for option in DECLARED]
 

@@ -47,6 +47,8 @@ class Screen:
         if isinstance(event, LaunchBegins):
             self._seen.add(server_key(event.launch.largest))
         line = self._waiting.hear(event)
+        if line and hasattr(self._config, "workerinput"):
+            self._write_beside(line)
         reporter = self._reporter()
         if reporter is None:
             return
@@ -56,6 +58,13 @@ class Screen:
             with self._uncaptured():
                 reporter.write_line(line)
                 reporter.flush()
+
+    def _write_beside(self, line: str) -> None:
+        """Write a worker's line: pytest-xdist leaves it the controller's standard error."""
+        if self._config.option.verbose > _SILENT:
+            name = self._config.workerinput["workerid"]  # type: ignore[attr-defined]  # xdist's
+            with self._uncaptured():
+                os.write(2, f"[{name}] {line}\n".encode(errors="replace"))
 
     def _reporter(self) -> pytest.TerminalReporter | None:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")

@@ -97,6 +97,13 @@ class Listener:
     def judged(self, judgement: Judgement) -> None:
         """Take a verdict."""
 
+    def launched(self, ledger: Ledger) -> None:
+        """Take what the session has cost, after each launch."""
+
+    def spent_elsewhere_gpu_s(self) -> float:
+        """Return what other processes of the same run have spent of its budget."""
+        return 0.0
+
 
 class JoulesSession:
     """Measures points and judges them; one for each pytest run."""
@@ -278,6 +285,7 @@ class JoulesSession:
         finally:
             elapsed_s = self.source.clock() - started_s
             self.ledger.spent_gpu_s += elapsed_s * launch.largest.num_gpus
+            self._listener.launched(self.ledger)
 
     def _launch_of(self, points: Iterable[Point], stack: Stack) -> Launch:
         launch = plan(tuple(points), stack=stack, gpu=self.options.gpu).launches[0]
@@ -304,9 +312,10 @@ class JoulesSession:
             )
 
     def _require_budget(self, launch: Launch) -> None:
-        budget, spent = self.options.budget, self.ledger.spent_gpu_s / 60
+        budget = self.options.budget
         if budget is None:
             return
+        spent = (self.ledger.spent_gpu_s + self._listener.spent_elsewhere_gpu_s()) / 60
         cost = Plan(launches=(launch,)).total_gpu_minutes
         if spent + cost > budget:
             raise Inconclusive(
