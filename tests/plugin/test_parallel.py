@@ -185,7 +185,7 @@ def test_tests_that_join_two_servers_run_with_the_tests_of_both(parallel):
 
         def test_both(energy_bench):
             one, two = energy_bench.measure(ONE), energy_bench.measure(TWO)
-            assert one.power_w == two.power_w
+            assert one.power_w < 1.1 * two.power_w
 
         def test_two(energy_bench):
             energy_bench.measure(TWO)
@@ -511,7 +511,7 @@ def test_a_killed_worker_shows_as_what_it_is_and_its_results_are_kept(parallel):
 
         def test_order(energy_bench):
             zero, one = map(energy_bench.measure, POINTS)
-            assert zero.power_w == one.power_w
+            assert zero.power_w < 1.1 * one.power_w
     """)
     parallel.machine("num_gpus=1", extra=KILLED)
 
