@@ -137,8 +137,7 @@ DECLARED = (
         name="lease-wait",
         metavar="SECONDS",
         parse=option_values.positive,
-        help="time to wait for GPUs that other tests or other runs on this machine hold "
-        "(default: 7200); then an error names the holder: GPUs are never shared",
+        help="time to wait for GPUs that others hold (default: 7200); never are they shared",
     ),
     Option(
         name="lease-folder",
@@ -236,6 +235,7 @@ class Options:
         values = {name: value for name, value in _values(config, table) if value is not None}
         root = config.rootpath
         values["baselines"] = root / values.get("baselines", "baselines")
+        values["lease_folder"] = root / values.get("lease_folder", cls.lease_folder)
         from pytest_joules.stack_table import stacks_of  # noqa: PLC0415  see TYPE_CHECKING
 
         return cls(**values, stacks=stacks_of(table.get("stacks", {}), root))
@@ -330,11 +330,8 @@ def is_asked(config: pytest.Config) -> bool:
 
 
 def is_expected(config: pytest.Config) -> bool:
-    """Tell whether workers of pytest-xdist will run energy tests, before they collect any.
-
-    A repository whose files name a GPU has some.
-    """
-    if hasattr(config, "workerinput") or getattr(config.option, "dist", "no") == "no":
+    """Tell whether workers of pytest-xdist may run energy tests: where files name a GPU."""
+    if getattr(config.option, "dist", "no") == "no":  # as it is in workers
         return False
     try:
         return bool(_table(config).get("gpu") or _ini(config, "joules_gpu"))

@@ -158,6 +158,15 @@ def test_a_launch_that_failed_gives_its_gpus_back(bed: Bed) -> None:
         pass
 
 
+def test_the_gpus_of_a_running_server_are_held_as_well(tmp_path: Path) -> None:
+    bed = Bed(tmp_path)
+    bed.machine = FakeMachine(num_gpus=1, attaches=True)
+
+    with bed.taken(*bed.gpus[:1]), pytest.raises(LeaseError, match=f"needs {bed.gpus[0]};"):
+        bed.session().measure(POINT)
+    assert bed.session().measure(POINT).provenance.context.gpu_uuids == bed.gpus[:1]
+
+
 MODELS = [Point(model=f"a/model-{number}", batch_size=8) for number in range(2)]
 
 

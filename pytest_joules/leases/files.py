@@ -33,12 +33,20 @@ _LONGEST = 1 << 16
 class Held:
     """A file that this process has locked, until it is closed or the process ends."""
 
+    path: Path
     descriptor: int
 
     def write(self, values: Any) -> None:
-        """Replace what the file says."""
-        os.ftruncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, json.dumps(values).encode(), 0)
+        """Replace what the file says.
+
+        Raises:
+            LeaseError: It cannot be written, as on a full disk.
+        """
+        try:
+            os.ftruncate(self.descriptor, 0)
+            os.pwrite(self.descriptor, json.dumps(values).encode(), 0)
+        except OSError as error:
+            raise LeaseError(f"{self.path}: cannot be written: {error}; make room.") from None
 
     def close(self) -> None:
         """Give the lock back; what the file says no longer holds."""
@@ -69,7 +77,7 @@ class Folder:
         except BaseException:
             os.close(descriptor)
             raise
-        return Held(descriptor=descriptor)
+        return Held(path=self.path / name, descriptor=descriptor)
 
     def is_held(self, name: str) -> bool:
         """Tell whether any process holds a file; asks under the queue's lock only."""

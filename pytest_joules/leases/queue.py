@@ -70,8 +70,13 @@ class Ticket:
             for lock in held.values():
                 lock.close()
             return None
-        for lock in held.values():
-            lock.write(_self(self.what))
+        try:
+            for lock in held.values():
+                lock.write(_self(self.what))
+        except LeaseError:
+            for lock in held.values():
+                lock.close()
+            raise
         return held
 
     def _state(self, ahead: list["_Other"]) -> str:
