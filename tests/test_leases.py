@@ -103,7 +103,7 @@ def test_what_is_held_is_waited_for_and_then_taken(start):
 
     first.ends()
 
-    assert holds(second) == [GPUS[0]]
+    assert len(holds(second)) == 1
 
 
 def test_the_deadline_is_an_error_that_names_the_owner_and_shares_nothing(folder, start):
