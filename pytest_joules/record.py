@@ -92,7 +92,8 @@ class Recorder(Listener):
 
     def ended(self, digest: Digest) -> None:
         """Write down what the session cost and which tests failed, if it measured at all."""
-        if self._is_broken or not (self.folder / _SETTINGS).exists():
+        # A worker's end is not the session's.
+        if self.part or self._is_broken or not is_session(self.folder):
             return
         end = {
             "failed": [asdict(each) for each in digest.failed],

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_joules.digest import Digest
 from pytest_joules.engines.vllm import VllmEngine
 from pytest_joules.errors import Inconclusive, LeaseError
 from pytest_joules.leases import Leases
@@ -229,6 +230,9 @@ def test_a_worker_that_left_no_cost_is_counted_by_its_launches(bed: Bed) -> None
     (folder / "cost-gw1.json").unlink()
     with (folder / "results-gw1.jsonl").open("a") as stream:
         stream.write('{"cut off')  # it was killed while writing the next
+
+    Recorder(folder=folder, settings={}, part="gw0").ended(Digest())
+    assert not (folder / "end.json").exists()  # the session goes on
 
     _, ledger = gathered(folder)
 
