@@ -234,7 +234,7 @@ def test_collection_errors_of_workers_are_told_once(parallel):
 
     assert run.ret != 0
     assert run.stdout.str().count("InvalidPoint: ") >= 1
-    assert (parallel.path / "comment.md").read_text().count("test_wrong") == 1
+    assert "1 failed test\n" in (parallel.path / "comment.md").read_text()
 
 
 def test_waiting_is_told_by_the_worker(parallel):
