@@ -8,6 +8,7 @@
     MissingDependency      a package or program that this job needs is not installed
     LaunchError            the engine did not become ready
     MeterError             the GPUs or their counters cannot be read or trusted
+    LeaseError             others keep the GPUs, or GPUs cannot be leased safely
     InvalidMeasurement     a measurement broke the validity contract
       ServerDied           the engine ended while it was being measured
       LoadError            requests could not be offered or were answered wrongly
@@ -61,6 +62,10 @@ class LaunchError(JoulesError):
 
 class MeterError(JoulesError):
     """The GPUs or their counters cannot be read or trusted."""
+
+
+class LeaseError(JoulesError):
+    """Others keep the GPUs, or GPUs cannot be leased safely."""
 
 
 class InvalidMeasurement(JoulesError):

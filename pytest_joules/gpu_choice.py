@@ -4,6 +4,7 @@ from collections.abc import Collection, Sequence
 
 from pytest_joules.catalog import gpu_slug
 from pytest_joules.errors import MeterError, is_expected
+from pytest_joules.leases.allocation import Request, allocate
 from pytest_joules.meter import Meter
 from pytest_joules.plan import Launch
 from pytest_joules.trace import GpuIdentity
@@ -12,11 +13,43 @@ __tracebackhide__ = is_expected
 
 
 def choose_gpus(visible: Sequence[GpuIdentity], launch: Launch) -> tuple[GpuIdentity, ...]:
-    """Choose the launch's GPUs among the visible ones, in their order.
+    """Choose the launch's GPUs among the visible ones, as if nobody else wanted any.
 
     Raises:
-        MeterError: Fewer GPUs of the asked model are visible than the launch needs.
+        MeterError: As ``request``.
     """
+    asked = request(visible, launch)
+    chosen = allocate((), asked, asked.usable)
+    assert chosen is not None
+    return tuple(gpu for gpu in visible if gpu.uuid in chosen)
+
+
+def request(visible: Sequence[GpuIdentity], launch: Launch) -> Request:
+    """Say which of the visible GPUs would do for a launch.
+
+    Raises:
+        MeterError: Fewer GPUs of the asked model are visible than the launch needs, or not
+            those that its earlier launches ran on.
+    """
+    fitting = tuple(gpu.uuid for gpu in _fitting(visible, launch))
+    count, boards = launch.largest.num_gpus, launch.boards
+    if boards.fixed and not {*fitting}.issuperset(boards.fixed):
+        raise MeterError(
+            f"{launch.largest.id}: its launches so far ran on {', '.join(boards.fixed)}, which "
+            f"are not all visible any more ({', '.join(fitting)} are). Launches that are "
+            "compared must run on the same GPUs: look after the GPU, and run again."
+        )
+    wanted = (boards.fixed,) if boards.fixed else boards.preferred
+    here = tuple(each for each in wanted if len(each) == count and {*fitting}.issuperset(each))
+    return Request(
+        count=count,
+        gpus=fitting,
+        boards=here,
+        only_boards=bool(here) and (boards.waits or bool(boards.fixed)),
+    )
+
+
+def _fitting(visible: Sequence[GpuIdentity], launch: Launch) -> list[GpuIdentity]:
     told = launch.stack.gpus
     fitting = [
         gpu
@@ -26,7 +59,7 @@ def choose_gpus(visible: Sequence[GpuIdentity], launch: Launch) -> tuple[GpuIden
     needed = launch.largest.num_gpus
     if len(fitting) < needed:
         raise _too_few(visible, f"{launch.largest.id} needs {needed} x {launch.gpu}")
-    return tuple(fitting[:needed])
+    return fitting
 
 
 def require_gpu(visible: Sequence[GpuIdentity], gpu: str) -> None:

@@ -4,6 +4,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import combinations
@@ -12,12 +13,22 @@ from pytest_joules.assess import Measured, assess
 from pytest_joules.engines import AttachedServer, Engine, Server
 from pytest_joules.errors import JoulesError, MeterError, ServerDied, is_expected
 from pytest_joules.gpu_choice import choose_gpus, gpus_of
+from pytest_joules.leases import Leases
+from pytest_joules.leases.allocation import Board, Request
 from pytest_joules.load.media import digest
 from pytest_joules.meter import Meter
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
-from pytest_joules.progress import LaunchBegins, LaunchEnds, LoadBegins, PointEnds, Say
+from pytest_joules.progress import (
+    LaunchBegins,
+    LaunchEnds,
+    LeaseEnds,
+    LeaseWaits,
+    LoadBegins,
+    PointEnds,
+    Say,
+)
 from pytest_joules.provenance import Context, Identity, Provenance
 from pytest_joules.result import Result, SourceName
 from pytest_joules.steady_state import Work
@@ -39,6 +50,9 @@ class Rig:
     """Identifies the pytest run in every result's provenance."""
 
     clock: Callable[[], float] = time.monotonic
+    leases: Leases | None = None
+    """Through which GPUs are held; ``None`` where nobody else could use them."""
+
     say: Say = lambda event: None  # noqa: ARG005  silence is the default listener
 
 
@@ -99,18 +113,47 @@ def measure(launch: Launch, rig: Rig, frozen: Mapping[Point, FrozenWork]) -> Ite
         rig.say(LaunchEnds(at_s=rig.clock()))
 
 
+@contextmanager
+def held(rig: Rig, launch: Launch, request: Request) -> Iterator[Board]:
+    """Hold GPUs inside the block, and say who is waited for.
+
+    Raises:
+        LeaseError: Others keep them.
+    """
+    assert rig.leases is not None
+    said: list[str] = []
+
+    def tell(text: str) -> None:
+        said.append(text)
+        rig.say(LeaseWaits(launch=launch, text=text, at_s=rig.clock()))
+
+    with ExitStack() as stack:
+        lease = rig.leases.held(request, tell, what=launch.largest.id)
+        try:
+            board = stack.enter_context(lease)
+        finally:
+            if said:
+                rig.say(LeaseEnds(at_s=rig.clock()))
+        yield board
+
+
 def _measured(
     launch: Launch, rig: Rig, frozen: Mapping[Point, FrozenWork]
 ) -> Iterator[Outcome]:
     gpus = () if rig.engine.attaches else choose_gpus(rig.meter.identify(), launch)
     if gpus:
         require_drained(gpus, rig)
-    with rig.engine.started(launch, gpu_uuids=[gpu.uuid for gpu in gpus]) as server:
+    with (
+        rig.engine.started(launch, gpu_uuids=[gpu.uuid for gpu in gpus]) as server,
+        _attached_gpus(server, launch, rig)
+        if rig.engine.attaches
+        else nullcontext(gpus) as used,
+    ):
         job = _Job(
             launch=launch,
             rig=rig,
             frozen=frozen,
-            gpus=gpus or gpus_of(server.process_ids, launch, rig.meter),
+            gpus=used,
             server=server,
             launch_id=server.launch_id
             if isinstance(server, AttachedServer)
@@ -123,6 +166,18 @@ def _measured(
             yield outcome
             if isinstance(outcome, Failure) and isinstance(outcome.error, ServerDied):
                 return
+
+
+@contextmanager
+def _attached_gpus(
+    server: Server, launch: Launch, rig: Rig
+) -> Iterator[tuple[GpuIdentity, ...]]:
+    """Find and hold the GPUs that a running server uses: two loads would be mixed."""
+    gpus = gpus_of(server.process_ids, launch, rig.meter)
+    board = tuple(gpu.uuid for gpu in gpus)
+    exactly = Request(count=len(board), gpus=board, boards=(board,), only_boards=True)
+    with held(rig, launch, exactly) if rig.leases else nullcontext():
+        yield gpus
 
 
 def _outcome(job: _Job, point: Point) -> Outcome:

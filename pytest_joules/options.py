@@ -134,6 +134,19 @@ DECLARED = (
         "launches five times as many",
     ),
     Option(
+        name="lease-wait",
+        metavar="SECONDS",
+        parse=option_values.positive,
+        help="time to wait for GPUs that others hold (default: 7200); never are they shared",
+    ),
+    Option(
+        name="lease-folder",
+        metavar="PATH",
+        parse=option_values.path,
+        help="folder of the locks through which all runs on this machine lease its GPUs "
+        "(default: /tmp/pytest-joules-leases)",
+    ),
+    Option(
         name="plan",
         parse=option_values.switch,
         help="print what would be launched and the GPU minutes it would take, launch nothing",
@@ -190,6 +203,10 @@ class Options:
     window: float = 60.0
     budget: float | None = None
     keep: int = 50
+    lease_wait: float = 7200.0
+    lease_folder: Path = Path("/tmp/pytest-joules-leases")  # noqa: S108  whatever TMPDIR says
+    """The same for every user and process of the machine; see ``leases.files``."""
+
     plan: bool = False
     export: tuple[str, ...] = ()
     report: Path | None = None
@@ -218,6 +235,7 @@ class Options:
         values = {name: value for name, value in _values(config, table) if value is not None}
         root = config.rootpath
         values["baselines"] = root / values.get("baselines", "baselines")
+        values["lease_folder"] = root / values.get("lease_folder", cls.lease_folder)
         from pytest_joules.stack_table import stacks_of  # noqa: PLC0415  see TYPE_CHECKING
 
         return cls(**values, stacks=stacks_of(table.get("stacks", {}), root))
@@ -309,6 +327,16 @@ def add_to(parser: pytest.Parser) -> None:
 def is_asked(config: pytest.Config) -> bool:
     """Tell whether any option is set on the command line."""
     return any(config.getoption(option.dest) is not None for option in DECLARED)
+
+
+def is_expected(config: pytest.Config) -> bool:
+    """Tell whether workers of pytest-xdist may run energy tests: where files name a GPU."""
+    if getattr(config.option, "dist", "no") == "no":  # as it is in workers
+        return False
+    try:
+        return bool(_table(config).get("gpu") or _ini(config, "joules_gpu"))
+    except ConfigurationError:
+        return True  # is told as soon as options are read
 
 
 def _values(config: pytest.Config, table: Mapping[str, Any]) -> list[tuple[str, Any]]:

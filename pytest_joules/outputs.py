@@ -28,16 +28,6 @@ class Outputs:
     workspace: Path | None = None
     """Where GitHub checked out; annotations are only written there."""
 
-    @property
-    def asked(self) -> str:
-        """The options that ask for a file."""
-        files = {
-            "--joules-export": self.exports,
-            "--joules-report": self.report,
-            "--joules-comment": self.comment,
-        }
-        return " and ".join(name for name, given in files.items() if given)
-
     @classmethod
     def chosen(cls, options: Options, environ: Mapping[str, str]) -> "Outputs":
         """Read where to write; a run that only plans writes nothing.

@@ -50,12 +50,27 @@ class Stack:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Boards:
+    """Which GPUs a launch should run on, each board the UUIDs of all its GPUs."""
+
+    fixed: tuple[str, ...] = ()
+    """The only one that will do: launches that are compared never split over boards."""
+
+    preferred: tuple[tuple[str, ...], ...] = ()
+    """Those with stored runs to compare with, the best first."""
+
+    waits: bool = False
+    """Whether a preferred board of this machine is waited for, though another were free."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Launch:
     """One server start and the points it serves, largest batch first."""
 
     points: tuple[Point, ...]
     stack: Stack
     gpu: str
+    boards: Boards = field(default_factory=Boards)
 
     @property
     def largest(self) -> Point:

@@ -36,7 +36,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
-    if options.is_asked(config):
+    if options.is_asked(config) or options.is_expected(config):
         _run(config)
 
 
@@ -98,7 +98,7 @@ def pytest_runtest_makereport(
     run = item.config.stash.get(_run_key, None)
     report = yield
     if run and report.failed and call.excinfo is not None:
-        run.remember(item, call.excinfo.value)
+        run.mark(item, report, call.excinfo.value)
     return report
 
 

@@ -10,6 +10,24 @@ from pytest_joules.result import Result
 
 
 @dataclass(frozen=True, kw_only=True)
+class LeaseWaits:
+    """Other tests or runs hold the GPUs that a launch needs."""
+
+    launch: Launch
+    text: str
+    """What is waited for, and who holds it; told again when it changes."""
+
+    at_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseEnds:
+    """The waiting is over: the launch has its GPUs, or has given up."""
+
+    at_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class LaunchBegins:
     """An engine is about to be started."""
 
@@ -46,6 +64,6 @@ class LaunchEnds:
     at_s: float
 
 
-Event = LaunchBegins | LoadBegins | PointEnds | LaunchEnds
+Event = LeaseWaits | LeaseEnds | LaunchBegins | LoadBegins | PointEnds | LaunchEnds
 Say = Callable[[Event], None]
 """Takes events as they happen; must neither take long nor raise."""

@@ -4,6 +4,10 @@
 result, valid or not, in order), ``baselines.jsonl`` (the stored runs compared with),
 ``verdicts.jsonl`` and, once the session has ended, ``end.json`` (what it cost and which tests
 failed). Numbers are written so that they read back bit for bit.
+
+Under pytest-xdist each worker writes files of its own beside the others' (``results-gw0.jsonl``
+and so on, and ``cost-gw0.json`` after every launch), so that none is lost with another one;
+all of them are one session.
 """
 
 import json
@@ -18,10 +22,11 @@ from typing import Any
 from pytest_joules.digest import Digest, Failed, rows_of
 from pytest_joules.errors import ConfigurationError, FormatError, JoulesError, is_expected
 from pytest_joules.gate.ruling import Case, rule
+from pytest_joules.parts import COST, RESULTS, cost_of, of_part, parts
 from pytest_joules.point import Point
 from pytest_joules.pruning import prune
 from pytest_joules.result import Result
-from pytest_joules.session import Judgement, Listener
+from pytest_joules.session import Judgement, Ledger, Listener
 from pytest_joules.storage import parse, read, require_schema, write_atomically
 from pytest_joules.verdict import Comparison, Verdict
 
@@ -29,7 +34,7 @@ __tracebackhide__ = is_expected
 
 SCHEMA = 1
 FOLDER = Path(".joules") / "sessions"
-_SETTINGS, _RESULTS = "session.json", "results.jsonl"
+_SETTINGS = "session.json"
 _BASELINES, _VERDICTS = "baselines.jsonl", "verdicts.jsonl"
 _END = "end.json"
 
@@ -50,11 +55,14 @@ class Recorder(Listener):
     keep: int = 50
     """Stored sessions to keep beside and with this one."""
 
+    part: str = ""
+    """The worker's name where several write down one session."""
+
     _stored: set[Point] = field(default_factory=set)
     _is_broken: bool = False
 
     def finished(self, result: Result) -> None:
-        self._write(_RESULTS, [result.as_json()])
+        self._write(RESULTS, [result.as_json()])
 
     def judged(self, judgement: Judgement) -> None:
         case = judgement.case
@@ -63,9 +71,29 @@ class Recorder(Listener):
         self._stored.update(fresh)
         self._write(_VERDICTS, [_verdict(judgement)])
 
+    def launched(self, ledger: Ledger) -> None:
+        if not self.part or self._is_broken or not is_session(self.folder):
+            return
+        cost = {
+            "calibrations": [
+                [p.as_json(), c.as_json()] for p, c in ledger.calibrations.items()
+            ],
+            "num_launches": ledger.num_launches,
+            "spent_gpu_s": ledger.spent_gpu_s,
+        }
+        try:
+            write_atomically(self.folder / of_part(COST, self.part), _pretty(cost))
+        except OSError as error:
+            self._warn(error)
+
+    def spent_elsewhere_gpu_s(self) -> float:
+        others = [part for part in parts(self.folder) if part != self.part]
+        return float(sum(cost_of(self.folder, part).get("spent_gpu_s", 0.0) for part in others))
+
     def ended(self, digest: Digest) -> None:
         """Write down what the session cost and which tests failed, if it measured at all."""
-        if self._is_broken or not (self.folder / _SETTINGS).exists():
+        # A worker's end is not the session's.
+        if self.part or self._is_broken or not is_session(self.folder):
             return
         end = {
             "failed": [asdict(each) for each in digest.failed],
@@ -82,7 +110,8 @@ class Recorder(Listener):
             return
         try:
             self._begin()
-            with (self.folder / name).open("a", encoding="utf-8") as stream:
+            path = self.folder / of_part(name, self.part)
+            with path.open("a", encoding="utf-8") as stream:
                 stream.writelines(json.dumps(each, sort_keys=True) + "\n" for each in entries)
         except OSError as error:  # what was measured must not be lost with it
             self._warn(error)
@@ -145,9 +174,22 @@ def replay(folder: Path) -> list[Replayed]:
         FormatError: The session is not there, broken, or of another format.
     """
     settings_of(folder)
-    results = results_of(folder)
-    stored = _by_point(_results(folder / _BASELINES))
-    return [_replayed(each, results) for each in _verdicts(folder, results, stored)]
+    results_of(folder)
+    return [
+        _replayed(judgement, results)
+        for results, _, judgements in told(folder)
+        for judgement in judgements
+    ]
+
+
+def told(
+    folder: Path,
+) -> Iterator[tuple[list[Result], dict[Point, tuple[Result, ...]], list[Judgement]]]:
+    """Yield each part's results, stored runs and verdicts: a verdict rests on its own part."""
+    for part in parts(folder):
+        results = _results(folder / of_part(RESULTS, part))
+        stored = _by_point(_results(folder / of_part(_BASELINES, part)))
+        yield results, stored, _verdicts(folder, results, stored, part=part)
 
 
 def _replayed(judgement: Judgement, results: Sequence[Result]) -> Replayed:
@@ -176,19 +218,22 @@ def digest_of(folder: Path) -> Digest:
         FormatError: The session is not there, broken, or of another format.
     """
     settings = settings_of(folder)
-    results = results_of(folder)
-    stored = _by_point(_results(folder / _BASELINES))
-    comparisons = [each.comparison for each in _verdicts(folder, results, stored)]
-    launches = {r.evidence.launch_id for r in results if r.evidence}
+    results, parted = results_of(folder), list(told(folder))
+    comparisons = [each.comparison for *_, judged in parted for each in judged]
     return Digest(
         settings={name: value for name, value in settings.items() if name != "schema"},
         rows=rows_of(
             results,
             {each.point: each for each in comparisons},
-            stored,
+            {point: runs for _, stored, _ in parted for point, runs in stored.items()},
         ),
-        **(_end(folder) or {"num_launches": len(launches)}),
+        **(_end(folder) or {"num_launches": num_launches(results)}),
     )
+
+
+def num_launches(results: Sequence[Result]) -> int:
+    """Count the launches that gave results."""
+    return len({result.evidence.launch_id for result in results if result.evidence})
 
 
 def _end(folder: Path) -> dict[str, Any]:
@@ -201,24 +246,28 @@ def _end(folder: Path) -> dict[str, Any]:
 
 
 def _verdicts(
-    folder: Path, results: Sequence[Result], stored: Mapping[Point, tuple[Result, ...]]
+    folder: Path,
+    results: Sequence[Result],
+    stored: Mapping[Point, tuple[Result, ...]],
+    *,
+    part: str,
 ) -> list[Judgement]:
     """Read the verdicts; each must find the results and baselines that it rests on."""
-    path = folder / _VERDICTS
+    path = folder / of_part(_VERDICTS, part)
     judgements = []
     for number, values in enumerate(_lines(path), start=1):
         each = _judgement(values, stored, name=f"{path}, line {number}")
         comparison = each.comparison
         if each.num_results > len(results):
             raise FormatError(
-                f"{folder / _RESULTS}: holds {len(results)} results, but the verdict on "
-                f"{comparison.point.id} rests on {each.num_results}."
+                f"{folder / of_part(RESULTS, part)}: holds {len(results)} results, but the "
+                f"verdict on {comparison.point.id} rests on {each.num_results}."
             )
         is_of_baseline = not each.case.against and comparison.num_reference_launches
         if is_of_baseline and comparison.point not in each.case.baselines:
             raise FormatError(
-                f"{folder / _BASELINES}: holds no run of {comparison.point.id}, but its "
-                f"verdict rests on {comparison.num_reference_launches}."
+                f"{folder / of_part(_BASELINES, part)}: holds no run of {comparison.point.id}, "
+                f"but its verdict rests on {comparison.num_reference_launches}."
             )
         judgements.append(each)
     return judgements
@@ -290,9 +339,14 @@ def results_of(path: Path) -> list[Result]:
         FormatError: They cannot be read.
     """
     if path.is_dir():
-        if not (path / _RESULTS).exists():  # a session is stored from its first result on
-            raise FormatError(f"{path / _RESULTS}: is missing, so the results are lost.")
-        return _results(path / _RESULTS)
+        names = parts(path)
+        if not names:  # a session is stored from its first result on
+            raise FormatError(f"{path / RESULTS}: is missing, so the results are lost.")
+        found = [each for name in names for each in _results(path / of_part(RESULTS, name))]
+        # What was only looked up, several workers may have looked up.
+        return (
+            found if len(names) == 1 else list({_text(r.as_json()): r for r in found}.values())
+        )
     return [result_of(values, str(path)) for values in read(path)]
 
 

@@ -6,18 +6,16 @@ With ``plugin``, ``collection`` and ``options`` this is all that knows pytest.
 import itertools
 import os
 from collections.abc import Generator, Mapping, Sequence
-from datetime import UTC, datetime
+from dataclasses import asdict, replace
 
 import pytest
 from _pytest.runner import runtestprotocol
 
 from pytest_joules.bench import EnergyBench, RehearsalBench, RehearsalEnds
-from pytest_joules.collection import grouped, report_collection_error
+from pytest_joules.collection import FAILED, failed, grouped, report_collection_error
 from pytest_joules.digest import Digest, Failed, rows_of
 from pytest_joules.errors import (
     ConfigurationError,
-    Inconclusive,
-    InvalidMeasurement,
     InvalidPoint,
     JoulesError,
     is_expected,
@@ -25,8 +23,8 @@ from pytest_joules.errors import (
 from pytest_joules.gate.calibration import FEWEST
 from pytest_joules.options import MarkerOptions, Options, is_asked
 from pytest_joules.outputs import Outputs, settings_of
+from pytest_joules.parallel import Hooks, Team, gathered, stay_alone
 from pytest_joules.point import Point
-from pytest_joules.record import FOLDER, Recorder, session_name
 from pytest_joules.report import terminal, text
 from pytest_joules.screen import Screen
 from pytest_joules.session import JoulesSession
@@ -52,9 +50,8 @@ class Run:
         if isinstance(source, LiveSource) and source.name == "live":
             source = source.saying(screen.hear)  # others are over in a moment
         self._settings = settings_of(chosen, source.name)
-        self._recorder = (
-            _recorder(config, self._settings, chosen.keep) if source.launches else None
-        )
+        self.team = Team.of(config, is_stored=source.launches)
+        self._recorder = self.team.recorder(self._settings, chosen.keep)
         self.session = JoulesSession(
             chosen,
             source,
@@ -63,9 +60,10 @@ class Run:
         screen.watch(self.session)
         self._config = config
         self._published = reference(chosen)
-        self._outputs = Outputs.chosen(chosen, os.environ)
-        self._failures: list[BaseException] = []
+        # Workers know their own results only.
+        self._outputs = Outputs() if self.team.worker else Outputs.chosen(chosen, os.environ)
         self._failed: list[Failed] = []
+        self._digested: Digest | None = None
         self._not_written: list[str] = []
         self._rehearsing = False
         self._asked: list[Point] = []
@@ -81,18 +79,21 @@ class Run:
         """
         try:
             chosen = Options.from_pytest(config)
+            if chosen.plan:
+                stay_alone(config)
             source: Source | None = config.hook.pytest_joules_source(options=chosen)
             run = cls(config, chosen, source or chosen_source(chosen))
         except JoulesError as error:
             raise pytest.UsageError(f"pytest-joules: {error}") from None
         run.require_possible()
+        config.pluginmanager.register(Hooks(run.team, run.hear), "joules-hooks")
         return run
 
     def require_possible(self) -> None:
         """Refuse what cannot give a measurement, before anything is collected.
 
         Raises:
-            pytest.UsageError: No GPU is named, or pytest-xdist would share it.
+            pytest.UsageError: No GPU is named, or options contradict each other.
         """
         if not self.options.gpu and is_asked(self._config):
             raise pytest.UsageError(f"pytest-joules: {_NO_GPU}")
@@ -107,11 +108,6 @@ class Run:
                 f"pytest-joules: {self.options.num_launches} launches are too few to calibrate "
                 f"with; use at least --joules-launches={FEWEST}, better 8 and more."
             )
-        if self.session.source.launches and _is_parallel(self._config):
-            raise pytest.UsageError(
-                "pytest-joules: under pytest-xdist parallel tests would share the GPU, so "
-                "every energy would include a neighbour's. Run with -n0 and without --tx."
-            )
 
     def _require_plantable(self) -> None:
         chosen = self.options
@@ -124,12 +120,6 @@ class Run:
             raise pytest.UsageError(
                 "pytest-joules: with --joules-plant nothing is recorded: a baseline of a stack "
                 "with a planted cause would hide it. Leave one of them out."
-            )
-
-        if self._outputs.asked and _is_parallel(self._config):
-            raise pytest.UsageError(
-                "pytest-joules: under pytest-xdist each worker knows its own results alone, so "
-                f"{self._outputs.asked} would hold a part. Run with -n0 and without --tx."
             )
 
     def prepare(
@@ -151,8 +141,8 @@ class Run:
             self._require_gpu()
         broken.update(self._too_narrow(asked))
         for item, reason in broken.items():
-            self._failed.append(_failed(item, reason))
             report_collection_error(session, item, reason)
+        self.team.tell_groups({item.nodeid: each for item, each in asked.items()})
         points = {item: each[0] for item, each in asked.items()}
         items[:] = grouped([item for item in items if item not in broken], points)
 
@@ -278,13 +268,16 @@ class Run:
                 reporter.write_line(line)
         return True
 
-    def remember(self, item: pytest.Item, error: BaseException) -> None:
-        """Keep what made a test fail, for the exit code and the reports."""
-        if self._rehearsing:
-            return
-        self._failures.append(error)
+    def mark(self, item: pytest.Item, report: pytest.TestReport, error: BaseException) -> None:
+        """Let a failed test's report carry what outputs tell of it."""
         if _marker_key in item.stash or isinstance(error, JoulesError):
-            self._failed.append(_failed(item, error))
+            setattr(report, FAILED, asdict(failed(item, error)))
+
+    def hear(self, report: pytest.TestReport | pytest.CollectReport) -> None:
+        """Keep what made a test fail, for the exit code and the outputs."""
+        told = getattr(report, FAILED, None)
+        if told is not None:
+            self._failed.append(Failed(**told))
 
     def summarize(self, reporter: pytest.TerminalReporter) -> None:
         """Write the energy section."""
@@ -294,7 +287,7 @@ class Run:
             width=writer.fullwidth if reporter.isatty else None,
             paint=lambda text, verdict: writer.markup(text, **terminal.COLOURS[verdict]),
         )
-        lines = [*table, *self._not_written]
+        lines = [*table, *self.team.losses(), *self._not_written]
         if lines:
             warning = text.UNREAL.get(self.session.source.name, "")
             reporter.write_sep("=", f"energy{warning}")
@@ -318,18 +311,32 @@ class Run:
             exitstatus: What pytest would exit with.
             num_failed: Failed tests and collections, also those without an exception.
         """
-        digest = self._digest()
+        digest = self._found_out()
         if self._recorder is not None:
+            self._recorder.launched(self.session.ledger)
             self._recorder.ended(digest)
-        self._not_written = [visible(line) for line in self._outputs.write(digest)]
-        undecided = [e for e in self._failures if isinstance(e, _UNDECIDED)]
+        self._not_written += [visible(line) for line in self._outputs.write(digest)]
+        undecided = [each for each in self._failed if each.is_undecided]
         if exitstatus == pytest.ExitCode.TESTS_FAILED and len(undecided) == num_failed:
             return EXIT_UNDECIDED
         if exitstatus == pytest.ExitCode.OK and self._not_written:
             return pytest.ExitCode.TESTS_FAILED
         return exitstatus
 
+    def _found_out(self) -> Digest:
+        """Put together what this process has found out, or all workers."""
+        if not self.team.is_controller:
+            return self._digest()
+        try:
+            self._digested, self.session.ledger = gathered(self.team.session)
+        except JoulesError as error:
+            self._not_written.append(f"results of the workers cannot be read: {error}")
+        self.team.close()
+        return self._digest()
+
     def _digest(self) -> Digest:
+        if self._digested is not None:
+            return replace(self._digested, settings=self._settings, failed=tuple(self._failed))
         ledger, known = self.session.ledger, self.session.referee.known_runs
         baselines = {point: known(point) for point in ledger.comparisons}
         return Digest(
@@ -346,14 +353,6 @@ _NO_GPU = (
     "(b200, h100, h200, ...), or set gpu in [tool.pytest-joules]."
 )
 _REHEARSAL_STOPS = (Exception, RehearsalEnds, pytest.fail.Exception)
-_UNDECIDED = (Inconclusive, InvalidMeasurement)
-
-
-def _is_parallel(config: pytest.Config) -> bool:
-    # A worker's own options say that it is alone; an empty --tx is none.
-    return hasattr(config, "workerinput") or bool(
-        getattr(config.option, "numprocesses", None) or getattr(config.option, "tx", None)
-    )
 
 
 def _require_measured(item: pytest.Item) -> None:
@@ -374,20 +373,3 @@ def _marker_error(item: pytest.Item) -> JoulesError | None:
     except ConfigurationError as error:
         return error
     return None
-
-
-def _recorder(config: pytest.Config, settings: Mapping[str, object], keep: int) -> Recorder:
-    folder = config.rootpath / FOLDER / session_name(datetime.now(UTC))
-    return Recorder(folder=folder, settings=settings, keep=keep)
-
-
-def _failed(item: pytest.Item, error: BaseException) -> Failed:
-    file, line, _ = item.location
-    return Failed(
-        test=item.nodeid,
-        file=file,
-        line=(line or 0) + 1,
-        kind=type(error).__name__,
-        text=str(error),
-        is_undecided=isinstance(error, _UNDECIDED),
-    )

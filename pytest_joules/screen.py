@@ -15,7 +15,7 @@ import pytest
 
 from pytest_joules.plan import server_key
 from pytest_joules.point import Point
-from pytest_joules.progress import Event, LaunchBegins, LaunchEnds
+from pytest_joules.progress import Event, LaunchBegins, LaunchEnds, LeaseEnds, LeaseWaits
 from pytest_joules.report.waiting import Session, Waiting
 from pytest_joules.session import JoulesSession
 
@@ -47,6 +47,8 @@ class Screen:
         if isinstance(event, LaunchBegins):
             self._seen.add(server_key(event.launch.largest))
         line = self._waiting.hear(event)
+        if line and hasattr(self._config, "workerinput"):
+            self._write_beside(line)
         reporter = self._reporter()
         if reporter is None:
             return
@@ -56,6 +58,13 @@ class Screen:
             with self._uncaptured():
                 reporter.write_line(line)
                 reporter.flush()
+
+    def _write_beside(self, line: str) -> None:
+        """Write a worker's line: pytest-xdist leaves it the controller's standard error."""
+        if self._config.option.verbose > _SILENT:
+            name = self._config.workerinput["workerid"]  # type: ignore[attr-defined]  # xdist's
+            with self._uncaptured():
+                os.write(2, f"[{name}] {line}\n".encode(errors="replace"))
 
     def _reporter(self) -> pytest.TerminalReporter | None:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
@@ -77,13 +86,13 @@ class Screen:
         )
 
     def _show(self, event: Event, reporter: pytest.TerminalReporter) -> None:
-        if isinstance(event, LaunchBegins):
+        if isinstance(event, LaunchBegins | LeaseWaits):
             self._stop()
             with self._uncaptured():
                 reporter.ensure_newline()
                 reporter.flush()
                 self._live = self._started()
-        elif isinstance(event, LaunchEnds):
+        elif isinstance(event, LaunchEnds | LeaseEnds):
             self._stop()
 
     def _started(self) -> "Live":

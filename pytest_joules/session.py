@@ -5,10 +5,11 @@ server that is still open, so that a sweep costs one start.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 
 from pytest_joules import baseline
+from pytest_joules.boards import boards
 from pytest_joules.errors import (
     ConfigurationError,
     Inconclusive,
@@ -23,6 +24,7 @@ from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.options import Options
 from pytest_joules.plan import (
     ATTACHED,
+    Boards,
     Launch,
     Plan,
     Stack,
@@ -69,6 +71,8 @@ class Ledger:
     """Runs added to baselines."""
 
     calibrations: dict[Point, Calibration] = field(default_factory=dict)
+    boards: dict[Point, tuple[str, ...]] = field(default_factory=dict)
+    """GPUs of each server's first launch, where all later ones of both stacks run."""
 
     num_launches: int = 0
     spent_gpu_s: float = 0.0
@@ -92,6 +96,13 @@ class Listener:
 
     def judged(self, judgement: Judgement) -> None:
         """Take a verdict."""
+
+    def launched(self, ledger: Ledger) -> None:
+        """Take what the session has cost, after each launch."""
+
+    def spent_elsewhere_gpu_s(self) -> float:
+        """Return what other processes of the same run have spent of its budget."""
+        return 0.0
 
 
 class JoulesSession:
@@ -257,21 +268,39 @@ class JoulesSession:
         self._require_budget(launch)
         self._require_restarted(launch)
         open_points = list(launch.points)
+        try:
+            with self.source.leased(launch) as placed:
+                self._run(placed, open_points)
+        except JoulesError as error:
+            self.ledger.failures.update(dict.fromkeys(open_points, error))
+
+    def _run(self, launch: Launch, open_points: list[Point]) -> None:
+        """Make a launch; take each point off the list as soon as it has an outcome."""
         started_s = self.source.clock()
         self.ledger.num_launches += 1
         try:
             for outcome in self.source.outcomes(launch, self._frozen(launch)):
-                point = outcome.point
-                open_points.remove(point)
-                self._keep(outcome, stack)
-        except JoulesError as error:
-            self.ledger.failures.update(dict.fromkeys(open_points, error))
+                open_points.remove(outcome.point)
+                self._keep(outcome, launch.stack)
         finally:
             elapsed_s = self.source.clock() - started_s
             self.ledger.spent_gpu_s += elapsed_s * launch.largest.num_gpus
+            self._listener.launched(self.ledger)
 
     def _launch_of(self, points: Iterable[Point], stack: Stack) -> Launch:
-        return plan(tuple(points), stack=stack, gpu=self.options.gpu).launches[0]
+        launch = plan(tuple(points), stack=stack, gpu=self.options.gpu).launches[0]
+        return replace(launch, boards=self._boards(launch))
+
+    def _boards(self, launch: Launch) -> Boards:
+        """Say where the launch should run: where its server ran, or its baseline was made."""
+        checked = [p for p in launch.points if Wish.CHECK in self.ledger.wishes.get(p, ())]
+        stored = [run for point in checked for run in self.referee.known_runs(point)]
+        return boards(
+            self.ledger.boards.get(server_key(launch.largest), ()),
+            stored,
+            # Without an old stack there is nothing to compare with on another board.
+            waits=self.old_stack is None and not self.options.records,
+        )
 
     def _require_restarted(self, launch: Launch) -> None:
         """Launches are the independent samples: one start of a server cannot give two."""
@@ -283,9 +312,10 @@ class JoulesSession:
             )
 
     def _require_budget(self, launch: Launch) -> None:
-        budget, spent = self.options.budget, self.ledger.spent_gpu_s / 60
+        budget = self.options.budget
         if budget is None:
             return
+        spent = (self.ledger.spent_gpu_s + self._listener.spent_elsewhere_gpu_s()) / 60
         cost = Plan(launches=(launch,)).total_gpu_minutes
         if spent + cost > budget:
             raise Inconclusive(
@@ -319,6 +349,9 @@ class JoulesSession:
             self.ledger.failures[outcome.point] = outcome.error
             return
         self.ledger.results.append(outcome)
+        if outcome.provenance.context.gpu_uuids:
+            board = outcome.provenance.context.gpu_uuids
+            self.ledger.boards.setdefault(server_key(outcome.point), board)
         self._listener.finished(outcome)
         if self._is_of_the_baseline(outcome):
             self.ledger.failures[outcome.point] = _not_restarted(outcome)

@@ -39,15 +39,19 @@ DISTRIBUTIONS: Final = (
 
 # Metadata only: importing an engine takes many seconds and may touch the GPU.
 _PROBE: Final = """
-import fnmatch, importlib.metadata, json, platform, re, sys
-patterns = json.loads(sys.argv[1])
+import fnmatch, importlib.metadata, json, os, platform, re, sys
+patterns, visible = json.loads(sys.argv[1]), "CUDA_VISIBLE_DEVICES"
 found = {"python": platform.python_version()}
+if os.environ.get(visible):
+    found[visible] = os.environ[visible]
 for distribution in importlib.metadata.distributions():
     name = re.sub("[-_.]+", "-", distribution.metadata["Name"] or "").lower()
     if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
         found.setdefault(name, distribution.version)
 print(json.dumps(found))
 """
+_VISIBLE: Final = "CUDA_VISIBLE_DEVICES"
+
 # Some libraries behave differently when they see that a test runs.
 _OF_PYTEST: Final = ("PYTEST_CURRENT_TEST", "PYTEST_VERSION")
 
@@ -76,10 +80,21 @@ def environment(stack: Stack, extra: Mapping[str, str] | None = None) -> dict[st
     return {**ours, **(extra or {}), **stack.env}
 
 
-def probe(stack: Stack, distributions: Sequence[str] = DISTRIBUTIONS) -> dict[str, str]:
+def probe(
+    stack: Stack,
+    distributions: Sequence[str] = DISTRIBUTIONS,
+    *,
+    gpu_uuids: Sequence[str] = (),
+) -> dict[str, str]:
     """Ask the stack for its Python's and its distributions' versions, importing none.
 
+    Args:
+        stack: Whom to ask.
+        distributions: Names; ``*`` ends a prefix.
+        gpu_uuids: The GPUs that its engine is to see, and no others.
+
     Raises:
+        ConfigurationError: It would see other GPUs: those may be somebody else's.
         MissingDependency: Its interpreter cannot be run.
         LaunchError: Its interpreter gave no answer.
     """
@@ -87,7 +102,7 @@ def probe(stack: Stack, distributions: Sequence[str] = DISTRIBUTIONS) -> dict[st
     try:
         run = subprocess.run(  # noqa: S603 the user's own interpreter, no shell
             [*command, "-c", _PROBE, json.dumps(list(distributions))],
-            env=environment(stack),
+            env=environment(stack, visible_gpus(gpu_uuids)),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -104,7 +119,27 @@ def probe(stack: Stack, distributions: Sequence[str] = DISTRIBUTIONS) -> dict[st
             f"stack {stack.name!r}: {' '.join(command)} did not tell its versions in "
             f"{PROBE_S:.0f} s."
         ) from error
-    return _answer(stack, run)
+    versions = _answer(stack, run)
+    _require_visible(stack, gpu_uuids, versions.pop(_VISIBLE, ""))
+    return versions
+
+
+def visible_gpus(gpu_uuids: Sequence[str]) -> dict[str, str]:
+    """Return the variables that show an engine these GPUs only; none leave it to the shell.
+
+    By UUID: an index may mean different boards to CUDA and to NVML.
+    """
+    return {_VISIBLE: ",".join(gpu_uuids)} if gpu_uuids else {}
+
+
+def _require_visible(stack: Stack, gpu_uuids: Sequence[str], seen: str) -> None:
+    if gpu_uuids and seen != ",".join(gpu_uuids):
+        raise ConfigurationError(
+            f"stack {stack.name!r}: its engine may use the GPUs {', '.join(gpu_uuids)} only, "
+            f"but inside it {_VISIBLE} is {seen or 'not set'}, so it would use others, which "
+            f"may be measured by somebody else. Take {_VISIBLE} out of its env, and let a "
+            f"container pass it on (docker run --gpus all -e {_VISIBLE} ...)."
+        )
 
 
 def _answer(stack: Stack, run: "subprocess.CompletedProcess[str]") -> dict[str, str]:

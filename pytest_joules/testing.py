@@ -8,10 +8,13 @@ Run any energy test on it with ``pytest -p pytest_joules.testing``: every line o
 then says *fake*, and what it records is kept apart from real baselines.
 """
 
+import json
+import os
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +22,7 @@ from pytest_joules import pipelines
 from pytest_joules.batches import least_batches, num_missing
 from pytest_joules.engines import Server
 from pytest_joules.errors import LaunchError, ServerDied, is_expected
+from pytest_joules.leases import Leases
 from pytest_joules.measure import Rig
 from pytest_joules.options import Options
 from pytest_joules.plan import Launch, Stack
@@ -87,6 +91,13 @@ class FakeMachine:
     launches: list[Launch] = field(default_factory=list)
     """Every launch made, for tests to look at."""
 
+    boards: list[tuple[str, ...]] = field(default_factory=list)
+    """UUIDs of the GPUs of every launch."""
+
+    journal: Path | None = None
+    """File to which every launch adds a line when it begins and one when it ends, so that
+    processes that share the machine can be watched together."""
+
     name: str = "fake"
     attaches: bool = False
     clock: Clock = field(default_factory=Clock)
@@ -118,12 +129,29 @@ class FakeMachine:
         Raises:
             LaunchError: ``fails_to_launch`` is set.
         """
-        del gpu_uuids
         self.launches.append(launch)
+        self.boards.append(tuple(gpu_uuids))
         self.clock.now_s += 1.0
         if self.fails_to_launch:
             raise LaunchError(f"{launch.largest.id}: {self.fails_to_launch}")
-        yield FakeServer(machine=self, launch=launch)
+        self._note("begins", launch)
+        try:
+            yield FakeServer(machine=self, launch=launch)
+        finally:
+            self._note("ends", launch)
+
+    def _note(self, event: str, launch: Launch) -> None:
+        if self.journal is None:
+            return
+        said = {
+            "event": event,
+            "pid": os.getpid(),
+            "gpus": self.boards[-1],
+            "stack": launch.stack.name,
+            "batch_sizes": [point.batch_size for point in launch.points],
+        }
+        with self.journal.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(said) + "\n")
 
 
 _IDLE_W = 150.0
@@ -247,11 +275,14 @@ def pytest_joules_source(options: Options) -> LiveSource:
     return source_of(machine, window_s=options.window)
 
 
-def source_of(machine: FakeMachine, *, window_s: float = 60.0) -> LiveSource:
+def source_of(
+    machine: FakeMachine, *, window_s: float = 60.0, leases: Leases | None = None
+) -> LiveSource:
     """Return a source that measures every point on a fake machine.
 
     It is the live pipeline with the machine as engine, meter and clock; its results say
-    ``fake``.
+    ``fake``. Each process has a machine of its own, unless they lease its GPUs:
+    ``Leases(folder=..., wait_s=...)`` of ``pytest_joules.leases``.
     """
     rig = Rig(
         engine=machine,
@@ -260,5 +291,6 @@ def source_of(machine: FakeMachine, *, window_s: float = 60.0) -> LiveSource:
         source="fake",
         session="fake",
         clock=machine.clock,
+        leases=leases,
     )
     return LiveSource(rigs=dict.fromkeys(ENGINES, rig), name="fake")

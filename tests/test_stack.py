@@ -198,3 +198,29 @@ def test_a_stack_that_cannot_be_asked_tells_no_revision(tmp_path: Path) -> None:
 
     assert model_revision(Stack(python=broken), "org/model") is None
     assert model_revision(Stack(python=str(tmp_path / "none")), "org/model") is None
+
+
+GPU_0, GPU_1 = "GPU-11111111", "GPU-22222222"
+
+
+def test_an_engine_that_sees_the_gpus_it_may_use_is_asked_on() -> None:
+    versions = probe(Stack(), gpu_uuids=(GPU_0, GPU_1))
+
+    assert "python" in versions
+    assert "CUDA_VISIBLE_DEVICES" not in versions
+
+
+@pytest.mark.parametrize(
+    ("stack", "seen"),
+    [
+        pytest.param(Stack(env={"CUDA_VISIBLE_DEVICES": "0"}), "is 0", id="env"),
+        pytest.param(
+            Stack(command=("env", "-u", "CUDA_VISIBLE_DEVICES"), python=sys.executable),
+            "is not set",
+            id="container",
+        ),
+    ],
+)
+def test_an_engine_that_would_see_other_gpus_is_refused(stack: Stack, seen: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"CUDA_VISIBLE_DEVICES {seen}.*docker run"):
+        probe(stack, gpu_uuids=(GPU_0,))

@@ -5,7 +5,14 @@ import pytest
 from pytest_joules.errors import LoadError
 from pytest_joules.plan import Stack, plan
 from pytest_joules.point import Point
-from pytest_joules.progress import LaunchBegins, LaunchEnds, LoadBegins, PointEnds
+from pytest_joules.progress import (
+    LaunchBegins,
+    LaunchEnds,
+    LeaseEnds,
+    LeaseWaits,
+    LoadBegins,
+    PointEnds,
+)
 from pytest_joules.report.waiting import Session, Waiting
 from pytest_joules.result import Reason
 from tests.fakes.results import make_evidence, make_result
@@ -125,3 +132,27 @@ def test_a_model_name_does_not_steer_the_terminal():
 
     assert "\\x1b[31m\\nc" in line
     assert line.isprintable()
+
+
+def waits(text, at_s):
+    return LeaseWaits(launch=LAUNCH, text=text, at_s=at_s)
+
+
+def test_waiting_for_gpus_is_told_with_who_holds_them_and_how_long_it_took():
+    _, lines = told(waits("needs 1; held by A", 10.0), waits("needs 1; held by B", 20.0),
+                    LeaseEnds(at_s=75.0))  # fmt: skip
+
+    assert lines == [
+        f"joules 0:00  waits for GPUs: {BIG.id} needs 1; held by A",
+        f"joules 0:10  waits for GPUs: {BIG.id} needs 1; held by B",
+        "joules 1:05  waited 1:05 for GPUs",
+    ]
+
+
+def test_the_status_line_while_waiting_and_after():
+    waiting, _ = told(waits("held by A", 10.0), waits("held by B", 20.0))
+    assert waiting.now(40.0) == "waits for GPUs 0:30 \N{MIDDLE DOT} held by B"
+
+    waiting.hear(LeaseEnds(at_s=41.0))
+
+    assert not waiting.now(42.0)

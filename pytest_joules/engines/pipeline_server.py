@@ -15,7 +15,7 @@ from pytest_joules.engines.workers import Event, Worker
 from pytest_joules.errors import LoadError, is_expected
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
-from pytest_joules.stack import environment, model_revision, probe, require_any
+from pytest_joules.stack import environment, model_revision, probe, require_any, visible_gpus
 from pytest_joules.trace import BatchLoad, BatchTrace
 
 __tracebackhide__ = is_expected
@@ -143,7 +143,7 @@ def started(
         MissingDependency: The stack has no interpreter, or lacks one of the distributions.
         LaunchError: It did not become ready; the message holds the end of its log.
     """
-    packages = probe(launch.stack)
+    packages = probe(launch.stack, gpu_uuids=gpu_uuids)
     for name in distributions:
         require_any(
             packages,
@@ -157,7 +157,7 @@ def started(
         workers.started(
             command.argv,
             {**job, **command.job},
-            env=environment(launch.stack, _variables(gpu_uuids)),
+            env=environment(launch.stack, visible_gpus(gpu_uuids)),
             folder=folder,
             num_ranks=command.num_ranks,
         ) as worker,
@@ -165,8 +165,3 @@ def started(
         worker.await_ready(launch.stack.deadline_s)
         revision = model_revision(launch.stack, job["model"])
         yield PipelineServer(worker, packages, model_revision=revision)
-
-
-def _variables(gpu_uuids: Sequence[str]) -> dict[str, str]:
-    # By UUID: an index may mean different boards to CUDA and to NVML.
-    return {"CUDA_VISIBLE_DEVICES": ",".join(gpu_uuids)} if gpu_uuids else {}

@@ -15,7 +15,14 @@ from pytest_joules.errors import InvalidPoint, LaunchError, is_expected
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.prompts import END_ID
-from pytest_joules.stack import environment, interpreter, model_revision, probe, require_any
+from pytest_joules.stack import (
+    environment,
+    interpreter,
+    model_revision,
+    probe,
+    require_any,
+    visible_gpus,
+)
 
 __tracebackhide__ = is_expected
 
@@ -46,13 +53,13 @@ class TransformersEngine:
             LaunchError: It did not become ready; the message holds the end of its log.
         """
         job = job_of(launch)
-        packages = probe(launch.stack)
+        packages = probe(launch.stack, gpu_uuids=gpu_uuids)
         for name in ("torch", "transformers"):
             remedy = "Install it there with 'pip install torch transformers accelerate'"
             require_any(packages, (name,), stack=launch.stack, remedy=remedy)
         folder = new_folder(self.folder, launch, keep=self.keep)
         # By UUID: an index may mean different boards to CUDA and to NVML.
-        seen = {"CUDA_VISIBLE_DEVICES": ",".join(gpu_uuids)} if gpu_uuids else {}
+        seen = visible_gpus(gpu_uuids)
         env = environment(launch.stack, seen)
         with (
             marking_failure(folder),

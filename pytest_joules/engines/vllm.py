@@ -118,7 +118,7 @@ class VllmEngine:
             MissingDependency: The stack has no interpreter or no vLLM.
             LaunchError: It did not become ready; the message holds the end of its log.
         """
-        packages = probe(launch.stack)
+        packages = probe(launch.stack, gpu_uuids=gpu_uuids)
         require_any(
             packages,
             DISTRIBUTIONS,

@@ -9,6 +9,7 @@ from pytest_joules import catalog
 from pytest_joules.errors import InvalidPoint, is_expected
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
+from pytest_joules.stack import visible_gpus
 
 __tracebackhide__ = is_expected
 
@@ -176,7 +177,7 @@ def variables(api_key: str, gpu_uuids: Sequence[str]) -> Mapping[str, str]:
     GPUs are named by UUID: an index may mean different boards to CUDA and to NVML.
     """
     ours = {"VLLM_API_KEY": api_key, "VLLM_NO_USAGE_STATS": "1"}
-    return {**ours, "CUDA_VISIBLE_DEVICES": ",".join(gpu_uuids)} if gpu_uuids else ours
+    return {**ours, **visible_gpus(gpu_uuids)}
 
 
 def is_port_taken(log: str) -> bool:

@@ -1,11 +1,19 @@
 """What people read while they wait: where a session is, what it cost, how long it takes."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from pytest_joules.plan import Costs, Launch
 from pytest_joules.point import Point
-from pytest_joules.progress import Event, LaunchBegins, LaunchEnds, LoadBegins, PointEnds
+from pytest_joules.progress import (
+    Event,
+    LaunchBegins,
+    LaunchEnds,
+    LeaseEnds,
+    LeaseWaits,
+    LoadBegins,
+    PointEnds,
+)
 from pytest_joules.result import Result
 from pytest_joules.units import si
 from pytest_joules.visible import visible
@@ -35,6 +43,7 @@ class Waiting:
 
     session: Callable[[], Session]
     costs: Costs = field(default_factory=Costs)
+    _waits: LeaseWaits | None = None
     _launch: Launch | None = None
     _load: LoadBegins | None = None
     _begun_s: float = 0.0
@@ -52,6 +61,14 @@ class Waiting:
 
     def _followed(self, event: Event) -> str:
         match event:
+            case LeaseWaits():
+                first = self._waits or event
+                self._waits = replace(event, at_s=first.at_s)
+                return f"waits for GPUs: {event.launch.largest.id} {event.text}"
+            case LeaseEnds():
+                began, self._waits = self._waits, None
+                waited_s = event.at_s - began.at_s if began else 0.0
+                return f"waited {clock(waited_s)} for GPUs"
             case LaunchBegins():
                 return self._launched(event)
             case LoadBegins():
@@ -65,6 +82,9 @@ class Waiting:
 
     def now(self, at_s: float) -> str:
         """Return one line for the present moment."""
+        if self._waits is not None:
+            waited = clock(at_s - self._waits.at_s)
+            return visible(f"waits for GPUs {waited} \N{MIDDLE DOT} {self._waits.text}")
         if self._launch is None:
             return ""
         doing, since_s = "launch", self._begun_s

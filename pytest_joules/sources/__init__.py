@@ -1,6 +1,7 @@
 """Where results come from: measured live, looked up in recorded data, simulated."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from pytest_joules.measure import FrozenWork, Outcome
@@ -36,6 +37,14 @@ class Source(Protocol):
 
         Raises:
             JoulesError: It is not there.
+        """
+        ...
+
+    def leased(self, launch: Launch) -> AbstractContextManager[Launch]:
+        """Hold what the launch runs on inside the block; give the launch that says what.
+
+        Raises:
+            JoulesError: It is not there, or others keep it.
         """
         ...
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pytest_joules.engines import Engine
+from pytest_joules.leases import Leases
 from pytest_joules.measure import Rig
 from pytest_joules.options import Options
 from pytest_joules.procedure import Procedure
@@ -51,9 +52,16 @@ def _live(chosen: Options) -> LiveSource:
     )
     meter, session = ZeusMeter(), uuid.uuid4().hex[:12]
     procedure = Procedure(min_window_s=chosen.window)
+    leases = Leases(folder=chosen.lease_folder, wait_s=chosen.lease_wait)
     return LiveSource(
         rigs={
-            engine.name: Rig(engine=engine, meter=meter, procedure=procedure, session=session)
+            engine.name: Rig(
+                engine=engine,
+                meter=meter,
+                procedure=procedure,
+                session=session,
+                leases=leases,
+            )
             for engine in engines
         }
     )

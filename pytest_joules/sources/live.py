@@ -1,14 +1,15 @@
 """Results measured here and now."""
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from pytest_joules.contract import reason
 from pytest_joules.errors import ConfigurationError, is_expected
-from pytest_joules.gpu_choice import choose_gpus, require_gpu
+from pytest_joules.gpu_choice import choose_gpus, request, require_gpu
 from pytest_joules.latent.plausibility import IMPLAUSIBLE, far_from_model
-from pytest_joules.measure import FrozenWork, Outcome, Rig, identity_of, measure
-from pytest_joules.plan import Launch
+from pytest_joules.measure import FrozenWork, Outcome, Rig, held, identity_of, measure
+from pytest_joules.plan import Boards, Launch
 from pytest_joules.point import Point
 from pytest_joules.progress import Say
 from pytest_joules.provenance import Identity
@@ -33,6 +34,21 @@ class LiveSource:
     def identity(self, launch: Launch) -> Identity:
         gpus = choose_gpus(self._rig(launch).meter.identify(), launch)
         return identity_of(gpus, launch.largest)
+
+    @contextmanager
+    def leased(self, launch: Launch) -> Iterator[Launch]:
+        """Hold the launch's GPUs inside the block.
+
+        Raises:
+            LeaseError: Other tests or runs keep them.
+            MeterError: They are not there.
+        """
+        rig = self._rig(launch)
+        if rig.leases is None or rig.engine.attaches:
+            yield launch  # a running server tells only later which GPUs it uses
+            return
+        with held(rig, launch, request(rig.meter.identify(), launch)) as board:
+            yield replace(launch, boards=Boards(fixed=board))
 
     def clock(self) -> float:
         return next(iter(self.rigs.values())).clock()

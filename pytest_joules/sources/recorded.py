@@ -10,6 +10,7 @@ are shaped (mode, seed, lengths, number) is the recording's own and is not compa
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -86,6 +87,10 @@ class RecordedSource:
             read_leaderboard(folder).results if is_leaderboard(folder) else read_results(folder)
         )
         return cls(results=results, origin=str(folder))
+
+    def leased(self, launch: Launch) -> AbstractContextManager[Launch]:
+        """Hold nothing: looking up needs no GPU."""
+        return nullcontext(launch)
 
     def clock(self) -> float:
         """Return 0: looking up costs no GPU time."""

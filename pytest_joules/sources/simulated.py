@@ -5,12 +5,13 @@ Nothing is measured. Every result says ``simulated``, its baselines stand below
 """
 
 from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 from pytest_joules.contract import reason
 from pytest_joules.latent import parameters_of
 from pytest_joules.measure import Failure, FrozenWork, Outcome, Rig
-from pytest_joules.plan import Launch
+from pytest_joules.plan import Boards, Launch
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.provenance import Identity
@@ -51,6 +52,9 @@ class SimulatedSource:
         """
         parameters_of(gpu)
 
+    def leased(self, launch: Launch) -> AbstractContextManager[Launch]:
+        return nullcontext(launch)
+
     def clock(self) -> float:
         return self.virtual.now_s
 
@@ -69,7 +73,9 @@ class SimulatedSource:
         points = tuple(
             point.but(num_gpus=point.num_gpus + self.planted.gpus) for point in launch.points
         )
-        return self.changed, replace(launch, points=points) if self.planted.gpus else launch
+        if not self.planted.gpus:
+            return self.changed, launch
+        return self.changed, replace(launch, points=points, boards=Boards())
 
 
 def _as_asked(outcome: Outcome, point: Point, plant: str) -> Outcome:

@@ -34,16 +34,6 @@ def test_settings_from_files_are_in_the_header_too(joules):
     assert run.stdout.str().count("joules: gpu h200, source fake") == 1
 
 
-def test_xdist_is_refused_too_where_only_its_workers_find_energy_tests(joules):
-    joules.pyproject("[tool.pytest-joules]\ngpu = 'h200'\n")
-
-    run = joules.pytester.runpytest_subprocess("-n2", "-p", "xdist")
-
-    assert run.ret not in (0, 3)
-    run.stdout.fnmatch_lines(["*pytest-xdist*-n0*"])
-    assert "INTERNALERROR" not in run.stdout.str()
-
-
 def test_without_energy_tests_no_gpu_is_needed(joules):
     joules.tests("def test_plain(): pass")
 
@@ -130,10 +120,3 @@ def test_the_header_names_gpu_source_and_stack(joules):
     run = joules.run()
 
     run.stdout.fnmatch_lines(["joules: gpu h200, source fake, stack default*FAKE*"])
-
-
-def test_xdist_is_refused(joules):
-    run = joules.run("-n2", "-p", "xdist")
-
-    assert run.ret == 4
-    run.stderr.fnmatch_lines(["*pytest-xdist*-n0*"])

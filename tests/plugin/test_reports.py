@@ -165,21 +165,6 @@ def test_several_exports_at_once(worse):
     assert "fake" in json.loads((worse.path / "d.json").read_text())[0]["name"]
 
 
-@pytest.mark.parametrize(
-    "option", ["--joules-export=a.csv", "--joules-report=a.html", "--joules-comment=a.md"]
-)
-def test_under_xdist_no_file_would_hold_all_results(joules, option):
-    (joules.path / "stored").mkdir()
-    joules.run("--joules-record", "--joules-export=stored/all.json")
-    (joules.path / "conftest.py").unlink()
-
-    args = ["--joules-source=recorded", "--joules-data=stored"]
-    run = joules.run(*args, option, "-n2", "-p", "xdist")
-
-    assert run.ret == 4
-    run.stderr.fnmatch_lines([f"*xdist*{option.split('=')[0]} would hold a part*-n0*"])
-
-
 @pytest.mark.parametrize(("colour", "mark"), [("yes", "\x1b[31m\x1b[1mregression"), ("no", "")])
 def test_verdicts_are_coloured_where_colour_is_asked(worse, colour, mark):
     run = worse.run(f"--color={colour}")
