@@ -11,6 +11,7 @@ from pytest_joules.diagnose import diagnose
 from pytest_joules.errors import ConfigurationError
 from pytest_joules.provenance import Context
 from pytest_joules.report.causes import causes
+from tests.fakes.results import make_evidence
 from tests.test_diagnose import side
 
 THEN, NOW = side(), side(power_w=550.0, idle_power_w=150.0)
@@ -101,6 +102,45 @@ def test_nothing_to_pair_is_told(export):
 
     assert told.exit_code == 2
     assert "no point is on both sides" in told.stderr
+
+
+def launched(energy, number, board="GPU-1"):
+    """Make a launch with noise of 0.5 % between launches."""
+    result = side(output=634.37).but(
+        energy_per_work_unit_j=energy * (1 + 0.005 * (-1) ** number),
+        throughput_work_units_per_s=1000.0,
+    )
+    evidence = make_evidence(gpu_uuids=(board,))
+    return result.but(evidence=evidence, started_at=f"2026-11-21T09:00:{number:02}+00:00")
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ((0.1, "GPU-1"), "within noise: +0.0 % [-"),
+        ((0.13, "GPU-1"), "beyond noise: +30.0 % [+"),
+        ((0.13, "GPU-2"), "noise unknown: "),
+    ],
+)
+def test_noise_is_told_from_change(export, new, said):
+    energy, board = new
+    is_within = {"within": True, "beyond": False}.get(said.split()[0])
+    then = export("a.json", *(launched(0.1, i) for i in range(8)))
+    now = export("b.json", *(launched(energy, i, board) for i in range(4)))
+
+    (values,) = json.loads(run(then, now, "--json").stdout)
+    line = run(then, now).stdout.splitlines()[1]
+
+    assert line.startswith(f"  {said}")
+    assert values["noise"]["is_within"] is is_within
+    assert ("by 8 -> 4 launches" in line) == (is_within is not None)
+
+
+def test_a_missing_file_is_a_wrong_use(export):
+    told = run("nowhere.json", export("b.json", NOW))
+
+    assert told.exit_code == 2
+    assert "nowhere.json: there is no such file" in told.stderr
 
 
 def test_a_side_without_results_is_refused(export):
