@@ -1,6 +1,7 @@
 """``joules explain``: which results it takes from where."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -11,7 +12,6 @@ from pytest_joules.diagnose import diagnose
 from pytest_joules.errors import ConfigurationError
 from pytest_joules.provenance import Context
 from pytest_joules.report.causes import causes
-from tests.fakes.results import make_evidence
 from tests.test_diagnose import side
 
 THEN, NOW = side(), side(power_w=550.0, idle_power_w=150.0)
@@ -104,29 +104,26 @@ def test_nothing_to_pair_is_told(export):
     assert "no point is on both sides" in told.stderr
 
 
-def launched(energy, number, board="GPU-1"):
-    """Make a launch with noise of 0.5 % between launches."""
-    result = side(output=634.37).but(
-        energy_per_work_unit_j=energy * (1 + 0.005 * (-1) ** number),
-        throughput_work_units_per_s=1000.0,
+def launched(power_w, number, board):
+    """Make a launch of 0.1 J a token at 500 W, with noise of 0.5 % between launches."""
+    result = side(power_w=power_w * (1 + 0.005 * (-1) ** number))
+    return result.but(
+        provenance=replace(result.provenance, context=Context(gpu_uuids=(board,)))
     )
-    evidence = make_evidence(gpu_uuids=(board,))
-    return result.but(evidence=evidence, started_at=f"2026-11-21T09:00:{number:02}+00:00")
 
 
 @pytest.mark.parametrize(
     ("new", "said"),
     [
-        ((0.1, "GPU-1"), "within noise: +0.0 % [-"),
-        ((0.13, "GPU-1"), "beyond noise: +30.0 % [+"),
-        ((0.13, "GPU-2"), "noise unknown: "),
+        ((500.0, "GPU-1"), "within noise: +0.0 % [-"),
+        ((650.0, "GPU-1"), "beyond noise: +30.0 % [+"),
+        ((650.0, "GPU-2"), "noise unknown: "),
     ],
 )
 def test_noise_is_told_from_change(export, new, said):
-    energy, board = new
     is_within = {"within": True, "beyond": False}.get(said.split()[0])
-    then = export("a.json", *(launched(0.1, i) for i in range(8)))
-    now = export("b.json", *(launched(energy, i, board) for i in range(4)))
+    then = export("a.json", *(launched(500.0, i, "GPU-1") for i in range(8)))
+    now = export("b.json", *(launched(new[0], i, new[1]) for i in range(4)))
 
     (values,) = json.loads(run(then, now, "--json").stdout)
     line = run(then, now).stdout.splitlines()[1]
