@@ -129,7 +129,9 @@ def test_one_launch_has_no_bounds() -> None:
     one = Digest(rows=rows_of([FIRST], {}))
 
     assert json.loads(bencher(one))[NAME]["power"] == {"value": 40.0}
-    assert "range" not in json.loads(github_benchmark(one))[0]
+    (told,) = json.loads(github_benchmark(one))
+    assert "range" not in told
+    assert told["extra"] == "not compared, 1 launch"
 
 
 def test_no_results_are_well_formed_too() -> None:

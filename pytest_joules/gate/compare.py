@@ -9,7 +9,7 @@ from pytest_joules.gate.launch_value import LaunchValue, PooledNoise, launch_val
 from pytest_joules.gate.launches import Launches
 from pytest_joules.point import Point
 from pytest_joules.result import Result
-from pytest_joules.units import percent
+from pytest_joules.units import counted, percent
 from pytest_joules.verdict import Comparison, Verdict
 
 
@@ -89,7 +89,7 @@ def _found(decision: Decision) -> str:
 def _why(decision: Decision, design: Design) -> str:
     seen = (
         f"{percent(decision.change)} [{percent(decision.low)}, {percent(decision.high)}] in "
-        f"{decision.num_new} new launches against {decision.num_baseline} stored and "
+        f"{counted(decision.num_new, 'new launch')} against {decision.num_baseline} stored and "
         f"{decision.num_old} of the old stack"
     )
     limit = percent(design.tolerance).lstrip("+")
