@@ -1,5 +1,6 @@
 """What ``joules explain`` does: two sides read from files or sessions, explained by point."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,10 +9,13 @@ from typing import Any
 from pytest_joules import baseline, record, storage
 from pytest_joules.diagnose import Diagnosis, diagnose
 from pytest_joules.errors import ConfigurationError, is_expected
+from pytest_joules.gate.compare import compare, launches
+from pytest_joules.gate.design import Design
 from pytest_joules.point import Point
 from pytest_joules.report.causes import causes, causes_json
 from pytest_joules.result import Result
-from pytest_joules.units import si
+from pytest_joules.units import counted, percent, si
+from pytest_joules.verdict import Comparison
 
 __tracebackhide__ = is_expected
 
@@ -66,6 +70,10 @@ def read_side(text: str, root: Path = Path()) -> Side:
 def _results(path: str, root: Path) -> Sequence[Result]:
     if not path.endswith(".json"):
         return record.results_of(record.find(path, root))
+    if not Path(path).is_file():
+        raise ConfigurationError(
+            f"{path}: there is no such file; give a baseline, an export, or a stored session."
+        )
     values: Any = storage.read(Path(path))
     if isinstance(values, dict) and "points" in values:
         runs = baseline.parse(values, name=path)
@@ -109,8 +117,37 @@ def explained(then: Side, now: Side) -> list[str]:
         before, after = _measured_on(then[each.then]), _measured_on(now[each.point])
         where = after if before == after else f"{before} -> {after}"
         lines += [f"{names} ({where}): {old} -> {new}"]
+        lines += [f"  {_noise(then[each.then], now[each.point])}"]
         lines += [f"  {line}" for line in causes(each)]
     return lines
+
+
+def _compared(then: Sequence[Result], now: Sequence[Result]) -> Comparison:
+    """Set the launches of both sides against each other, as the gate does stored ones."""
+    seen = launches(baseline=then, new=now)
+    return compare(now[0].point, seen, Design(), reference="baseline")
+
+
+def _is_within_noise(made: Comparison) -> bool | None:
+    """Tell whether no change at all is within the interval; ``None`` without one."""
+    return None if math.isnan(made.change) else made.low <= 0 <= made.high
+
+
+def _noise(then: Sequence[Result], now: Sequence[Result]) -> str:
+    made = _compared(then, now)
+    within = _is_within_noise(made)
+    if within is None:
+        return (
+            "noise unknown: both sides need valid launches of one GPU board, undisturbed; "
+            "boards alone differ by several percent"
+        )
+    seen = (
+        f"{percent(made.change)} [{percent(made.low)}, {percent(made.high)}] by "
+        f"{made.num_reference_launches} -> {counted(made.num_launches, 'launch')}"
+    )
+    if within:
+        return f"within noise: {seen}; it may be no change, and its causes chance"
+    return f"beyond noise: {seen}"
 
 
 def _measured_on(results: Sequence[Result]) -> str:
@@ -121,6 +158,20 @@ def _measured_on(results: Sequence[Result]) -> str:
 def explained_json(then: Side, now: Side) -> list[dict[str, Any]]:
     """Return the same for machines; see ``causes_json``."""
     return [
-        {**causes_json(each), "sources": [then[each.then][0].source, now[each.point][0].source]}
+        {
+            **causes_json(each),
+            "sources": [then[each.then][0].source, now[each.point][0].source],
+            "noise": _noise_json(_compared(then[each.then], now[each.point])),
+        }
         for each in diagnoses(then, now)
     ]
+
+
+def _noise_json(made: Comparison) -> dict[str, Any]:
+    return {
+        "is_within": _is_within_noise(made),
+        "low": made.low,
+        "high": made.high,
+        "num_then": made.num_reference_launches,
+        "num_now": made.num_launches,
+    }

@@ -159,12 +159,16 @@ class Replayed:
 
     @property
     def is_same(self) -> bool:
-        """Whether every number of the run came out again, bit for bit."""
+        """Whether verdict and every number of the run came out again, bit for bit.
+
+        The sentence about them is left out: a later version may word it otherwise.
+        """
         return _text(_numbers(self.comparison)) == _text(self.stored)
 
 
 def _text(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, sort_keys=True)  # NaN equals NaN here, and -0.0 is not 0.0
+    compared = {name: value for name, value in values.items() if name != "explanation"}
+    return json.dumps(compared, sort_keys=True)  # NaN equals NaN, and -0.0 is not 0.0
 
 
 def replay(folder: Path) -> list[Replayed]:

@@ -92,6 +92,20 @@ def test_every_command_has_an_example_and_json(path):
     assert any("--json" in each.opts for each in COMMANDS[path].params)
 
 
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("explain", "PATH[#POINT_ID][@STACK]"),
+        ("plan", "[tool.pytest-joules]"),
+        ("compare", "FILE.json, or folders of results or baselines; NEW is"),
+    ],
+)
+def test_help_shows_brackets_and_flows(path, words):
+    run = RUNNER.invoke(app, [path, "--help"], env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"})
+
+    assert words in run.stdout
+
+
 def test_the_commands_of_the_design_are_there():
     assert {"doctor", "plan", "show", "compare", "calibrate", "export"} <= {
         path[0] for path in COMMANDS

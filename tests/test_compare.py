@@ -73,7 +73,7 @@ def test_a_regression_names_change_and_interval():
     ("new", "words"),
     [
         pytest.param([], "nothing has been launched yet", id="nothing"),
-        pytest.param([measured(0.55)], "the next launch is of stack B", id="undecided"),
+        pytest.param([measured(0.55)], "would launch the new stack next", id="undecided"),
         pytest.param([measured(0.4), measured(0.4)], "a fall", id="improvement"),
         pytest.param([measured(math.nan)], "no positive finite energy", id="invalid"),
         pytest.param([measured(0.5, gpu="GPU-2")], "--joules-record", id="other-gpu"),
@@ -81,6 +81,14 @@ def test_a_regression_names_change_and_interval():
 )
 def test_every_verdict_is_explained(new, words):
     assert words in verdict_of(new).explanation
+
+
+def test_one_launch_against_one_promises_nothing_absurd():
+    answer = compare(POINT, launches(baseline=BASELINE[:1], new=[measured(0.5)]), DESIGN)
+
+    assert answer.detectable > 1
+    assert "Not even a doubling would have been found 95 times in 100." in answer.explanation
+    assert len(answer.explanation) < 400
 
 
 def test_an_undecided_comparison_is_not_green():

@@ -1,6 +1,7 @@
 """Designs: what may be asked, the order of launches, and what can be found."""
 
 import math
+import re
 
 import pytest
 from scipy.stats import norm
@@ -129,6 +130,28 @@ def test_a_tolerance_below_what_can_be_told_apart_is_refused_with_the_number():
 
     with pytest.raises(ConfigurationError, match=f"{smallest:.1%}"):
         require_tolerance(design, num_baseline=8, has_old=True, launch_sd=0.03, df=20)
+
+
+def refused(launch_sd):
+    noise = {"has_old": False, "launch_sd": launch_sd}
+    with pytest.raises(ConfigurationError) as caught:
+        require_tolerance(Design(), num_baseline=8, df=8, **noise)
+    return str(caught.value)
+
+
+def test_the_refusal_names_the_smallest_baseline_that_would_do():
+    """The number it names is accepted, and the next smaller one that it tries is not."""
+    told = refused(launch_sd=0.0095)
+    size = int(re.search(r"about (\d+) launches at this noise \(now 8\)", told)[1])
+    design, noise = Design(), {"has_old": False, "launch_sd": 0.0095}
+
+    require_tolerance(design, num_baseline=size, df=size, **noise)
+    with pytest.raises(ConfigurationError):
+        require_tolerance(design, num_baseline=size * 2 // 3, df=size * 2 // 3, **noise)
+
+
+def test_the_refusal_does_not_promise_what_no_baseline_gives():
+    assert "a baseline of 64 launches, now 8, would not do" in refused(launch_sd=0.05)
 
 
 def test_a_tolerance_that_can_be_told_apart_is_accepted():

@@ -1,6 +1,7 @@
 """``joules explain``: which results it takes from where."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from typer.testing import CliRunner
@@ -101,6 +102,42 @@ def test_nothing_to_pair_is_told(export):
 
     assert told.exit_code == 2
     assert "no point is on both sides" in told.stderr
+
+
+def launched(power_w, number, board):
+    """Make a launch of 0.1 J a token at 500 W, with noise of 0.5 % between launches."""
+    result = side(power_w=power_w * (1 + 0.005 * (-1) ** number))
+    return result.but(
+        provenance=replace(result.provenance, context=Context(gpu_uuids=(board,)))
+    )
+
+
+@pytest.mark.parametrize(
+    ("new", "said"),
+    [
+        ((500.0, "GPU-1"), "within noise: +0.0 % [-"),
+        ((650.0, "GPU-1"), "beyond noise: +30.0 % [+"),
+        ((650.0, "GPU-2"), "noise unknown: "),
+    ],
+)
+def test_noise_is_told_from_change(export, new, said):
+    is_within = {"within": True, "beyond": False}.get(said.split()[0])
+    then = export("a.json", *(launched(500.0, i, "GPU-1") for i in range(8)))
+    now = export("b.json", *(launched(new[0], i, new[1]) for i in range(4)))
+
+    (values,) = json.loads(run(then, now, "--json").stdout)
+    line = run(then, now).stdout.splitlines()[1]
+
+    assert line.startswith(f"  {said}")
+    assert values["noise"]["is_within"] is is_within
+    assert ("by 8 -> 4 launches" in line) == (is_within is not None)
+
+
+def test_a_missing_file_is_a_wrong_use(export):
+    told = run("nowhere.json", export("b.json", NOW))
+
+    assert told.exit_code == 2
+    assert "nowhere.json: there is no such file" in told.stderr
 
 
 def test_a_side_without_results_is_refused(export):

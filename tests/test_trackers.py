@@ -1,6 +1,7 @@
 """Formats of benchmark trackers, held against what their makers publish."""
 
 import json
+import re
 from typing import Any
 
 import jsonschema
@@ -12,7 +13,7 @@ from pytest_joules.report.trackers import bencher, github_benchmark, openmetrics
 from pytest_joules.result import Reason
 from tests.fakes.results import make_comparison, make_result
 
-# https://bencher.dev/bmf.json
+# Published as https://bencher.dev/bmf.json
 BMF: dict[str, Any] = {
     "$id": "https://bencher.dev/bmf.json",
     "$schema": "http://json-schema.org/draft-07/schema",
@@ -34,7 +35,9 @@ BMF: dict[str, Any] = {
         }
     },
 }
-# The README's example of customSmallerIsBetter.
+# The example for customSmallerIsBetter in the README of
+# https://github.com/benchmark-action/github-action-benchmark. Its src/extract.ts takes name,
+# value and unit, and optionally range and extra: value is a number, the others are strings.
 SMALLER: list[dict[str, Any]] = [
     {
         "name": "My Custom Smaller Is Better Benchmark - CPU Load",
@@ -49,6 +52,9 @@ SMALLER: list[dict[str, Any]] = [
         "extra": "Value for Tooltip: 25\nOptional Num #2: 100\nAnything Else!",
     },
 ]
+
+# How its charts read a range (src/extractRangeInfo.ts): a sign, then what must be a number.
+RANGE = re.compile(r"(\+-|±)\s*(?P<value>\d.*)")
 
 FIRST, SECOND = make_result(0.4, batch_size=8), make_result(0.6, batch_size=8)
 IMAGE = make_result(1500.0, model="x", task="text-to-image", source="fake")
@@ -88,6 +94,7 @@ def test_github_action_benchmark_takes_it() -> None:
         "range": "± 0.1",
         "extra": "regression, 2 launches",
     }
+    assert float(RANGE.fullmatch(values[0]["range"])["value"]) == 0.1
 
 
 def samples(text: str) -> dict[str, list[Any]]:
@@ -122,7 +129,9 @@ def test_one_launch_has_no_bounds() -> None:
     one = Digest(rows=rows_of([FIRST], {}))
 
     assert json.loads(bencher(one))[NAME]["power"] == {"value": 40.0}
-    assert "range" not in json.loads(github_benchmark(one))[0]
+    (told,) = json.loads(github_benchmark(one))
+    assert "range" not in told
+    assert told["extra"] == "not compared, 1 launch"
 
 
 def test_no_results_are_well_formed_too() -> None:

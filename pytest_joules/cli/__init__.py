@@ -18,11 +18,15 @@ from pytest_joules.version import __version__
 from pytest_joules.visible import lines
 
 app = typer.Typer(
+    rich_markup_mode="markdown",  # reflows lines, and leaves brackets alone
     help="Energy per token, image and video of generative-AI inference.",
     no_args_is_help=True,
     add_completion=False,
 )
-imports = typer.Typer(help="Read measurements of other tools into this one's format.")
+imports = typer.Typer(
+    rich_markup_mode="markdown",
+    help="Read measurements of other tools into this one's format.",
+)
 app.add_typer(imports, name="import")
 app.add_typer(baselines.app, name="baseline")
 app.command(context_settings=PASSED_ON)(pytest_runs.plan)
@@ -72,8 +76,9 @@ def doctor(
 ) -> None:
     """Say what this machine can measure and what stands in the way, each with its remedy.
 
-    Exits with 1 where something keeps energy from being measured. Examples: joules doctor;
-    joules doctor --probe --load "python burn.py"
+    Exits with 1 where something keeps energy from being measured.
+
+    Examples: joules doctor; joules doctor --probe --load "python burn.py"
     """
     if probe:
         _probe(load, seconds, as_json=as_json)

@@ -10,6 +10,7 @@ from pytest_joules.cli.telling import AsJson, tell
 from pytest_joules.commands.answer import Answer
 
 app = typer.Typer(
+    rich_markup_mode="markdown",
     help="Look at recorded baselines, and change them for a stated reason.",
     no_args_is_help=True,
 )

@@ -23,6 +23,7 @@ def plan(
     """Show what energy tests would launch, and the GPU minutes; launch nothing.
 
     Further arguments go to pytest; its exit codes are this command's.
+
     Example: joules plan benchmarks/test_regression.py --gpu=h200 --joules-record
     """
     from pytest_joules.commands import planning  # noqa: PLC0415  as everywhere: on use
@@ -36,6 +37,7 @@ def calibrate(context: typer.Context, paths: Passed = None, *, as_json: AsJson =
 
     Adds the launches (8, or --joules-launches) to the baselines and stores noise, false
     alarms and the smallest change that can be found.
+
     Example: joules calibrate benchmarks/ --gpu=h200
     """
     from pytest_joules.commands import calibrating  # noqa: PLC0415  loads the gate

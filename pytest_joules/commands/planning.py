@@ -52,6 +52,8 @@ def pytest_joules_planned(plan: Plan, num_launches: int | None) -> None:
 
 def plan_values(plan: Plan, num_launches: int | None) -> dict[str, Any]:
     """Return a plan as JSON-ready values."""
+    from pytest_joules.latent.memory import shortage  # noqa: PLC0415  loads scipy
+
     return {
         "launches": [
             {
@@ -64,6 +66,7 @@ def plan_values(plan: Plan, num_launches: int | None) -> dict[str, Any]:
                 "points": [point.id for point in launch.points],
                 "batch_sizes": [point.batch_size for point in launch.points],
                 "gpu_minutes": plan.gpu_minutes(launch),
+                "does_not_fit": shortage(launch.points, launch.gpu),
             }
             for launch in plan.launches
         ],
@@ -78,6 +81,9 @@ def _answer(values: Mapping[str, Any]) -> Answer:
     number = values["num_launches_each"]
     minutes = values["gpu_minutes"]
     lines = table([head, *map(_row, launches)]) if launches else []
+    lines += [
+        f"{launch['model']}, {text}" for launch in launches for text in launch["does_not_fit"]
+    ]
     num_points = sum(len(launch["points"]) for launch in launches)
     lines.append(
         f"{counted(num_points, 'point')}, {counted(len(launches), 'launch')}, about "

@@ -195,9 +195,9 @@ def _sums(counted: Launches) -> Sums:
 
 _NOTHING_TO_COMPARE = Reason(
     code="nothing-to-compare",
-    text="no stored launch is of this GPU and no old stack can be launched; record a "
-    "baseline on this GPU with --joules-record, or name the old stack with "
-    "--joules-against.",
+    text="no stored launch is both of this GPU and undisturbed, and no old stack can be "
+    "launched; record a baseline on this GPU with --joules-record, or name the old stack "
+    "with --joules-against.",
 )
 
 

@@ -4,12 +4,12 @@ import math
 from collections.abc import Iterable
 
 from pytest_joules.gate import Decision, judge
-from pytest_joules.gate.design import FOUND, Design
+from pytest_joules.gate.design import FOUND, OLD, Design
 from pytest_joules.gate.launch_value import LaunchValue, PooledNoise, launch_value, pooled_noise
 from pytest_joules.gate.launches import Launches
 from pytest_joules.point import Point
 from pytest_joules.result import Result
-from pytest_joules.units import percent
+from pytest_joules.units import counted, percent
 from pytest_joules.verdict import Comparison, Verdict
 
 
@@ -76,17 +76,20 @@ def explanation(decision: Decision, design: Design) -> str:
         return notes or "nothing has been launched yet."
     if math.isnan(decision.change):
         return f"{decision.num_new} new launches allow no comparison yet. {notes}".strip()
-    found = (
-        f"A rise of {percent(decision.detectable).lstrip('+')} would have been found "
-        f"{FOUND * 100:.0f} times in 100."
-    )
-    return " ".join(part for part in (_why(decision, design), found, notes) if part)
+    return " ".join(part for part in (_why(decision, design), _found(decision), notes) if part)
+
+
+def _found(decision: Decision) -> str:
+    often = f"would have been found {FOUND * 100:.0f} times in 100."
+    if decision.detectable > 1:
+        return f"Not even a doubling {often}"
+    return f"A rise of {percent(decision.detectable).lstrip('+')} {often}"
 
 
 def _why(decision: Decision, design: Design) -> str:
     seen = (
         f"{percent(decision.change)} [{percent(decision.low)}, {percent(decision.high)}] in "
-        f"{decision.num_new} new launches against {decision.num_baseline} stored and "
+        f"{counted(decision.num_new, 'new launch')} against {decision.num_baseline} stored and "
         f"{decision.num_old} of the old stack"
     )
     limit = percent(design.tolerance).lstrip("+")
@@ -103,6 +106,8 @@ def _why(decision: Decision, design: Design) -> str:
                 "is spent; allow more launches, measure longer windows, or raise the tolerance."
             )
         case None:
+            stack = "old" if decision.next_stack == OLD else "new"
             return (
-                f"{seen}: not decided yet, the next launch is of stack {decision.next_stack}."
+                f"{seen}: neither no change nor a rise of {limit} is excluded by so few; the "
+                f"gate would launch the {stack} stack next."
             )

@@ -246,14 +246,38 @@ def require_tolerance(
     )
     if smallest > design.tolerance:
         needed = math.ceil(1000 * smallest) / 1000  # rounded down it would be refused, too
+        enough = _enough(design, num_baseline, has_old=has_old, launch_sd=launch_sd, df=df)
         advice = "" if has_old else ", or compare side by side with --joules-against"
         raise ConfigurationError(
             f"tolerance={design.tolerance:.1%}: launches of this point vary by "
             f"{launch_sd:.1%}, so {every[-1].num_old + every[-1].num_new} launches find a "
             f"rise of {needed:.1%} 95 times in 100, and none smaller. Use a tolerance of at "
-            f"least {needed:.1%}, a longer window, a larger baseline (now {num_baseline} "
-            f"launches){advice}."
+            f"least {needed:.1%}, a longer window, {enough}{advice}."
         )
+
+
+_SIZES = (8, 12, 16, 24, 32, 48, 64)
+"""Baselines that are proposed where the noise of a smaller one is too little known."""
+
+
+def _enough(
+    design: Design, num_baseline: int, *, has_old: bool, launch_sd: float, df: float
+) -> str:
+    """Say which baseline would allow the tolerance, were its noise that of the present one.
+
+    Each stored launch adds a degree of freedom, and the assumed prior fades.
+    """
+    for size in (size for size in _SIZES if size > num_baseline):
+        smallest = planned_detectable(
+            design,
+            num_baseline=size,
+            has_old=has_old,
+            launch_sd=launch_sd,
+            df=df + size - num_baseline,
+        )
+        if smallest <= design.tolerance:
+            return f"a baseline of about {size} launches at this noise (now {num_baseline})"
+    return f"less noise (a baseline of {_SIZES[-1]} launches, now {num_baseline}, would not do)"
 
 
 def known_noise(design: Design, history: PooledNoise, *, max_df: float = 60) -> Design:

@@ -99,6 +99,8 @@ def describe_plan(made: Plan, *, num_launches: int | None = None) -> list[str]:
 
 
 def _describe_launch(made: Plan, launch: Launch) -> list[str]:
+    from pytest_joules.latent.memory import shortage  # noqa: PLC0415  loads scipy
+
     first = launch.largest
     engine = f"{first.engine} {first.model} {first.precision}"
     where = f"{first.num_gpus} x {launch.gpu}, stack {launch.stack.name}"
@@ -108,6 +110,7 @@ def _describe_launch(made: Plan, launch: Launch) -> list[str]:
         printable(f"{engine} on {where}: {cost}"),
         *_describe_batches(launch),
         *(printable(f"    each request shows {each}") for each in shown),
+        *(printable(f"    {each}") for each in shortage(launch.points, launch.gpu)),
     ]
 
 

@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 
 from pytest_joules.digest import Digest, Row
 from pytest_joules.result import Result
+from pytest_joules.units import counted
 from pytest_joules.verdict import Verdict
 from pytest_joules.visible import visible
 
@@ -72,7 +73,7 @@ def _benchmark(row: Row) -> dict[str, Any]:
         "unit": f"J/{row.point.work_unit}",
         "value": fmean(values),
         **({"range": f"± {half_range:.3g}"} if len(values) > 1 else {}),
-        "extra": f"{row.verdict or 'not compared'}, {len(values)} launches",
+        "extra": f"{row.verdict or 'not compared'}, {counted(len(values), 'launch')}",
     }
 
 

@@ -43,6 +43,7 @@ class Opened:
 
     def __init__(self, browser: Any, path: Path, **context: Any) -> None:
         self.page = browser.new_page(**context)
+        self.page.set_default_timeout(120_000)  # on a busy machine the page takes long to draw
         self.trouble: list[str] = []
         self.requests: list[str] = []
         self.page.on("console", lambda said: self.trouble.append(said.text))
@@ -174,6 +175,57 @@ def test_the_keyboard_reaches_all_controls(opened: Opened) -> None:
     }
     links = {f"A{each}" for each in opened.page.locator("#table a").all_text_contents()}
     assert wanted | heads | links <= names
+
+
+@pytest.mark.parametrize("plot", PLOTS)
+def test_tab_reaches_each_chart_and_then_its_numbers(opened: Opened, plot: str) -> None:
+    opened.page.locator(f"#{plot}").focus()
+    opened.page.keyboard.press("Tab")
+    opened.page.keyboard.press("Enter")
+
+    rows = opened.page.locator(f"details[data-of={plot}] tbody tr")
+    expect(rows.first).to_be_visible()
+    marks = opened.page.evaluate(MARKS, plot)
+    assert rows.count() >= min(len(marks), 3)
+    opened.page.keyboard.press("Shift+Tab")
+    assert opened.page.evaluate("document.activeElement.id") == plot
+
+
+def test_arrow_keys_step_through_a_chart_and_enter_shows_a_launch(opened: Opened) -> None:
+    said, tip = opened.page.locator("#said"), opened.page.locator("#plot-batch .hovertext")
+    opened.page.locator("#plot-batch").focus()
+
+    opened.page.keyboard.press("ArrowRight")
+    first = said.text_content()
+    expect(tip).to_be_visible()
+    assert "Batch size 8; Energy, J/token " in first
+    opened.page.keyboard.press("ArrowRight")
+    assert "Batch size 16; " in said.text_content()
+    opened.page.keyboard.press("ArrowLeft")
+    assert said.text_content() == first
+    opened.page.keyboard.press("ArrowDown")
+    assert said.text_content().split(";")[0] != first.split(";")[0]
+    opened.page.keyboard.press("End")
+    assert "Batch size 1024; " in said.text_content()
+
+    opened.page.keyboard.press("Enter")
+    chosen = opened.page.locator("#which option:checked").text_content()
+    name = said.text_content().removeprefix("The launch of ").split(" is shown")[0]
+    assert chosen.startswith(name)
+    assert "b1024" in name
+
+
+def test_every_point_of_the_charts_is_in_their_tables(opened: Opened) -> None:
+    opened.page.locator("details[data-of=plot-causes] summary").click()
+    shares = opened.page.locator("details[data-of=plot-causes] tbody tr").all_text_contents()
+    opened.page.locator("details[data-of=plot-batch] summary").click()
+    table = opened.page.locator("details[data-of=plot-batch] tbody")
+
+    assert shares[-1].startswith("Change of ln(energy), %total")
+    family = opened.page.locator("#family option:checked").text_content().split(", ")[0]
+    of_family = [cell for cell in opened.column(10) if cell == family]
+    assert table.locator("tr").count() == len(of_family)
+    assert "reference " in table.text_content()
 
 
 def test_a_head_is_sorted_by_the_keyboard(opened: Opened) -> None:

@@ -111,17 +111,32 @@ def test_later_results_have_no_part_in_an_earlier_verdict(joules):
     assert all(each.is_same for each in replay(folder))
 
 
-def test_a_changed_number_is_noticed(at_root):
-    _, folder = checked(at_root)
+def rewrite(folder, name, of):
+    """Change a field of the first stored verdict."""
     path = folder / "verdicts.jsonl"
     lines = [json.loads(line) for line in path.read_text().splitlines()]
-    lines[0]["comparison"]["change"] *= 1 + 2**-52
+    lines[0]["comparison"][name] = of(lines[0]["comparison"][name])
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def test_a_changed_number_is_noticed(at_root):
+    _, folder = checked(at_root)
+    rewrite(folder, "change", lambda value: value * (1 + 2**-52))
 
     told = RUNNER.invoke(app, ["compare"])
 
     assert told.exit_code == 1
     assert told.stdout.count("NOT AS IN THE RUN") == 1
+
+
+def test_a_verdict_worded_otherwise_by_another_version_is_the_same(at_root):
+    run, folder = checked(at_root)
+    rewrite(folder, "explanation", lambda text: f"{text} Worded otherwise.")
+
+    told = RUNNER.invoke(app, ["compare"])
+
+    assert told.exit_code == run.ret
+    assert "NOT AS IN THE RUN" not in told.stdout
 
 
 def test_a_session_cut_off_in_a_line_keeps_what_was_whole(at_root):

@@ -77,17 +77,80 @@
     return made;
   };
   const config = { responsive: true, displayModeBar: false };
-  const draw = (id, traces, extra) => {
-    $(id).hidden = false;
-    return Plotly.react(id, traces, layout(extra), config);
+  const draw = async (id, traces, extra) => {
+    $(id).hidden = numbersOf(id).hidden = false;
+    await Plotly.react(id, traces, layout(extra), config);
+    if (numbersOf(id).open) fill(id);
   };
   const blank = (id, note, text) => {
-    $(id).hidden = true;
+    $(id).hidden = numbersOf(id).hidden = true;
     $(note).textContent = text;
   };
 
+  /* By keyboard: arrow keys step through a chart's points, and a table holds its numbers. */
+  const places = new Map();
+  const numbersOf = (id) => document.querySelector(`details[data-of="${id}"]`);
+  const titleOf = (axis) => axis?.title?.text ?? "";
+  const series = (id) =>
+    $(id).data.flatMap((trace, curve) => {
+      if (trace.hoverinfo === "skip") return [];
+      const y = `y${(trace.yaxis ?? "y").slice(1)}`;
+      const titles = [titleOf($(id).layout.xaxis), titleOf($(id).layout[y.replace("y", "yaxis")])];
+      const points = trace.x.map((x, i) => ({ curve, i, x, y: trace.y[i], note: trace.meta?.notes[i] ?? "", row: trace.customdata?.[i] }));
+      return [{ name: trace.meta?.label ?? "", subplot: `x${y}`, titles, points: points.filter((point) => point.y !== null) }];
+    }).filter((each) => each.points.length);
+  const step = (id, key) => {
+    const all = series(id);
+    const moves = { ArrowRight: [0, 1], ArrowLeft: [0, -1], ArrowDown: [1, 0], ArrowUp: [-1, 0], Home: [0, -Infinity], End: [0, Infinity] };
+    const within = (value, length) => Math.max(0, Math.min(length - 1, value));
+    if (!all.length) return;
+    const [was, at] = places.get(id) ?? [0, key === "End" ? 0 : -1];
+    const which = within(was + moves[key][0], all.length);
+    const chosen = all[which];
+    places.set(id, [which, within(Math.max(at, moves[key][0] ? 0 : at) + moves[key][1], chosen.points.length)]);
+    const point = chosen.points[places.get(id)[1]];
+    Plotly.Fx.hover(id, [{ curveNumber: point.curve, pointNumber: point.i }], chosen.subplot);
+    const texts = [chosen.name, `${chosen.titles[0]} ${point.x}`, `${chosen.titles[1]} ${point.y}`, point.note];
+    $("said").textContent = texts.filter(Boolean).join("; ");
+  };
+  const pressed = (event) => {
+    const id = event.currentTarget.id;
+    if (/^(Arrow|Home|End)/.test(event.key)) step(id, event.key);
+    else if (event.key !== "Enter" || !places.has(id)) return;
+    else {
+      const [which, at] = places.get(id);
+      const row = series(id)[which]?.points[at]?.row;
+      if (row === undefined) return;
+      choose(row);
+      $("said").textContent = `The launch of ${data.rows[row].name} is shown below.`;
+    }
+    event.preventDefault();
+  };
+  const cell = (tag, text) => Object.assign(document.createElement(tag), { textContent: text });
+  const fill = (id) => {
+    const made = document.createElement("table");
+    const all = series(id);
+    const head = made.createTHead().insertRow();
+    head.append(...["Series", all[0].titles[0], "Value", "Note"].map((text) => Object.assign(cell("th", text), { scope: "col" })));
+    const rows = all.flatMap((each) => each.points.map((point) => [each.name || each.titles[1], point.x, point.y, point.note]));
+    const body = made.createTBody();
+    for (const texts of rows) body.insertRow().append(...texts.map((text) => cell("td", text)));
+    numbersOf(id).querySelector(".scroll").replaceChildren(made);
+  };
+  for (const plot of document.querySelectorAll(".plot")) {
+    plot.addEventListener("keydown", pressed);
+    numbersOf(plot.id).addEventListener("toggle", (event) => event.target.open && fill(plot.id));
+  }
+
   const hover = (curve, i, unit) =>
     `${short(curve.label)}<br>batch ${curve.batch[i]}: ${curve.energy[i]} J/${unit}<br>${curve.verdict[i]}`;
+  const meta = (curve, unit, places) => ({
+    label: curve.label,
+    notes: places.map((i) => [
+      `batch ${curve.batch[i]}`, curve.verdict[i], curve.pareto[i] && "in the Pareto set",
+      curve.band[i] && `reference ${curve.band[i][1]} J/${unit}, within tolerance from ${curve.band[i][0]} to ${curve.band[i][2]}`,
+    ].filter(Boolean).join(", ")),
+  });
   const drawBatch = (family) => {
     const traces = [];
     family.curves.forEach((curve, n) => {
@@ -104,7 +167,7 @@
       }
       traces.push({
         type: "scatter", mode: "lines+markers", name: short(curve.label), legendgroup: n, x: curve.batch, y: curve.energy,
-        line: { color: colour }, customdata: curve.row, hoverinfo: "text", text: curve.batch.map((_, i) => hover(curve, i, family.unit)),
+        line: { color: colour }, customdata: curve.row, meta: meta(curve, family.unit, [...curve.batch.keys()]), hoverinfo: "text", text: curve.batch.map((_, i) => hover(curve, i, family.unit)),
         marker: { color: colour, size: 9, symbol: curve.valid.map((ok) => (ok ? symbols[n % symbols.length] : "x")) },
       });
     });
@@ -125,7 +188,7 @@
       traces.push({
         type: "scatter", mode: "lines+markers+text", name: short(curve.label), x: timed.map((i) => curve.time[i]), y: timed.map((i) => curve.energy[i]),
         text: timed.map((i) => String(curve.batch[i])), textposition: "top center", hoverinfo: "text", hovertext: timed.map((i) => hover(curve, i, family.unit)),
-        customdata: timed.map((i) => curve.row[i]), line: { color: colours[n % colours.length], width: 1 },
+        customdata: timed.map((i) => curve.row[i]), meta: meta(curve, family.unit, timed), line: { color: colours[n % colours.length], width: 1 },
         marker: { symbol: symbols[n % symbols.length], size: 8, color: colours[n % colours.length] },
       });
     });
@@ -173,11 +236,12 @@
     if (!row.causes.length) return blank("plot-causes", "no-causes", "None were looked for or found for this point.");
     const names = [...row.causes.map((cause) => short(cause.name)), "total"];
     const share = row.causes.map((cause) => 100 * cause.share);
+    const total = share.reduce((a, b) => a + b, 0);
     return draw("plot-causes", [{
-      type: "waterfall", x: names, y: [...share, 0], measure: [...share.map(() => "relative"), "total"],
-      text: [...share, share.reduce((a, b) => a + b, 0)].map((value) => `${value > 0 ? "+" : ""}${value.toFixed(1)} %`), textposition: "outside",
+      type: "waterfall", x: names, y: [...share, total], measure: [...share.map(() => "relative"), "total"],
+      text: [...share, total].map((value) => `${value > 0 ? "+" : ""}${value.toFixed(1)} %`), textposition: "outside",
       increasing: { marker: { color: "#d55e00" } }, decreasing: { marker: { color: "#0072b2" } }, totals: { marker: { color: "#8a8a8a" } }, cliponaxis: false,
-    }], { yaxis: { title: { text: "Change of ln(energy), %" } }, xaxis: {}, showlegend: false });
+    }], { yaxis: { title: { text: "Change of ln(energy), %" } }, xaxis: { title: { text: "Cause" } }, showlegend: false });
   };
 
   const family = $("family");
