@@ -165,13 +165,14 @@ class LoadSoFar:
 
     def take(self, answered: RequestTrace) -> None:
         """Remember a request that ended, be it a little out of order."""
-        latest = self._latest
-        if latest is None or answered.finish_s >= latest.finish_s:
-            self._latest, answered = answered, latest
-        if answered is not None:
-            insort(self._ends_s, answered.finish_s)
-            self._began_s = min(self._began_s, answered.sent_s)
-            self._lasted_s += answered.finish_s - answered.sent_s
+        if self._latest is None:
+            self._latest = answered
+            return
+        pair = (self._latest, answered)
+        earlier, self._latest = sorted(pair, key=lambda request: request.finish_s)
+        insort(self._ends_s, earlier.finish_s)
+        self._began_s = min(self._began_s, earlier.sent_s)
+        self._lasted_s += earlier.finish_s - earlier.sent_s
 
     @property
     def is_long_enough(self) -> bool:

@@ -149,18 +149,20 @@ class _Stream:
     def take(self, block: bytes, now_s: float) -> bool:
         *lines, self._rest = (self._rest + block).split(b"\n")
         events = [line[5:].strip() for line in lines if line.startswith(b"data:")]
-        chunks = [_chunk(data) for data in events if data != b"[DONE]"]
+        needs_text = self._answer.counts_at_end
+        chunks = [_chunk(data, needs_text=needs_text) for data in events if data != b"[DONE]"]
         self._answer.take_block(chunks, now_s)
         self.is_done = b"[DONE]" in events
         return self.is_done
 
 
-def _chunk(data: bytes) -> Chunk:
-    values = json.loads(data)
+def _chunk(data: bytes, *, needs_text: bool) -> Chunk:
+    values = json.loads(data.decode())
     if not isinstance(values, dict) or "error" in values:
         raise BadAnswer(f"the stream holds {data.decode(errors='replace')[:_EXCERPT]}")
     usage: dict[str, Any] | None = values.get("usage")
-    return Chunk(usage=usage, has_text=any(map(_text, values.get("choices") or ())))
+    has_text = needs_text and any(map(_text, values.get("choices") or ()))
+    return Chunk(usage=usage, has_text=has_text)
 
 
 def _text(choice: dict[str, Any]) -> str:

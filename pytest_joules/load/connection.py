@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from time import monotonic
-from typing import Final
+from typing import ClassVar, Final, cast
 from urllib.parse import urlsplit
 
 import httptools
@@ -18,6 +18,7 @@ from pytest_joules.errors import LoadError, is_expected
 
 __tracebackhide__ = is_expected
 
+_BLOCK_BYTES: Final = 1 << 18
 _CONNECT_S: Final = 60.0
 _IDLE_S: Final = 2.0
 """A server drops idle connections after 5 s, so we must drop them before."""
@@ -59,8 +60,11 @@ class Address:
         return cls(host=parts.hostname, port=parts.port or 80, head=head.encode("ascii"))
 
 
-class Connection(asyncio.Protocol):
+class Connection(asyncio.BufferedProtocol):
     """A socket to the server; ``post`` is called again only when it has returned."""
+
+    _received: ClassVar = memoryview(bytearray(_BLOCK_BYTES))
+    """Of all connections: what came is handed on before the event loop reads another."""
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
@@ -111,7 +115,7 @@ class Connection(asyncio.Protocol):
             take: Gets a good answer as it comes; without it the answer is returned.
 
         Returns:
-            Status, body (what ``take`` has not got) and the moment at which the last of it came.
+            Status, body (what ``take`` has not got), and when the last of it came.
 
         Raises:
             OSError: The connection broke.
@@ -141,17 +145,18 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """asyncio: the socket is open."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """asyncio: where to put what comes."""
+        del sizehint
+        return self._received
+
+    def buffer_updated(self, nbytes: int) -> None:
         """asyncio: something came."""
         now_s = monotonic()
-        if self._answered is None and self._is_whole:
-            self.close()  # it speaks unasked: whose answer would that be?
-            return
         try:
-            self._parser.feed_data(data)
+            self._parser.feed_data(self._received[:nbytes])
             self._hand_on(now_s)
         except httptools.HttpParserError as error:
             self._fail(BadAnswer(f"what came is no HTTP: {error}"))
@@ -174,12 +179,17 @@ class Connection(asyncio.Protocol):
 
     def _end(self, now_s: float) -> None:
         if self._answered is not None and not self._answered.done():
+            self._take = None
             self._answered.set_result((self._status, b"".join(self._pieces), now_s))
 
     def _fail(self, error: Exception) -> None:
         self._is_kept = False
         if self._answered is not None and not self._answered.done():
             self._answered.set_exception(error)
+
+    def on_message_begin(self) -> None:
+        """httptools: an answer; a second one to the same request is nobody's."""
+        self._is_kept = not self._is_whole
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools: one header."""
@@ -189,12 +199,14 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:
         """httptools: all headers."""
-        self._status = self._parser.get_status_code()
-        self._is_kept = self._parser.should_keep_alive()
+        if not self._is_whole:
+            self._status = self._parser.get_status_code()
+            self._is_kept = self._parser.should_keep_alive()
 
     def on_body(self, piece: bytes) -> None:
         """httptools: a piece of the body."""
-        self._pieces.append(piece)
+        if not self._is_whole:
+            self._pieces.append(piece)
 
     def on_message_complete(self) -> None:
         """httptools: the end of the answer."""

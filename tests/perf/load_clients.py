@@ -5,11 +5,9 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
-from typing import Any
 
 from pytest_joules.load import Limits, Target, offer
 from pytest_joules.point import Point

@@ -39,14 +39,17 @@ class Ask:
     """One completion on its way."""
 
     def __init__(self, connection: "Connection", body: bytes) -> None:
-        self.connection, self.streams = connection, b'"stream": true' in body.replace(
-            b'"stream":true', b'"stream": true'
+        self.connection, self.streams = (
+            connection,
+            b'"stream": true' in body.replace(b'"stream":true', b'"stream": true'),
         )
         found = NUMBER["max_tokens"].search(body)
         self.wanted = int(found[1]) if found else 16
         ids = IDS.search(body)
         self.key = ids[1].replace(b" ", b"").decode() if ids else ""
-        self.prompt = self.key.count(",") + 1 if ids else len(json.loads(body)["prompt"].split())
+        self.prompt = (
+            self.key.count(",") + 1 if ids else len(json.loads(body)["prompt"].split())
+        )
         self.counts = b"continuous_usage_stats" in body
         self.done = 0
         self.sent_s: list[float] = []
@@ -171,7 +174,7 @@ class Engine:
     def __init__(self, port: int, step_s: float) -> None:
         self.step_s = step_s
         self.listener = socket.create_server(("127.0.0.1", port), backlog=8192)
-        self.listener.setblocking(False)
+        self.listener.setblocking(False)  # noqa: FBT003
         self.poll = select.epoll()
         self.poll.register(self.listener, select.EPOLLIN)
         self.connections: dict[int, Connection] = {}
@@ -219,8 +222,12 @@ class Engine:
         elif path == b"/metrics":
             connection.write(_answer(self.metrics(), "text/plain; version=0.0.4"))
         elif path == b"/v1/models":
-            connection.write(_answer('{"object":"list","data":[{"id":"served",'
-                                     '"object":"model","created":1,"owned_by":"mock"}]}'))
+            connection.write(
+                _answer(
+                    '{"object":"list","data":[{"id":"served",'
+                    '"object":"model","created":1,"owned_by":"mock"}]}'
+                )
+            )
         elif path == b"/reset":
             self.reset()
             connection.write(_answer("{}"))
@@ -306,7 +313,7 @@ class Engine:
         with suppress(BlockingIOError):
             while True:
                 sock, _ = self.listener.accept()
-                sock.setblocking(False)
+                sock.setblocking(False)  # noqa: FBT003
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self.connections[sock.fileno()] = Connection(sock, self)
                 self.poll.register(sock, select.EPOLLIN)
