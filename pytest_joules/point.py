@@ -225,10 +225,9 @@ class Point:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields that were set away from their defaults, JSON-ready."""
-        values = {**asdict(self), "engine_args": list(self.engine_args)}
         named = ("model", "task", "batch_size", "precision", "num_gpus", "engine")
         told = {*named, *_set_fields(self)}
-        return {name: value for name, value in values.items() if name in told}
+        return {name: _plain(getattr(self, name)) for name, _ in _defaults() if name in told}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Point":
@@ -257,6 +256,12 @@ class Point:
 def _set_fields(point: Point) -> list[str]:
     """Return the names of the fields that were set away from their defaults."""
     return [name for name, default in _defaults() if getattr(point, name) != default]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Lengths):
+        return asdict(value)
+    return list(value) if isinstance(value, tuple) else value
 
 
 @cache  # ``fields`` takes longer than all the rest of a point that a suite declares
