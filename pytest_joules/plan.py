@@ -1,8 +1,9 @@
 """What would be launched for a set of points, and what it would cost; pure data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from typing import Any, Final
 
 from pytest_joules import catalog, pipelines
 from pytest_joules.batches import least_batches
@@ -116,25 +117,27 @@ class Plan:
         return sum(self.gpu_minutes(launch) for launch in self.launches)
 
 
+@cache  # asked for again and again, of thousands of points
 def server_key(point: Point) -> Point:
     """Return what points must share to be served by one server.
 
     The batch size is left out where the point allows a larger server to serve it, and so is
     everything that only shapes requests.
     """
-    shared = replace(point, num_requests=None, seed=0, input_tokens=None, output_tokens=None)
+    left_out = {"num_requests", "seed", "input_tokens", "output_tokens"}
     if point.vision is not None:
         # How many images a request may show, and which frames of a video, is the server's.
-        shared = replace(shared, height=None, width=None)
-        shared = replace(shared, media="") if point.vision.kind == "image" else shared
+        left_out |= {"height", "width"} | ({"media"} if point.vision.kind == "image" else set())
     if point.engine in pipelines.ENGINES:
-        shared = replace(shared, steps=None, height=None, width=None)
-        shared = replace(shared, num_frames=None, fps=None)
-    if point.spec.work_unit == "token":
-        shared = replace(
-            shared, task="text-conversation" if point.spec.modality == "text" else point.task
-        )
-    return replace(shared, batch_size=1) if point.shared_server else shared
+        left_out |= {"steps", "height", "width", "num_frames", "fps"}
+    if point.spec.work_unit == "token" and point.spec.modality == "text":
+        left_out |= {"task"}
+    if point.shared_server:
+        left_out |= {"batch_size"}
+    return replace(point, **{name: _DEFAULTS[name] for name in left_out})
+
+
+_DEFAULTS: dict[str, Any] = {each.name: each.default for each in fields(Point)}
 
 
 def plan(points: Sequence[Point], *, stack: Stack, gpu: str) -> Plan:

@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import cache
 from itertools import product
 from typing import Any
 
@@ -224,11 +225,9 @@ class Point:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields that were set away from their defaults, JSON-ready."""
-        values = {**asdict(self), "engine_args": list(self.engine_args)}
         named = ("model", "task", "batch_size", "precision", "num_gpus", "engine")
-        return {
-            f.name: values[f.name] for f in fields(self) if f.name in named or _is_set(self, f)
-        }
+        told = {*named, *_set_fields(self)}
+        return {name: _plain(getattr(self, name)) for name, _ in _defaults() if name in told}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Point":
@@ -249,16 +248,25 @@ class Point:
 
     def _is_plain(self) -> bool:
         named = {"model", "task", "batch_size", "precision", "num_gpus", "engine"}
-        extras = [f.name for f in fields(self) if f.name not in named and _is_set(self, f)]
+        extras = [name for name in _set_fields(self) if name not in named]
         is_default = self.engine == _default_engine(self.spec, self.num_gpus)
         return not extras and is_default and catalog.model(self.model) is not None
 
 
-def _is_set(point: Point, field: Any) -> bool:
-    value = getattr(point, field.name)
-    return bool(
-        value != (tuple(field.default) if isinstance(field.default, tuple) else field.default)
-    )
+def _set_fields(point: Point) -> list[str]:
+    """Return the names of the fields that were set away from their defaults."""
+    return [name for name, default in _defaults() if getattr(point, name) != default]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Lengths):
+        return asdict(value)
+    return list(value) if isinstance(value, tuple) else value
+
+
+@cache  # ``fields`` takes longer than all the rest of a point that a suite declares
+def _defaults() -> tuple[tuple[str, object], ...]:
+    return tuple((each.name, each.default) for each in fields(Point))
 
 
 def _fill(point: Point, name: str, value: str) -> None:
@@ -344,7 +352,7 @@ def _require_consistent(point: Point, asked: Task) -> None:
             "flight long enough to measure: one batch is spent ramping up and another "
             f"draining. Use num_requests >= {3 * point.batch_size}, or leave it out."
         )
-    require_engine(point.engine, asked, [f.name for f in fields(point) if _is_set(point, f)])
+    require_engine(point.engine, asked, _set_fields(point))
     _require_parallelism(point)
     _require_diffusion(point, asked)
     _ = point.vision  # raises where its fields contradict each other

@@ -300,14 +300,16 @@ class Result:
     def from_json(cls, values: Mapping[str, Any]) -> "Result":
         """Rebuild it; wrong keys raise ``TypeError``, ``KeyError`` or ``InvalidPoint``.
 
-        The comparison that an export puts beside a result is no part of it.
+        Its point may be one already, where many runs share it. The comparison that an export
+        puts beside a result is no part of it.
         """
         values = {name: value for name, value in values.items() if name != "comparison"}
         evidence, timeline = values.get("evidence"), values.get("timeline")
+        point = values["point"]
         return cls(
             **{
                 **values,
-                "point": Point.from_json(values["point"]),
+                "point": point if isinstance(point, Point) else Point.from_json(point),
                 "energy_per_work_unit_j": _number(values["energy_per_work_unit_j"]),
                 "throughput_work_units_per_s": _number(values["throughput_work_units_per_s"]),
                 "provenance": Provenance.from_json(values["provenance"]),

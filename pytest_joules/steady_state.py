@@ -18,7 +18,7 @@ Source: the opening event is the one of the ML.ENERGY Benchmark; it alone is nec
 not steady, since all requests begin at context = prompt (DESIGN, section 7).
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import inf
@@ -147,21 +147,53 @@ def _require_answers(load: LoadTrace) -> None:
     )
 
 
-def is_long_enough(answered: Collection[RequestTrace], *, min_window_s: float) -> bool:
-    """Tell, when a slot becomes free, whether the window is long if nothing more is sent.
+class LoadSoFar:
+    """Whether a load has lasted long enough, asked as often as one likes while it lasts.
 
-    ``B - 1`` requests are then in flight, so request ``N - B`` was the last but one to end.
-    The window opens with a request's end, one mean request after the first was sent; it must
-    be as long as asked, and longer than the ramp-up. Counting from the ``B``-th end instead
-    leaves nothing where one request is much longer than the others.
+    ``B - 1`` requests are in flight when a slot becomes free, so request ``N - B`` was the last
+    but one to end. The window opens with a request's end, one mean request after the first was
+    sent; it must be as long as asked, and longer than the ramp-up. Counting from the ``B``-th
+    end instead leaves nothing where one request is much longer than the others.
     """
-    inside = sorted(answered, key=lambda request: request.finish_s)[:-1]
-    if not inside:
-        return False
-    began_s = min(r.sent_s for r in inside)
-    mean_s = sum(r.finish_s - r.sent_s for r in inside) / len(inside)
-    opened_s = next((r.finish_s for r in inside if r.finish_s >= began_s + mean_s), inf)
-    return inside[-1].finish_s - opened_s >= max(min_window_s, opened_s - began_s)
+
+    def __init__(self, min_window_s: float) -> None:
+        self._min_window_s = min_window_s
+        self._latest: RequestTrace | None = None
+        self._ends_s: list[float] = []  # of all but the latest, as everything below
+        self._began_s = inf
+        self._lasted_s = 0.0
+
+    def take(self, answered: RequestTrace) -> None:
+        """Remember a request that ended, be it a little out of order."""
+        if self._latest is None:
+            self._latest = answered
+            return
+        pair = (self._latest, answered)
+        earlier, self._latest = sorted(pair, key=lambda request: request.finish_s)
+        insort(self._ends_s, earlier.finish_s)
+        self._began_s = min(self._began_s, earlier.sent_s)
+        self._lasted_s += earlier.finish_s - earlier.sent_s
+
+    @property
+    def is_long_enough(self) -> bool:
+        """Whether the window is long if nothing more is sent."""
+        if not self._ends_s:
+            return False
+        mean_s = self._lasted_s / len(self._ends_s)
+        position = bisect_left(self._ends_s, self._began_s + mean_s)
+        if position == len(self._ends_s):
+            return False
+        opened_s = self._ends_s[position]
+        least_s = max(self._min_window_s, opened_s - self._began_s)
+        return self._ends_s[-1] - opened_s >= least_s
+
+
+def is_long_enough(answered: Collection[RequestTrace], *, min_window_s: float) -> bool:
+    """Tell the same of requests that are known together, in any order."""
+    load = LoadSoFar(min_window_s)
+    for request in sorted(answered, key=lambda request: request.finish_s):
+        load.take(request)
+    return load.is_long_enough
 
 
 def mser5(series: Sequence[float]) -> int:

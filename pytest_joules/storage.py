@@ -149,7 +149,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {twice!r} stands twice")
     for name, value in pairs:
-        _require_numbers(name, value)
+        if isinstance(value, _Wrong | list):
+            _require_numbers(name, value)
     return made
 
 

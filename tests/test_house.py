@@ -14,7 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "pytest_joules"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 45
-HEAVY = ("numpy", "pandas", "scipy", "torch", "zeus", "pynvml", "aiohttp", "rich", "typer")
+HEAVY = ("numpy", "pandas", "scipy", "torch", "zeus", "pynvml", "httptools", "rich", "typer")
 
 
 def _id(path: Path) -> str:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from pytest_joules.errors import NoSteadyState
 from pytest_joules.steady_state import (
+    LoadSoFar,
     Window,
     Work,
     finish_times,
@@ -19,7 +20,7 @@ from pytest_joules.steady_state import (
     steady_work,
     work_window,
 )
-from pytest_joules.trace import LoadTrace
+from pytest_joules.trace import LoadTrace, RequestTrace
 from tests.fakes.traces import PREFILL_S, closed_loop
 
 # Two slots, eight requests, the first one of 3 s and the others of 2 s:
@@ -257,3 +258,32 @@ def test_requests_that_all_ended_in_the_drain_are_no_steady_state() -> None:
     # One is left to end in time, and it failed.
     with pytest.raises(NoSteadyState, match="no request was answered while all 2 slots"):
         mean_request_s(failed(HAND, 0, 1, 2, 3, 4, 5))
+
+
+def is_long_by_definition(answered: list[RequestTrace], min_window_s: float) -> bool:
+    inside = sorted(answered, key=lambda request: request.finish_s)[:-1]
+    if not inside:
+        return False
+    began_s = min(request.sent_s for request in inside)
+    mean_s = sum(request.finish_s - request.sent_s for request in inside) / len(inside)
+    ends_s = [r.finish_s for r in inside if r.finish_s >= began_s + mean_s]
+    return bool(ends_s) and ends_s[-1] - ends_s[0] >= max(min_window_s, ends_s[0] - began_s)
+
+
+@given(
+    times=st.lists(st.tuples(st.integers(0, 50), st.integers(1, 50)), max_size=12, unique=True),
+    min_window_s=st.sampled_from([0, 3, 20]),
+)
+def test_telling_it_request_by_request_is_telling_it_of_all(
+    times: list[tuple[int, int]], min_window_s: float
+) -> None:
+    """Integers add up exactly in any order; distinct ends leave no doubt which is the last."""
+    ends = {sent + lasted: (sent, sent + lasted) for sent, lasted in times}
+    answered = [
+        replace(HAND.requests[0], sent_s=sent, finish_s=end) for sent, end in ends.values()
+    ]
+    load = LoadSoFar(min_window_s)
+    for number, request in enumerate(answered, 1):
+        load.take(request)
+        expected = is_long_by_definition(answered[:number], min_window_s)
+        assert load.is_long_enough is expected

@@ -187,7 +187,7 @@ def _packed(run: Result) -> dict[str, Any]:
 def _unpacked(run: Mapping[str, Any], point: Point, gpu: str) -> dict[str, Any]:
     if run.get("reasons"):
         raise ValueError("a run with reasons is not valid, so it is no baseline")
-    values = {**run, "point": point.as_json(), "gpu": gpu}
+    values = {**run, "point": point, "gpu": gpu}
     if run["evidence"] is not None:
         series = {name: _decompressed(run["evidence"].get(name, [])) for name in _SERIES}
         if len({len(numbers) for numbers in series.values()}) > 1:
@@ -208,7 +208,8 @@ def _decompressed(series: str | list[float]) -> list[float]:
     if not isinstance(series, str):
         return series
     unpacked = zlib.decompress(base64.b64decode(series, validate=True))
-    return [float(value) for value in np.frombuffer(unpacked, dtype="<f4")]
+    numbers: list[float] = np.frombuffer(unpacked, dtype="<f4").tolist()
+    return numbers
 
 
 def _migrated(values: Any, *, name: str) -> dict[str, Any]:

@@ -6,9 +6,8 @@ from http import HTTPStatus
 from time import monotonic
 from typing import Any, Final
 
-import aiohttp
-
 from pytest_joules.errors import is_expected
+from pytest_joules.load.connection import Address, BadAnswer, Connection
 from pytest_joules.trace import RequestTrace
 
 __tracebackhide__ = is_expected
@@ -33,10 +32,6 @@ class Ask:
 
     output_tokens: int | None
     """``None`` where the model ends its own output."""
-
-
-class BadAnswer(Exception):
-    """The server answered, but not as it should."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,26 +86,25 @@ class Answer:
 
 
 class Client:
-    """Sends completion requests; a failed one is reported, never repeated."""
+    """Sends one request after the other; a failed one is reported, never repeated."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
-        self._session, self._url = session, url
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._connection: Connection | None = None
 
     async def send(self, ask: Ask) -> RequestTrace:
         """Send one request and wait for its whole answer."""
         answer, error = Answer(counts_at_end=ask.counts_at_end), None
-        sent_s = monotonic()
+        sent_s = finish_s = monotonic()
         try:
-            async with self._session.post(self._url, data=ask.body) as response:
-                await _require_ok(response)
-                await (_read_stream if ask.streamed else _read_whole)(response, answer)
+            finish_s = await self._exchange(ask, answer)
             _require_asked(ask, answer)
-        except (aiohttp.ClientError, OSError, ValueError, BadAnswer) as reason:
-            error = f"{type(reason).__name__.lstrip('_')}: {reason}"
+        except (OSError, ValueError, BadAnswer) as reason:
+            error, finish_s = f"{type(reason).__name__}: {reason}", monotonic()
         return RequestTrace(
             index=ask.index,
             sent_s=sent_s,
-            finish_s=monotonic(),
+            finish_s=finish_s,
             prompt_tokens=answer.prompt_tokens,
             output_tokens=0 if error else answer.output_tokens,
             first_token_s=answer.first_token_s,
@@ -118,35 +112,57 @@ class Client:
             error=error,
         )
 
+    async def _exchange(self, ask: Ask, answer: Answer) -> float:
+        """Return when the last of the answer came."""
+        if self._connection is None or not self._connection.is_usable:
+            self.close()
+            self._connection = await Connection.to(self._address)
+        stream = _Stream(answer) if ask.streamed else None
+        status, body, finish_s = await self._connection.post(
+            self._address, ask.body, stream.take if stream else None
+        )
+        if status != HTTPStatus.OK:
+            text = body.decode(errors="replace")
+            raise BadAnswer(f"status {status}: {text[:_EXCERPT]}")
+        if stream is None:
+            values = json.loads(body)
+            answer.take(values.get("usage") if isinstance(values, dict) else None)
+        elif not stream.is_done:
+            raise BadAnswer("the stream ended without [DONE]")
+        return finish_s
 
-async def _require_ok(response: aiohttp.ClientResponse) -> None:
-    if response.status != HTTPStatus.OK:
-        raise BadAnswer(f"status {response.status}: {(await response.text())[:_EXCERPT]}")
+    def close(self) -> None:
+        """Close its socket at once."""
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
 
-async def _read_whole(response: aiohttp.ClientResponse, answer: Answer) -> None:
-    values = await response.json()
-    answer.take(values.get("usage") if isinstance(values, dict) else None)
+class _Stream:
+    """Cuts what comes of a stream into its events."""
 
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._rest = b""
+        self.is_done = False
 
-async def _read_stream(response: aiohttp.ClientResponse, answer: Answer) -> None:
-    rest = b""
-    async for block in response.content.iter_any():
-        now_s = monotonic()
-        *lines, rest = (rest + block).split(b"\n")
+    def take(self, block: bytes, now_s: float) -> bool:
+        *lines, self._rest = (self._rest + block).split(b"\n")
         events = [line[5:].strip() for line in lines if line.startswith(b"data:")]
-        answer.take_block([_chunk(data) for data in events if data != b"[DONE]"], now_s)
-        if b"[DONE]" in events:
-            return
-    raise BadAnswer("the stream ended without [DONE]")
+        needs_text = self._answer.counts_at_end
+        chunks = [_chunk(data, needs_text=needs_text) for data in events if data != b"[DONE]"]
+        self._answer.take_block(chunks, now_s)
+        self.is_done = b"[DONE]" in events
+        return self.is_done
 
 
-def _chunk(data: bytes) -> Chunk:
-    values = json.loads(data)
+def _chunk(data: bytes, *, needs_text: bool) -> Chunk:
+    values = json.loads(data.decode())
     if not isinstance(values, dict) or "error" in values:
         raise BadAnswer(f"the stream holds {data.decode(errors='replace')[:_EXCERPT]}")
     usage: dict[str, Any] | None = values.get("usage")
-    return Chunk(usage=usage, has_text=any(map(_text, values.get("choices") or ())))
+    has_text = needs_text and any(map(_text, values.get("choices") or ()))
+    return Chunk(usage=usage, has_text=has_text)
 
 
 def _text(choice: dict[str, Any]) -> str:

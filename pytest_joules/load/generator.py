@@ -1,33 +1,33 @@
 """Keep exactly B requests in flight; a process of its own.
 
 ``python -m pytest_joules.load.generator JOB EVENTS`` reads a ``load.Job`` and writes one JSON
-line an event, as it happens. SIGTERM closes all sockets and ends it.
+line an event, twice a second. SIGTERM closes all sockets and ends it.
 """
 
 import asyncio
+import gc
 import json
 import os
 import resource
 import signal
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from time import monotonic, process_time
 from typing import Any, Final, TextIO
-
-import aiohttp
 
 from pytest_joules.errors import LoadError, is_expected
 from pytest_joules.load import KEY_VARIABLE, Job
 from pytest_joules.load.asks import asks
 from pytest_joules.load.completions import Ask, Client
-from pytest_joules.steady_state import is_long_enough
+from pytest_joules.load.connection import Address
+from pytest_joules.steady_state import LoadSoFar
 from pytest_joules.trace import RequestTrace
 
 __tracebackhide__ = is_expected
 
 _BURST: Final = 32
 _BEAT_S: Final = 0.05
+_FLUSH_S: Final = 0.5
 _SPARE_FILES: Final = 64
 
 
@@ -37,11 +37,11 @@ class ClosedLoop:
     def __init__(self, job: Job, out: TextIO) -> None:
         self._job, self._out = job, out
         self._asks = asks(job)
+        self._flushed_s = 0.0
         self._issued = 0
         self._finished = 0
         self._failed_in_a_row = 0
-        self._answered: list[RequestTrace] = []
-        self._is_long = False
+        self._so_far = LoadSoFar(job.min_window_s)
         self.given_up = ""
 
     @property
@@ -53,6 +53,12 @@ class ClosedLoop:
         """Write one event."""
         self._out.write(json.dumps({"event": event, **values}) + "\n")
 
+    def flush(self, now_s: float) -> None:
+        """Let the disk have what was recorded, twice a second: each write costs a moment."""
+        if now_s >= self._flushed_s + _FLUSH_S:
+            self._out.flush()
+            self._flushed_s = now_s
+
     def next(self) -> Ask | None:
         """Return what to send now; ``None`` when the queue has run dry."""
         if self.given_up or self._is_enough():
@@ -60,7 +66,6 @@ class ClosedLoop:
         following = next(self._asks, None)
         if following is not None:
             self._issued += 1
-            self.record("sent", index=following.index, time_s=monotonic())
         return following
 
     def _is_enough(self) -> bool:
@@ -68,19 +73,14 @@ class ClosedLoop:
         return (
             point.num_requests is None
             and self._issued >= 3 * point.batch_size
-            and self._is_long
+            and self._so_far.is_long_enough
         )
 
     def take(self, answered: RequestTrace) -> None:
         """Remember how a request ended."""
-        self.record("done", **asdict(answered))
+        self.record("done", **vars(answered))
         self._finished += 1
-        self._answered.append(answered)
-        # It takes as long as there are answers: often enough is 16 times a batch.
-        if self._finished % max(1, self._job.point.batch_size // 16) == 0:
-            self._is_long = self._is_long or is_long_enough(
-                self._answered, min_window_s=self._job.min_window_s
-            )
+        self._so_far.take(answered)
         self._failed_in_a_row = self._failed_in_a_row + 1 if answered.error else 0
         limit = max(8, self._job.point.batch_size)
         if self._failed_in_a_row >= limit and not self.given_up:
@@ -106,50 +106,44 @@ class _Heart:
             await asyncio.sleep(_BEAT_S)
             if counts:
                 self.lag_s = max(self.lag_s, monotonic() - slept_from - _BEAT_S)
+            self._loop.flush(slept_from)
 
 
-async def _slot(loop: ClosedLoop, client: Client) -> None:
-    while (following := loop.next()) is not None:
-        loop.take(await client.send(following))
+async def _slot(loop: ClosedLoop, address: Address) -> None:
+    client = Client(address)
+    try:
+        while (following := loop.next()) is not None:
+            loop.take(await client.send(following))
+    finally:
+        client.close()
 
 
-async def _offer(job: Job, loop: ClosedLoop, session: aiohttp.ClientSession) -> None:
-    client = Client(session, job.url)
+async def _offer(job: Job, loop: ClosedLoop, address: Address) -> None:
     try:
         async with asyncio.timeout(job.deadline_s), asyncio.TaskGroup() as slots:
             for number in range(1, job.point.batch_size + 1):
-                slots.create_task(_slot(loop, client))
+                slots.create_task(_slot(loop, address))
                 if number % _BURST == 0:
                     await asyncio.sleep(0)  # thousands at once would stop the loop's clock
     except TimeoutError:
         loop.given_up = f"it was not finished after its deadline of {job.deadline_s:g} s."
 
 
-def _session(api_key: str) -> aiohttp.ClientSession:
-    return aiohttp.ClientSession(
-        # aiohttp would queue all but 100 requests; a server drops idle connections after
-        # 5 s, so we must drop them before.
-        connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=2),
-        timeout=aiohttp.ClientTimeout(total=None, sock_connect=60),
-        headers={
-            "Authorization": f"Bearer {api_key}",
-            "Content-Type": "application/json",
-        },
-    )
-
-
 async def run(job: Job, api_key: str, out: TextIO) -> ClosedLoop:
     """Offer the whole load; all sockets are closed when this returns."""
+    address = Address.of(job.url, api_key)
     loop = ClosedLoop(job, out)
     heart = _Heart(loop)
-    async with _session(api_key) as session:
-        beating = asyncio.create_task(heart.beat())
-        cpu_s = process_time()
-        loop.record("start", time_s=monotonic())
-        await _offer(job, loop, session)
-        ended_s = monotonic()
-        cpu_s = process_time() - cpu_s
+    beating = asyncio.create_task(heart.beat())
+    cpu_s = process_time()
+    loop.record("start", time_s=monotonic())
+    try:
+        await _offer(job, loop, address)
+    finally:
         beating.cancel()
+        await asyncio.sleep(0)  # lets the loop close the sockets that were aborted
+    ended_s = monotonic()
+    cpu_s = process_time() - cpu_s
     loop.record("end", time_s=ended_s, cpu_s=cpu_s, lag_s=heart.lag_s, given_up=loop.given_up)
     return loop
 
@@ -183,7 +177,9 @@ def main(job_path: str, events_path: str) -> int:
     job = Job.from_json(Path(job_path).read_text(encoding="utf-8"))
     require_files(job.point.batch_size)
     key = os.environ.get(KEY_VARIABLE, "")
-    with Path(events_path).open("w", buffering=1, encoding="utf-8") as out:
+    # A collection would stop the loop's clock, and finds nothing: answers hold no cycles.
+    gc.disable()
+    with Path(events_path).open("w", encoding="utf-8") as out:
         try:
             asyncio.run(_run_until_told(job, key, out))
         except asyncio.CancelledError:
