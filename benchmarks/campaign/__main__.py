@@ -3,6 +3,7 @@
 ``docs/howto/new-gpu.md`` tells what each step yields.
 """
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +44,9 @@ def run(  # noqa: PLR0913  options
     restore: Annotated[
         Path | None, typer.Option(help="First restore it from here, if OUT is not there.")
     ] = None,
+    engine_python: Annotated[
+        str, typer.Option(help="Interpreter with torch and the engines, if it is another.")
+    ] = sys.executable,
     steps: Steps = _STEPS,
     points: Points = _POINTS,
     project: Project = _PROJECT,
@@ -54,6 +58,7 @@ def run(  # noqa: PLR0913  options
     campaign = running.Campaign(
         out=out.resolve(),
         gpu=gpu,
+        engine_python=engine_python,
         steps_file=steps.resolve(),
         points_file=points.resolve(),
         project_file=project.resolve(),

@@ -2,7 +2,7 @@
 
 import json
 import os
-import shutil
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
-from benchmarks.campaign.steps import Done, Step, following, read
+from benchmarks.campaign.steps import Done, Step, following, held_out, read
 
 HERE = Path(__file__).resolve().parent
 BENCHMARKS = HERE.parent
@@ -31,6 +31,9 @@ class Campaign:
     out: Path
     gpu: str
     python: str = sys.executable
+    engine_python: str = sys.executable
+    """Interpreter with torch and the engines; each stack gets it."""
+
     steps_file: Path = HERE / "steps.toml"
     points_file: Path = HERE / "points.toml"
     project_file: Path = HERE / "project.toml"
@@ -40,8 +43,19 @@ class Campaign:
         (self.out / "steps").mkdir(parents=True, exist_ok=True)
         project = self.out / "pyproject.toml"
         if not project.exists():
-            shutil.copy(self.project_file, project)
-            shutil.copy(HERE / "held-out.json", self.out)
+            asked = held_out(self.steps_file, self.points_file)
+            (self.out / "held-out.json").write_text(json.dumps(asked, indent=1) + "\n")
+            project.write_text(self._project(), encoding="utf-8")
+
+    def _project(self) -> str:
+        """Return the project's settings with the engines' interpreter in every stack."""
+        text = self.project_file.read_text(encoding="utf-8")
+        if self.engine_python == self.python:
+            return text
+        python = json.dumps(self.engine_python)
+        return re.sub(
+            r"(?m)^\[tool\.pytest-joules\.stacks\..*\]$", rf"\g<0>\npython = {python}", text
+        )
 
     def steps(self) -> list[Step]:
         return read(self.steps_file)
@@ -58,7 +72,13 @@ class Campaign:
     def command(self, step: Step) -> list[str]:
         """Return the step's whole command line."""
         if step.command:
-            places = {"python": self.python, "here": HERE, "out": self.out, "gpu": self.gpu}
+            places = {
+                "python": self.python,
+                "engine_python": self.engine_python,
+                "here": HERE,
+                "out": self.out,
+                "gpu": self.gpu,
+            }
             return [word.format(**places) for word in step.command]
         tests = [
             str(BENCHMARKS / word) if word.endswith(".py") else word for word in step.pytest
@@ -134,7 +154,7 @@ def _beside(campaign: Campaign, script: str) -> Iterator[None]:
     if not script:
         yield
         return
-    command = [campaign.python, str(HERE / script)]
+    command = [campaign.engine_python, str(HERE / script)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=_environment()) as child:
         try:
             if child.stdout is None or not child.stdout.readline().startswith(b"ready"):

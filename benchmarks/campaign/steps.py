@@ -6,6 +6,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from pytest_joules import Point
+
 PARTS = ("probe", "baseline", "same", "planted", "observation", "predicted")
 
 
@@ -52,6 +54,13 @@ def read(path: Path) -> list[Step]:
         if names.count(step.name) > 1 or (step.like and step.like not in names):
             raise ValueError(f"step {step.name}: its name or that in like={step.like!r}.")
     return steps
+
+
+def held_out(path: Path, points: Path) -> list[Mapping[str, Any]]:
+    """Return the points that are predicted before they are measured, as JSON-ready values."""
+    rows = tomllib.loads(path.read_text(encoding="utf-8")).get("held_out", [])
+    of_text = tomllib.loads(points.read_text(encoding="utf-8")).get("text-conversation", {})
+    return [Point.from_json({**of_text, **row}).as_json() for row in rows]
 
 
 def _step(row: Mapping[str, Any]) -> Step:
