@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.campaign import bundle as carrying
 from benchmarks.campaign import running, telling
 from benchmarks.campaign.steps import told
 
@@ -72,6 +73,26 @@ def run(  # noqa: PLR0913  options
         if archive is not None:
             running.pack(campaign, archive)
     typer.echo(told(campaign.steps(), campaign.done())[-1])
+
+
+@app.command()
+def bundle(
+    target: Annotated[Path, typer.Argument(help="Folder of wheels to make.")],
+    *,
+    installed: Annotated[
+        Path, typer.Option(help="What the machine has: its pip freeze, or names.")
+    ],
+    python: Annotated[str, typer.Option(help="The machine's Python.")] = "3.12",
+    limit: Annotated[float, typer.Option(help="Largest size in MiB.")] = 64.0,
+) -> None:
+    """Collect the wheels that a machine without network lacks, with an install.sh."""
+    known = carrying.installed_from(installed.read_text(encoding="utf-8"))
+    machine = carrying.Machine(installed=known, python=python)
+    wheels = carrying.collect(target, machine, limit_mib=limit)
+    for path in wheels:
+        typer.echo(f"{path.stat().st_size / 2**20:6.2f} MiB  {path.name}")
+    total = sum(path.stat().st_size for path in wheels) / 2**20
+    typer.echo(f"{total:6.2f} MiB in all; there: sh {target.name}/{carrying.INSTALL}")
 
 
 @app.command()
