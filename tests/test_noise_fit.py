@@ -67,7 +67,7 @@ def intervals(fit: NoiseFit) -> dict[str, Interval]:
 
 @pytest.mark.parametrize("name", FITTED)
 def test_intervals_hold_what_was_planted(name: str) -> None:
-    """95 % of them should; launch effects with heavy tails are promised less (docs/gate.md)."""
+    """95 % of them should; launch effects with heavy tails are promised less."""
     planted = SCENARIOS[name]
     held = dict.fromkeys(intervals(fit_noise(make_campaign(planted, [0, 0]))), 0)
     for trial in range(TRIALS):
