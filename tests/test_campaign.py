@@ -146,6 +146,7 @@ def test_steps_run_once_and_a_later_run_goes_on(tmp_path: Path) -> None:
     assert [d.exit_code for d in running.run(campaign, seconds=60)] == [0]
     assert (campaign.out / "steps" / "ok.log").read_text() == "1\n"
     assert list(running.run(campaign, seconds=60)) == []
+    assert [d.name for d in running.run(campaign, seconds=60, names=["ok"])] == ["ok"]
 
 
 def test_a_step_that_hangs_is_cut_off_and_the_next_one_runs(tmp_path: Path) -> None:

@@ -38,7 +38,9 @@ def run(  # noqa: PLR0913  options
     *,
     gpu: Gpu,
     minutes: Annotated[float, typer.Option(help="Begin nothing that would end later.")] = 9.0,
-    only: Annotated[list[str] | None, typer.Option(help="This step; may be repeated.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="This step, even if done; may be repeated.")
+    ] = None,
     archive: Annotated[
         Path | None, typer.Option(help="Pack the campaign here after every step.")
     ] = None,

@@ -10,7 +10,7 @@ import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
@@ -98,16 +98,19 @@ def run(campaign: Campaign, *, seconds: float, names: Sequence[str] = ()) -> Ite
         campaign: Where and with what.
         seconds: Time that may be used; no step is begun that is expected to take longer than
             what is left of it.
-        names: Only these steps; empty means all.
+        names: Only these steps, also those that are done; empty means all that are not.
     """
     ends_s = monotonic() + seconds
     steps = [step for step in campaign.steps() if not names or step.name in names]
-    skipped: dict[str, Done] = {}
-    while step := following(steps, {**campaign.done(), **skipped}, ends_s - monotonic()):
+    # A step that is named is run again; one that is cut off now is for the next run, for at
+    # once it would not fare better.
+    tried: dict[str, Done] = {}
+    while step := following(
+        steps, tried if names else {**campaign.done(), **tried}, ends_s - monotonic()
+    ):
         finished = _ran(campaign, step, left_s=ends_s - monotonic())
         _store(campaign.out / "steps" / f"{step.name}.json", asdict(finished))
-        # One that was cut off is for the next run: at once it would not fare better.
-        skipped[step.name] = Done(**{**asdict(finished), "cut_off": False})
+        tried[step.name] = replace(finished, cut_off=False)
         yield finished
 
 
