@@ -235,20 +235,24 @@ def test_what_a_machine_has_is_read_as_people_write_it() -> None:
     assert found == {"torch": "2.11.0+cu130", "rich": "", "pyyaml": "", "zope-event": ""}
 
 
-def test_only_what_is_missing_is_carried() -> None:
-    needed = {"zeus": "0.16.0", "rich": "15.0.0"}
-    assert bundle.missing(needed, {"rich": ""}) == {"zeus": "0.16.0"}
-
-
-def test_a_machine_is_asked_for_by_its_tags_and_held_to_its_versions() -> None:
-    machine = bundle.Machine(
-        installed={"numpy": "2.5.2", "torch": "2.11.0+cu130", "rich": ""}, glibc_minor=28
-    )
-    assert machine.constraints() == "numpy==2.5.2\n"
-    tags = machine.tags()
+def test_a_machine_is_asked_for_by_its_tags() -> None:
+    tags = bundle.Machine(installed={}, glibc_minor=28).tags()
     assert "--platform=manylinux_2_28_x86_64" in tags
     assert "--platform=manylinux_2_31_x86_64" not in tags
     assert "--python-version=3.12" in tags
+
+
+def test_needs_are_those_of_the_machine_not_of_this_one() -> None:
+    requires = [
+        "plain>=1",
+        "old; python_version < '3.12'",
+        "new; python_version >= '3.12'",
+        "windows; sys_platform == 'win32'",
+        "more; extra == 'all'",
+    ]
+    machine = bundle.Machine(installed={}, python="3.12")
+    assert [r.name for r in machine.needs(requires)] == ["plain", "new"]
+    assert [r.name for r in machine.needs(requires, {"all"})] == ["plain", "new", "more"]
 
 
 def test_too_many_wheels_are_refused(tmp_path: Path) -> None:

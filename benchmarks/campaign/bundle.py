@@ -1,17 +1,18 @@
 """Wheels for a machine without network: exactly those that it lacks, and how to install them.
 
-pip resolves what this clone and diffusers need for the machine's Python and platform, held to
-the versions that the machine has; what it has is left out, the rest is downloaded.
+Needs are followed from this clone and diffusers, wheel by wheel, for the machine's Python and
+platform; what the machine has is taken as it is. ``install.sh`` lets pip check that all fits.
 """
 
-import json
 import subprocess
 import sys
-import tempfile
-from collections.abc import Mapping, Sequence
+import zipfile
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from email.parser import HeaderParser
 from pathlib import Path
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,10 +43,25 @@ class Machine:
         interpreter = [f"--python-version={self.python}", "--implementation=cp"]
         return ["--only-binary=:all:", *interpreter, *platforms, *named]
 
-    def constraints(self) -> str:
-        """Return pip's constraints; local versions are no public release to hold to."""
-        held = {n: v for n, v in self.installed.items() if v and "+" not in v}
-        return "".join(f"{name}=={version}\n" for name, version in held.items())
+    def needs(self, requires: Sequence[str], extras: Collection[str] = ()) -> list[Requirement]:
+        """Return what of some ``Requires-Dist`` lines holds on this machine."""
+        where = {
+            "python_version": self.python,
+            "python_full_version": f"{self.python}.0",
+            "sys_platform": "linux",
+            "platform_system": "Linux",
+            "platform_machine": "x86_64",
+            "os_name": "posix",
+            "implementation_name": "cpython",
+            "platform_python_implementation": "CPython",
+        }
+        asked = [Requirement(line) for line in requires]
+        return [
+            each
+            for each in asked
+            if each.marker is None
+            or any(each.marker.evaluate({**where, "extra": e}) for e in ("", *extras))
+        ]
 
 
 def installed_from(text: str) -> dict[str, str]:
@@ -64,11 +80,6 @@ def installed_from(text: str) -> dict[str, str]:
     return found
 
 
-def missing(resolved: Mapping[str, str], installed: Mapping[str, str]) -> dict[str, str]:
-    """Return what the machine lacks of what is needed, by name."""
-    return {name: version for name, version in resolved.items() if name not in installed}
-
-
 def collect(target: Path, machine: Machine, *, limit_mib: float) -> list[Path]:
     """Fill a folder with the wheels that a machine lacks, and with ``install.sh``.
 
@@ -79,9 +90,16 @@ def collect(target: Path, machine: Machine, *, limit_mib: float) -> list[Path]:
     target.mkdir(parents=True)
     _pip("wheel", "--no-deps", f"--wheel-dir={target}", str(ROOT))
     (own,) = target.glob("*.whl")
-    lacking = missing(_resolved([str(own), *BESIDE], machine), machine.installed)
-    wanted = [f"{n}=={v}" for n, v in lacking.items() if n != "pytest-joules"]
-    _pip("download", "--no-deps", f"--dest={target}", *machine.tags(), *wanted)
+    found = set(machine.installed) | {"pytest-joules"}
+    waiting = [*machine.needs(_requires(own)), *map(Requirement, BESIDE)]
+    while waiting:
+        wanted = waiting.pop()
+        name = canonicalize_name(wanted.name)
+        if name in found:
+            continue
+        found.add(name)
+        wheel = _downloaded(wanted, target, machine)
+        waiting += machine.needs(_requires(wheel), wanted.extras)
     wheels = sorted(target.glob("*.whl"), key=lambda path: -path.stat().st_size)
     require_small(wheels, limit_mib)
     asked = " ".join([f'"$here/{own.name}"', *BESIDE])
@@ -94,16 +112,19 @@ def collect(target: Path, machine: Machine, *, limit_mib: float) -> list[Path]:
     return wheels
 
 
-def _resolved(asked: Sequence[str], machine: Machine) -> dict[str, str]:
-    with tempfile.TemporaryDirectory() as folder:
-        held, told = Path(folder) / "held.txt", Path(folder) / "told.json"
-        held.write_text(machine.constraints(), encoding="utf-8")
-        place = f"--target={folder}/nowhere"  # pip wants one for a foreign platform
-        options = ["--dry-run", "--ignore-installed", f"--report={told}", f"-c{held}", place]
-        _pip("install", *options, *machine.tags(), *asked)
-        report = json.loads(told.read_text(encoding="utf-8"))
-    both = [each["metadata"] for each in report["install"]]
-    return {canonicalize_name(each["name"]): each["version"] for each in both}
+def _downloaded(wanted: Requirement, target: Path, machine: Machine) -> Path:
+    before = set(target.glob("*.whl"))
+    asked = f"{wanted.name}{wanted.specifier}"
+    _pip("download", "--no-deps", f"--dest={target}", *machine.tags(), asked)
+    (wheel,) = set(target.glob("*.whl")) - before
+    return wheel
+
+
+def _requires(wheel: Path) -> list[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = [n for n in archive.namelist() if n.endswith(".dist-info/METADATA")]
+        told = HeaderParser().parsestr(archive.read(name).decode())
+    return told.get_all("Requires-Dist") or []
 
 
 def require_small(wheels: Sequence[Path], limit_mib: float) -> None:
