@@ -7,15 +7,20 @@ red where it does not any more.
 that measures one: its keywords are ``models`` (measured where ``--joules-models`` names
 none) and what a named model must be to be measured: ``task``, ``architecture``,
 ``precision``. What does not run with the source at hand is left out, and the header says so.
+
+``--points=PATH`` names a TOML file with fields that every live point gets, by task, such as
+another engine or dummy weights; a test's own fields win. Its table ``regression`` holds the
+``batch_sizes`` of the regression suite.
 """
 
-from collections.abc import Mapping
+import tomllib
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pytest_joules import catalog
+from pytest_joules import Point, catalog
 from pytest_joules.options import Options
 
 _MARKERS = (
@@ -25,8 +30,18 @@ _MARKERS = (
 )
 _REGRESSION = {"models": ["Qwen/Qwen3-8B"], "task": "text-conversation"}
 _NO_MODEL = "no-model"
+_BATCH_SIZES = [16, 64, 256]
 _checker_key = pytest.StashKey[Any]()
 _left_out_key = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.getgroup("joules").addoption(
+        "--points",
+        metavar="PATH",
+        type=Path,
+        help="TOML file with fields of every live point of benchmarks/, by task",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -40,6 +55,30 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         form = marker.kwargs if marker else _REGRESSION
         models = _models(metafunc.config, form) or [_NO_MODEL]
         metafunc.parametrize("model", models, ids=lambda name: name.rsplit("/", 1)[-1])
+    if "regression_batch_size" in metafunc.fixturenames:
+        asked = _points(metafunc.config).get("regression", {})
+        metafunc.parametrize("regression_batch_size", asked.get("batch_sizes", _BATCH_SIZES))
+
+
+def _points(config: pytest.Config) -> Mapping[str, Any]:
+    path = config.getoption("points")
+    if path is None:
+        return {}
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise pytest.UsageError(f"--points={path}: {error}.") from None
+
+
+@pytest.fixture(scope="session")
+def point_of(pytestconfig: pytest.Config) -> Callable[..., Point]:
+    """Build a point of a test's own fields over what --points says of its task."""
+    fields = _points(pytestconfig)
+
+    def build(*, task: str = "text-conversation", **own: Any) -> Point:
+        return Point.from_json({"task": task, **fields.get(task, {}), **own})
+
+    return build
 
 
 def _models(config: pytest.Config, form: Mapping[str, Any]) -> list[str]:

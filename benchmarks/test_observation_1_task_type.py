@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_joules import Point, expect
+from pytest_joules import expect
 
 
 @pytest.mark.paper_claim
@@ -46,12 +46,13 @@ def test_qwen3_32b_table(paper_claims, claim_id):
 
 
 @pytest.mark.live_form(models=["Qwen/Qwen3-8B"], task="problem-solving", architecture="dense")
-def test_long_answers_cost_more_per_token(energy_bench, model):
+def test_long_answers_cost_more_per_token(energy_bench, model, point_of):
     """Section 3.1, Table 1: at the same batch size, long outputs cost more per token.
 
     Of dense models: the context of a Mamba hybrid does not grow its memory.
     """
-    point = Point(model=model, batch_size=32)
-    solving = energy_bench.measure(point.but(task="problem-solving"))
-    talking = energy_bench.measure(point.but(task="text-conversation"))
+    solving, talking = (
+        energy_bench.measure(point_of(model=model, batch_size=32, task=task))
+        for task in ("problem-solving", "text-conversation")
+    )
     expect.higher(solving, talking, across="task")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_joules import Point, expect
+from pytest_joules import expect
 from pytest_joules.claims.modality import TEXT_TWINS
 
 STARVED_IN_SIMULATION = pytest.mark.not_simulated(
@@ -32,8 +32,8 @@ def test_8b_batch_size_falls_and_energy_rises(paper_claims):
 @pytest.mark.parametrize(
     "task", ["image-chat", pytest.param("video-chat", marks=STARVED_IN_SIMULATION)]
 )
-def test_multimodal_input_costs_more_than_text(energy_bench, model, task):
+def test_multimodal_input_costs_more_than_text(energy_bench, model, *, task, point_of):
     """Section 3.2: at the same batch size, a token costs more than the text twin's."""
-    text = Point(model=TEXT_TWINS[model], batch_size=64)
-    multimodal = Point(model=model, task=task, batch_size=64)
+    text = point_of(model=TEXT_TWINS[model], batch_size=64)
+    multimodal = point_of(model=model, task=task, batch_size=64)
     expect.higher(energy_bench.measure(multimodal), energy_bench.measure(text), across="task")

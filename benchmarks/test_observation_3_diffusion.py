@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_joules import Point, expect
+from pytest_joules import expect
 
 IMAGE_MODELS = ["stabilityai/stable-diffusion-3.5-medium"]
 VIDEO_MODELS = ["Wan-AI/Wan2.1-T2V-1.3B-Diffusers"]
@@ -57,25 +57,25 @@ def test_videos_cost_more_than_images(paper_claims, claim_id):
         ),
     ],
 )
-def test_more_work_costs_more_per_image(energy_bench, model, *, less, more):
+def test_more_work_costs_more_per_image(energy_bench, model, *, point_of, less, more):
     """Sections 3.3, 5.1: more denoising steps, or more pixels, cost more per image."""
-    point = Point(model=model, task="text-to-image")
+    point = point_of(model=model, task="text-to-image")
     expect.lower(
         energy_bench.measure(point.but(**less)), energy_bench.measure(point.but(**more))
     )
 
 
 @pytest.mark.live_form(models=VIDEO_MODELS, task="text-to-video")
-def test_more_frames_cost_more_per_video(energy_bench, model):
+def test_more_frames_cost_more_per_video(energy_bench, model, point_of):
     """Section 3.3: more frames cost more per video."""
-    point = Point(model=model, task="text-to-video", steps=20)
+    point = point_of(model=model, task="text-to-video", steps=20)
     few, many = (energy_bench.measure(point.but(num_frames=frames)) for frames in (17, 81))
     expect.lower(few, many)
 
 
 @pytest.mark.live_form(models=VIDEO_MODELS, task="text-to-video")
-def test_a_video_costs_more_than_an_image(energy_bench, model):
+def test_a_video_costs_more_than_an_image(energy_bench, model, point_of):
     """Section 3.3: a video costs more than an image of the smallest image model."""
-    image = energy_bench.measure(Point(model=IMAGE_MODELS[0], task="text-to-image"))
-    video = energy_bench.measure(Point(model=model, task="text-to-video"))
+    image = energy_bench.measure(point_of(model=IMAGE_MODELS[0], task="text-to-image"))
+    video = energy_bench.measure(point_of(model=model, task="text-to-video"))
     expect.higher(video, image, across="task")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_joules import Point, expect
+from pytest_joules import expect
 
 SMALLEST, LARGEST = 8, 128
 
@@ -50,9 +50,9 @@ def test_throughput_per_watt_rises(paper_claims):
 
 
 @pytest.mark.live_form(models=["Qwen/Qwen3-8B"], task="text-conversation")
-def test_a_large_batch_costs_less_and_takes_longer(energy_bench, model):
+def test_a_large_batch_costs_less_and_takes_longer(energy_bench, model, point_of):
     """Section 4.1: largest against smallest batch: energy, throughput and median ITL."""
-    point = Point(model=model)
+    point = point_of(model=model)
     small, large = energy_bench.sweep(point, batch_size=[SMALLEST, LARGEST])
     expect.lower(large, small)
     expect.higher(large, small, quantity="throughput_tokens_per_s")
@@ -60,7 +60,7 @@ def test_a_large_batch_costs_less_and_takes_longer(energy_bench, model):
 
 
 @pytest.mark.live_form(models=["Qwen/Qwen3-8B"], task="text-conversation")
-def test_a_large_batch_gives_more_tokens_per_second_and_watt(energy_bench, model):
+def test_a_large_batch_gives_more_tokens_per_second_and_watt(energy_bench, model, point_of):
     """Appendix C: largest against smallest batch."""
-    small, large = energy_bench.sweep(Point(model=model), batch_size=[SMALLEST, LARGEST])
+    small, large = energy_bench.sweep(point_of(model=model), batch_size=[SMALLEST, LARGEST])
     expect.higher(large, small, quantity="throughput_per_watt")

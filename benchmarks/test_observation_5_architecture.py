@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_joules import Point, expect
+from pytest_joules import expect
 
 
 @pytest.mark.paper_claim
@@ -29,9 +29,9 @@ def test_moe_against_dense(paper_claims, claim_id):
     task="text-conversation",
     architecture="moe",
 )
-def test_moe_costs_less_than_dense_of_similar_size(energy_bench, model):
+def test_moe_costs_less_than_dense_of_similar_size(energy_bench, model, point_of):
     """Section 4.2: Qwen 3 30B A3B below dense 32B at the same batch size."""
     sizes = [8, 32]
-    moe = energy_bench.sweep(Point(model=model), batch_size=sizes)
-    dense = energy_bench.sweep(Point(model="Qwen/Qwen3-32B"), batch_size=sizes)
+    moe = energy_bench.sweep(point_of(model=model), batch_size=sizes)
+    dense = energy_bench.sweep(point_of(model="Qwen/Qwen3-32B"), batch_size=sizes)
     expect.lower(moe, dense)

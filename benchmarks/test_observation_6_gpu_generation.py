@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_joules import Point, best, expect
+from pytest_joules import best, expect
 
 
 @pytest.mark.paper_claim
@@ -59,12 +59,12 @@ def test_h100_wins_diffusion_where_models_are_small(paper_claims):
 
 
 @pytest.mark.live_form(models=["Qwen/Qwen3-8B"], task="text-conversation")
-def test_a_relaxed_latency_limit_lowers_energy(energy_bench, model):
+def test_a_relaxed_latency_limit_lowers_energy(energy_bench, model, point_of):
     """Section 4.3: relaxed limits allow larger batches, which cost less.
 
     One machine has one GPU model, so the two generations are not compared here.
     """
-    swept = energy_bench.sweep(Point(model=model), batch_size=[8, 128])
+    swept = energy_bench.sweep(point_of(model=model), batch_size=[8, 128])
     tight_s = min(result.median_itl_s for result in swept)
     relaxed_s = max(result.median_itl_s for result in swept)
     tight = best(swept, max_median_itl_s=tight_s)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_joules import Point, expect
+from pytest_joules import expect
 
 
 @pytest.mark.paper_claim
@@ -55,8 +55,8 @@ def test_qwen3_coder_480b_fp8_always_loses(paper_claims, claim_id):
 
 
 @pytest.mark.live_form(models=["Qwen/Qwen3-8B"], task="text-conversation", precision="bf16")
-def test_fp8_costs_more_at_batch_8(energy_bench, model):
+def test_fp8_costs_more_at_batch_8(energy_bench, model, point_of):
     """Section 4.4: at a small batch FP8's extra operations are not paid back."""
-    point = Point(model=model, batch_size=8)
+    point = point_of(model=model, batch_size=8)
     bf16, fp8 = energy_bench.sweep(point, precision=["bf16", "fp8"])
     expect.higher(fp8, bf16)

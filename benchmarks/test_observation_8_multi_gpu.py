@@ -2,7 +2,7 @@
 
 import pytest
 
-from pytest_joules import Point, best, expect
+from pytest_joules import best, expect
 from pytest_joules.errors import InvalidMeasurement
 
 
@@ -56,18 +56,18 @@ def test_qwen3_235b_thinking_fp8(paper_claims, claim_id):
 
 
 @pytest.mark.live_form(models=["Qwen/Qwen3-8B"], task="text-conversation")
-def test_a_second_gpu_costs_more_at_the_same_batch(energy_bench, model):
+def test_a_second_gpu_costs_more_at_the_same_batch(energy_bench, model, point_of):
     """Section 4.5: at the same batch size, two GPUs take more energy than one."""
-    point = Point(model=model)
+    point = point_of(model=model)
     one = energy_bench.sweep(point, num_gpus=1, batch_size=[8, 64])
     two = energy_bench.sweep(point, num_gpus=2, batch_size=[8, 64])
     expect.higher(two, one)
 
 
 @pytest.mark.live_form(models=["openai/gpt-oss-120b"], task="problem-solving")
-def test_a_second_gpu_pays_only_where_memory_limits_the_batch(energy_bench, model):
+def test_a_second_gpu_pays_only_where_memory_limits_the_batch(energy_bench, model, point_of):
     """Section 4.5, Figure 8: two GPUs reach a lower minimum only by a larger batch."""
-    point = Point(model=model, task="problem-solving")
+    point = point_of(model=model, task="problem-solving")
     one = _achieved(energy_bench, point)
     two = _achieved(energy_bench, point.but(num_gpus=2))
     if len(one) < len(two):

@@ -1,16 +1,23 @@
-"""The regression gate: energy per token against baselines or against an old stack.
+"""The regression gate: energy per work unit against baselines or against an old stack.
 
 Models come from ``--joules-models``, Qwen 3 8B without it; batch sizes are those of a typical
-sweep.
+sweep, or of ``--points``.
 """
 
 import pytest
 
-from pytest_joules import Point
 
-BATCH_SIZES = [16, 64, 256]
+def test_energy_per_token_has_not_risen(
+    energy_bench, model, *, point_of, regression_batch_size
+):
+    energy_bench.check(point_of(model=model, batch_size=regression_batch_size))
 
 
-@pytest.mark.parametrize("batch_size", BATCH_SIZES)
-def test_energy_per_token_has_not_risen(energy_bench, model, batch_size):
-    energy_bench.check(Point(model=model, task="text-conversation", batch_size=batch_size))
+@pytest.mark.live_form(models=[], task="text-to-image")
+def test_energy_per_image_has_not_risen(energy_bench, model, point_of):
+    energy_bench.check(point_of(model=model, task="text-to-image"))
+
+
+@pytest.mark.live_form(models=[], task="text-to-video")
+def test_energy_per_video_has_not_risen(energy_bench, model, point_of):
+    energy_bench.check(point_of(model=model, task="text-to-video"))

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from pytest_joules.cli import baselines, predicting, pytest_runs, results
+from pytest_joules.cli import baselines, fitting, predicting, pytest_runs, results
 from pytest_joules.cli.telling import PASSED_ON, AsJson, strict_json, tell, told
 from pytest_joules.commands.answer import Answer
 from pytest_joules.version import __version__
@@ -29,6 +29,7 @@ imports = typer.Typer(
 )
 app.add_typer(imports, name="import")
 app.add_typer(baselines.app, name="baseline")
+app.add_typer(fitting.app, name="fit")
 app.command(context_settings=PASSED_ON)(pytest_runs.plan)
 app.command(context_settings=PASSED_ON)(pytest_runs.calibrate)
 app.command()(results.show)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pytest_joules import catalog
-from pytest_joules.engines import workers
+from pytest_joules.engines import dummies, workers
 from pytest_joules.engines.folders import KEEP, LAUNCHES, marking_failure, new_folder
 from pytest_joules.engines.text_server import TextServer
 from pytest_joules.errors import InvalidPoint, LaunchError, is_expected
@@ -58,6 +58,7 @@ class TransformersEngine:
             remedy = "Install it there with 'pip install torch transformers accelerate'"
             require_any(packages, (name,), stack=launch.stack, remedy=remedy)
         folder = new_folder(self.folder, launch, keep=self.keep)
+        job["model"] = dummies.located(launch.largest, folder)
         # By UUID: an index may mean different boards to CUDA and to NVML.
         seen = visible_gpus(gpu_uuids)
         env = environment(launch.stack, seen)
@@ -68,7 +69,7 @@ class TransformersEngine:
             facts = worker.await_ready(launch.stack.deadline_s)[0]
             _require_vocabulary(facts["vocabulary"], launch.largest)
             server = TextServer(worker, facts, packages, folder=folder)
-            server.model_revision = model_revision(launch.stack, launch.largest.model)
+            server.model_revision = model_revision(launch.stack, job["model"])
             yield server
 
 

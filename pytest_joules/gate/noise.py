@@ -4,8 +4,9 @@ One model, per sub-window of one second and with every term in natural-log units
 
     ln x(launch, t) = gpu + session + launch + drift + ar1(t) - A exp(-t / 60 s) + change
 
-The numbers are assumptions until real GPUs have been measured (see ``docs/gate.md``). They
-are not to be tuned to make a gate look better.
+The numbers are assumptions until real GPUs have been measured (see ``docs/gate.md``);
+``joules fit noise`` finds them from stored sessions. They are not to be tuned to make a gate
+look better.
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +24,9 @@ DISCARDED_S = 30
 MEASURED_S = 60
 """Sub-windows of one second in one measured window."""
 
-_THERMAL_S = 60.0
+THERMAL_S = 60.0
+"""Time constant of the warm-up transient."""
+
 _STALENESS_S = 0.1
 _OUTLIER_SHARE = 0.005
 _DRIFT = 0.0005
@@ -121,7 +124,7 @@ def log_series(
     Returns:
         ln of joules per work unit relative to the launch's level, shape ``(*shape, num)``.
     """
-    series = _sub_windows(noise, rng, (*shape, num), start_s=DISCARDED_S)
+    series = sub_windows(noise, rng, (*shape, num), start_s=DISCARDED_S)
     _add_stale_edges(series, rng)
     return series
 
@@ -132,16 +135,20 @@ def whole_launch(noise: Noise, rng: Generator, num: int) -> Array:
     The counter's staleness is left out: whoever simulates a counter has one that ticks.
     """
     level = float(launch_effects(noise, rng, (1,))[0])
-    return level + _sub_windows(noise, rng, (num,), start_s=0)
+    return level + sub_windows(noise, rng, (num,), start_s=0)
 
 
-def _sub_windows(
+def sub_windows(
     noise: Noise, rng: Generator, shape: tuple[int, ...], *, start_s: float
 ) -> Array:
+    """Draw the sub-windows of launches as ``log_series`` does, from ``start_s`` on.
+
+    The counter's staleness is left out.
+    """
     *launches, num = shape
     series = _ar1(noise, rng, shape)
     amplitude = rng.normal(noise.thermal, noise.thermal_spread, (*launches, 1))
-    series -= amplitude * np.exp(-(start_s + 0.5 + np.arange(num)) / _THERMAL_S)
+    series -= amplitude * np.exp(-(start_s + 0.5 + np.arange(num)) / THERMAL_S)
     outlier = rng.random(series.shape) < _OUTLIER_SHARE
     series[outlier] += rng.uniform(0.2, 0.7, int(outlier.sum()))
     if noise.incident_share:

@@ -60,6 +60,12 @@ def basis_of(gpu: str) -> str:
     return gpu if gpu in fitted_gpus() else _RELATIVES.get(gpu, _FURTHEST)
 
 
+def values_of(gpu: str) -> Mapping[str, float]:
+    """Return the fitted values that stand for a GPU, by flat names: its own or a relative's."""
+    found: Mapping[str, float] = _stored()["gpus"][basis_of(gpu)]["parameters"]
+    return found
+
+
 def parameters_of(gpu: str) -> Parameters:
     """Return a GPU's parameters; those of a relative where it was not measured.
 
@@ -72,7 +78,7 @@ def parameters_of(gpu: str) -> Parameters:
             f"gpu {gpu!r} is unknown, so nothing can be predicted; "
             f"known are {', '.join(catalog.gpus())}."
         )
-    return with_values(known, _stored()["gpus"][basis_of(gpu)]["parameters"])
+    return with_values(known, values_of(gpu))
 
 
 def known_error(gpu: str, task: str, quantity: str = "energy") -> KnownError | None:

@@ -104,6 +104,23 @@ def fitted(rows: Rows) -> dict[str, dict[str, float]]:
     return values
 
 
+def fitted_near(rows: Rows, gpu: str, near: Values) -> dict[str, float]:
+    """Return one GPU's values from a few rows of it, expected to be those of another GPU.
+
+    Args:
+        rows: Of this GPU only.
+        gpu: Slug.
+        near: What is expected, by flat names: a related GPU's values.
+    """
+    seconds, joules = _priors(rows.asked)
+    return _fit(
+        rows,
+        catalog.gpus()[gpu],
+        seconds=_around(seconds, near),
+        joules=_around(joules, near),
+    )
+
+
 def _priors(asked: Serving | Rendering) -> tuple[Priors, Priors]:
     if isinstance(asked, Rendering):
         return priors.RENDERING_S, priors.RENDERING_J
