@@ -79,7 +79,7 @@ class VllmServer:
         """
         code = self._child.returncode()
         if code is not None:
-            raise ServerDied(_story(f"vLLM ended with code {code} under load.", self._child))
+            raise ServerDied(_story(f"vLLM {logs.ended(code)} under load.", self._child))
 
     def require_healthy(self) -> None:
         """Notice an API server that outlives its engine.
@@ -187,8 +187,9 @@ class _Start:
         """
         while api.status(self._target) != http.client.OK:
             self._require_hope()
-            if self._child.wait(_LOOK_S) is not None:
-                raise self._ended()
+            code = self._child.wait(_LOOK_S)
+            if code is not None:
+                raise self._ended(code)
         target = Target(
             host=self._target.host,
             port=self._target.port,
@@ -214,10 +215,10 @@ class _Start:
     def _left_s(self) -> float:
         return self._began_s + self._launch.stack.deadline_s - monotonic()
 
-    def _ended(self) -> LaunchError:
+    def _ended(self, code: int) -> LaunchError:
         story = _story(
-            f"vLLM ended with code {self._child.returncode()} after "
-            f"{monotonic() - self._began_s:.0f} s, before it served {self._target.model}.",
+            f"vLLM {logs.ended(code)} after {monotonic() - self._began_s:.0f} s, before it "
+            f"served {self._target.model}.",
             self._child,
         )
         is_port = vllm_command.is_port_taken(self._child.log_tail(_HINT_LINES))
@@ -263,7 +264,10 @@ class _Start:
 
 def _story(what: str, child: Supervised) -> str:
     log = child.log_tail(_HINT_LINES)
-    told = {"Cause": vllm_command.cause(log), "Hint": vllm_command.hint(log)}
+    told = {
+        "Cause": vllm_command.cause(log),
+        "Hint": vllm_command.hint(log) or logs.why(child.returncode()),
+    }
     return "\n".join(
         [
             what,

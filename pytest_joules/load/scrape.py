@@ -100,9 +100,15 @@ def _values(text: str, needed: Collection[str]) -> Mapping[str, list[float]]:
     # The parser is slow and an answer has 600 lines, of which about ten are needed.
     lines = [line for line in text.splitlines() if line.split("{")[0].split(" ")[0] in needed]
     found: dict[str, list[float]] = {}
-    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
-        for sample in family.samples:
-            found.setdefault(sample.name, []).append(sample.value)
+    try:
+        for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+            for sample in family.samples:
+                found.setdefault(sample.name, []).append(sample.value)
+    except (ValueError, IndexError, KeyError) as error:  # what the parser lets through
+        raise LoadError(
+            f"/metrics cannot be read ({error!r}), such as {lines[0][:100]!r}. See "
+            "whether a proxy stands before it."
+        ) from None
     return found
 
 
@@ -121,7 +127,7 @@ def fetch(host: str, port: int, api_key: str) -> tuple[str, float, float]:
     try:
         connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {api_key}"})
         answer = connection.getresponse()
-        text = answer.read().decode()
+        text = answer.read().decode(errors="replace")
     finally:
         connection.close()
     time_s = monotonic()

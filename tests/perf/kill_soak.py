@@ -1,0 +1,283 @@
+"""Kill pytest at random moments, a hundred times, and look for what it left: docs/faults.md.
+
+``python -m tests.perf.kill_soak [KILLS] [SEED]`` runs a repository's energy tests through the
+real supervisor, load generator, sampler and Zeus, on a program that looks like vLLM and a mock
+NVML library, and ends each run by SIGTERM, SIGKILL or SIGINT at a random moment, alone or with
+its whole process group. After each kill it counts processes left, files that cannot be read,
+and results that were announced on the screen but are not stored. Ends with 1 if any is found.
+"""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic, sleep
+from typing import BinaryIO
+
+from pytest_joules import baseline, record
+from pytest_joules.errors import JoulesError
+from tests.engines.project import Project
+from tests.fakes.mock_nvml import MockNvml, compile_library
+from tests.fakes.vllm_program import make_stack
+
+SIGNALS = (signal.SIGTERM, signal.SIGKILL, signal.SIGINT)
+PATIENCE_S = 90.0
+MARK = "JOULES_KILL_SOAK"
+"""Variable that every process of a run inherits; the supervised ones carry their own, too."""
+
+SETTINGS = """
+    window = 1.5
+    tolerance = "30%"
+    launches = 1
+"""
+TESTS = """
+    import pytest
+    from pytest_joules import Lengths, Point
+
+    POINT = Point(
+        model="org/model",
+        weights="dummy",
+        input_tokens=Lengths(mean=8, cv=0.5, longest=30),
+        output_tokens=Lengths(mean=50, cv=0.5, shortest=10, longest=100),
+    )
+
+    @pytest.mark.parametrize("batch_size", [2, 4])
+    def test_energy(energy_bench, batch_size):
+        energy_bench.check(POINT.but(batch_size=batch_size))
+"""
+_ANNOUNCED = re.compile(r"^joules.*: (?:\S+ \S?J/token in |invalid \()", re.MULTILINE)
+_PHASES = (
+    ("after the last test", r"^=+ .*(passed|failed).* in "),
+    ("after a result", _ANNOUNCED.pattern),
+    ("under load", r"^joules.*load model"),
+    ("while starting the server", r"^joules.*launch \d"),
+    ("while collecting", r"^collect"),
+    ("before collecting", r""),
+)
+
+
+@dataclass
+class Found:
+    """What was counted."""
+
+    kills: Counter[str] = field(default_factory=Counter)
+    phases: Counter[str] = field(default_factory=Counter)
+    announced: int = 0
+    stored: int = 0
+    recorded: int = 0
+    json_files: int = 0
+    cut_lines: int = 0
+    drafts: int = 0
+    slowest_end_s: float = 0.0
+    faults: list[str] = field(default_factory=list)
+
+
+class Soak:
+    """One repository, in which runs are killed one after the other."""
+
+    def __init__(self, folder: Path, library: Path, seed: int) -> None:
+        self.found = Found()
+        self._random, self._number, self._mark = random.Random(seed), 0, ""
+        self._scratch = folder / "scratch"
+        self._project, self._temporary = folder / "project", folder / "tmp"
+        for each in (self._project, self._temporary, self._scratch):
+            each.mkdir()
+        self._mock = MockNvml.create(folder / "gpu", library, num_gpus=1)
+        self._mock.set_power(0, 300.0)
+        stack = make_stack(folder / "env")
+        Project(self._project, stack=stack, mock=self._mock).write(SETTINGS, TESTS)
+        self._typical_s = 0.0
+
+    def settle(self) -> None:
+        """Run undisturbed: a baseline to judge against, and how long a run takes."""
+        began_s = monotonic()
+        for args in (("--joules-record",), ()):
+            text, code = self._run(args, kill=lambda run: run.wait())
+            # 6: a busy machine may leave a verdict open or disturb a measurement, never red.
+            if code not in {0, 6}:
+                self.found.faults.append(f"an undisturbed run ended with {code}:\n{text}")
+        self._typical_s = (monotonic() - began_s) / 2
+
+    def kill(self) -> None:
+        """Start a run, kill it, and look."""
+        chosen = self._random
+        args = chosen.choice([(), ("--joules-record",)])
+        number, to_group = chosen.choice(SIGNALS), chosen.random() < 0.3
+        after_s = chosen.uniform(0.0, self._typical_s)
+
+        def kill(run: subprocess.Popen[bytes]) -> None:
+            try:
+                run.wait(after_s)
+            except subprocess.TimeoutExpired:
+                # Ctrl-C in a terminal goes to the whole group.
+                to_all = to_group or number == signal.SIGINT
+                (os.killpg if to_all else os.kill)(run.pid, number)
+                self.found.kills[number.name + (" to its group" if to_all else "")] += 1
+            else:
+                self.found.kills["nothing, it had ended"] += 1
+
+        text, _ = self._run(args, kill)
+        phase = next(
+            name for name, pattern in _PHASES if re.search(pattern, text, re.MULTILINE)
+        )
+        self.found.phases[phase] += 1
+
+    def _run(
+        self, args: tuple[str, ...], kill: Callable[[subprocess.Popen[bytes]], object]
+    ) -> tuple[str, int]:
+        self._number += 1
+        self._mark, log = (
+            f"{self._scratch}/{self._number}",
+            self._scratch / f"{self._number}.log",
+        )
+        sessions, runs = self._sessions(), self._runs()
+        with log.open("wb") as out:
+            process = self._start(args, out)
+        kill(process)
+        began_s = monotonic()
+        code = process.wait(PATIENCE_S)
+        text = log.read_text()
+        self._require_nothing_runs()
+        self.found.slowest_end_s = max(self.found.slowest_end_s, monotonic() - began_s)
+        self._require_readable()
+        self._require_kept(text, sum(map(self._stored, self._sessions() - sessions)))
+        if args:
+            self._require_recorded(text, self._runs() - runs)
+        return text, code
+
+    def _start(self, args: tuple[str, ...], out: BinaryIO) -> subprocess.Popen[bytes]:
+        env = {**self._mock.env(), MARK: self._mark, "TMPDIR": str(self._temporary)}
+        return subprocess.Popen(
+            [sys.executable, "-m", "pytest", "-v", "-p", "no:cacheprovider", *args],
+            cwd=self._project,
+            env={**env, "PYTHONPATH": str(Path(__file__).parents[2])},
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # A shell has background jobs ignore Ctrl-C.
+            preexec_fn=_heed_ctrl_c,  # noqa: PLW1509 this process has one thread
+        )
+
+    # --- what is left ------------------------------------------------------------------------
+
+    def _fault(self, text: str) -> None:
+        self.found.faults.append(f"run {self._number}: {text}")
+
+    def _require_nothing_runs(self) -> None:
+        left = self._left()
+        if left:
+            self._fault(f"processes {left} are left")
+
+    def _require_kept(self, text: str, stored: int) -> None:
+        announced = len(_ANNOUNCED.findall(text))
+        self.found.announced += announced
+        self.found.stored += stored
+        if announced > stored:
+            self._fault(f"{announced} results announced, {stored} stored\n{text}")
+
+    def _require_recorded(self, text: str, grown: int) -> None:
+        # A test that records has passed only when its runs are in the file.
+        passed = text.count("PASSED")
+        self.found.recorded += grown
+        if passed > grown:
+            self._fault(f"{passed} tests recorded, {grown} runs in the files\n{text}")
+
+    def _left(self) -> list[str]:
+        deadline = monotonic() + PATIENCE_S
+        while left := [path for path in Path("/proc").glob("[0-9]*") if self._is_ours(path)]:
+            if monotonic() > deadline:
+                return [(path / "cmdline").read_bytes()[:200].decode() for path in left]
+            sleep(0.02)
+        return []
+
+    def _is_ours(self, path: Path) -> bool:
+        try:
+            wanted = f"{MARK}={self._mark}".encode()
+            return wanted in (path / "environ").read_bytes().split(b"\0")
+        except OSError:
+            return False
+
+    def _sessions(self) -> frozenset[Path]:
+        return frozenset((self._project / record.FOLDER).glob("*"))
+
+    def _stored(self, session: Path) -> int:
+        return len(record.results_of(session)) if record.is_session(session) else 0
+
+    def _runs(self) -> int:
+        files = self._project.glob("baselines/**/*.json")
+        return sum(len(runs) for file in files for runs in baseline.load(file).values())
+
+    def _require_readable(self) -> None:
+        """Read every file of the run as its readers do, and all JSON by its syntax."""
+        try:
+            for session in self._sessions():
+                if record.is_session(session):
+                    record.digest_of(session)
+                    record.replay(session)
+            self._runs()
+        except JoulesError as error:
+            self._fault(str(error))
+        for path in self._project.rglob("*.json"):
+            self.found.json_files += 1
+            try:
+                json.loads(path.read_text())
+            except ValueError as error:
+                self._fault(f"{path}: {error}")
+        for path in self._project.rglob("*.jsonl"):
+            self._read_lines(path)
+
+        drafts = [*self._project.rglob(".*.json.*"), *self._temporary.iterdir()]
+        self.found.drafts = sum(each.suffix != ".lock" for each in drafts)
+
+    def _read_lines(self, path: Path) -> None:
+        *whole, last = path.read_bytes().split(b"\n")
+        self.found.cut_lines += bool(last)
+        for line in whole:
+            try:
+                json.loads(line)
+            except ValueError as error:
+                self._fault(f"{path}: {error}")
+
+
+def _heed_ctrl_c() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def soak(folder: Path, library: Path, *, kills: int, seed: int) -> Found:
+    """Kill so many runs in one repository, then run it once more undisturbed."""
+    made = Soak(folder, library, seed)
+    made.settle()
+    for _ in range(kills):
+        made.kill()
+    made.settle()
+    return made.found
+
+
+def main(kills: int = 100, seed: int = 1) -> int:
+    folder = Path(tempfile.mkdtemp(prefix="kill-soak-"))
+    found = soak(folder, compile_library(folder), kills=kills, seed=seed)
+    print(f"{kills} runs, seed {seed}")
+    for title, counted in (("killed by", found.kills), ("killed", found.phases)):
+        for name, count in counted.most_common():
+            print(f"  {title} {name}: {count}")
+    print(f"results announced {found.announced}, stored {found.stored}")
+    print(f"runs added to baselines {found.recorded}")
+    print(f"JSON files read {found.json_files}, last lines cut {found.cut_lines}")
+    print(f"temporary files left {found.drafts}; slowest end {found.slowest_end_s:.1f} s")
+    print(f"faults: {len(found.faults)}", *found.faults, sep="\n  ")
+    if not found.faults:
+        shutil.rmtree(folder)
+    return bool(found.faults)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*map(int, sys.argv[1:])))
