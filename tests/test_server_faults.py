@@ -4,6 +4,7 @@ The server is a program of its own that looks like vLLM from outside; the GPU is
 library under the real Zeus. ``docs/faults.md`` holds the expected outcomes.
 """
 
+import itertools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ DISTURBED = {
 }
 """What a machine may add that is busy with other tests."""
 
-THERMAL, OTHER_PID = 0x40, 1
+THERMAL, POWER_BRAKE, OTHER_PID = 0x40, 0x80, 1
 
 
 def launch(stack: Stack, *points: Point) -> Launch:
@@ -107,29 +108,40 @@ class Machine:
     def gpu(self, **values: int) -> None:
         self.mock.set(0, **values)
 
+    def wall_clock_steps(self, patch: pytest.MonkeyPatch) -> None:
+        """Let it go back by an hour at each look, here and in every process that starts."""
+        (self.folder / "sitecustomize.py").write_text(
+            "import itertools, time\n"
+            "backwards = itertools.count(10**9, -3600)\n"
+            "time.time = lambda: next(backwards)\n"
+        )
+        patch.setenv("PYTHONPATH", str(self.folder))
+        backwards = itertools.count(10**9, -3600)
+        patch.setattr("time.time", lambda: next(backwards))
 
-def server(fault: str) -> Callable[[Machine], None]:
-    return lambda machine: machine.server(fault)
 
-
-FAULTS: dict[str, Callable[[Machine], None]] = {
-    "none": server(""),
-    "some-500": server("some-500"),
-    "every-500": server("every-500"),
-    "some-dropped": server("some-dropped"),
-    "every-dropped": server("every-dropped"),
-    "malformed-sse": server("malformed-sse"),
-    "malformed-metrics": server("malformed-metrics"),
-    "no-metrics": server("no-metrics"),
-    "hang": server("hang"),
-    "some-preemptions": server("some-preemptions"),
-    "preemption-storm": server("preemption-storm"),
-    "log-flood": server("log-flood"),
-    "zombies": server("zombies"),
-    "thermal-brake": lambda machine: machine.gpu(clock_event_reasons=THERMAL),
-    "power-brake": lambda machine: machine.gpu(clock_event_reasons=0x80),
-    "foreign-process": lambda machine: machine.mock.set_processes(0, [OTHER_PID]),
+OF_THE_SERVER = (
+    "none",
+    "some-500",
+    "every-500",
+    "some-dropped",
+    "every-dropped",
+    "malformed-sse",
+    "malformed-metrics",
+    "no-metrics",
+    "hang",
+    "some-preemptions",
+    "preemption-storm",
+    "log-flood",
+    "zombies",
+)
+OF_THE_MACHINE: dict[str, Callable[[Machine, pytest.MonkeyPatch], None]] = {
+    "thermal-brake": lambda machine, _: machine.gpu(clock_event_reasons=THERMAL),
+    "power-brake": lambda machine, _: machine.gpu(clock_event_reasons=POWER_BRAKE),
+    "foreign-process": lambda machine, _: machine.mock.set_processes(0, [OTHER_PID]),
+    "wall-clock": Machine.wall_clock_steps,
 }
+FAULTS = (*OF_THE_SERVER, *OF_THE_MACHINE)
 
 
 @pytest.fixture(scope="module")
@@ -145,11 +157,13 @@ def shown(
         mock.install(patch)
         patch.setattr(stall, "STALL_S", 1.0)
         outcomes = machine.outcomes()
-        for name, begin in FAULTS.items():
-            machine.server("")
+        for name in FAULTS:
+            machine.server(name if name in OF_THE_SERVER else "")
             machine.gpu(clock_event_reasons=0, num_processes=0)
-            begin(machine)
-            found[name] = next(outcomes)
+            with pytest.MonkeyPatch.context() as for_this:
+                if name in OF_THE_MACHINE:
+                    OF_THE_MACHINE[name](machine, for_this)
+                found[name] = next(outcomes)
         with pytest.raises(StopIteration):
             next(outcomes)
     left = [path for path in Path("/proc").glob("[0-9]*/environ") if _is_of(path, folder)]
@@ -169,7 +183,9 @@ def reasons(outcome: Outcome) -> set[str]:
     return {reason.code for reason in outcome.reasons}
 
 
-@pytest.mark.parametrize("fault", ["none", "log-flood", "zombies", "some-preemptions"])
+@pytest.mark.parametrize(
+    "fault", ["none", "log-flood", "zombies", "some-preemptions", "wall-clock"]
+)
 def test_what_a_measurement_survives(fault: str, shown: dict[str, Outcome]) -> None:
     outcome = shown[fault]
 

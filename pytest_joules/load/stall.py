@@ -55,5 +55,5 @@ def _last_row(path: Path) -> dict[str, Any]:
         file.seek(0, os.SEEK_END)
         file.seek(max(0, file.tell() - _TAIL_BYTES))
         lines = file.read().split(b"\n")
-    row: dict[str, Any] = json.loads(lines[-2]) if len(lines) > 2 else {}  # noqa: PLR2004
+    row: dict[str, Any] = json.loads(lines[-2]) if len(lines) > 1 else {}
     return row

@@ -141,10 +141,10 @@ class Soak:
         began_s = monotonic()
         code = process.wait(PATIENCE_S)
         text = log.read_text()
-        self._require_nothing_runs()
+        self.require_nothing_runs(self._mark)
         self.found.slowest_end_s = max(self.found.slowest_end_s, monotonic() - began_s)
-        self._require_readable()
-        self._require_kept(text, sum(map(self._stored, self._sessions() - sessions)))
+        self.require_readable()
+        self.require_kept(text, sum(map(self._stored, self._sessions() - sessions)))
         if args:
             self._require_recorded(text, self._runs() - runs)
         return text, code
@@ -175,12 +175,12 @@ class Soak:
     def _fault(self, text: str) -> None:
         self.found.faults.append(f"run {self._number}: {text}")
 
-    def _require_nothing_runs(self) -> None:
-        left = self._left()
+    def require_nothing_runs(self, mark: str) -> None:
+        left = self._left(f"{MARK}={mark}".encode())
         if left:
             self._fault(f"processes {left} are left")
 
-    def _require_kept(self, text: str, stored: int) -> None:
+    def require_kept(self, text: str, stored: int) -> None:
         announced = len(_ANNOUNCED.findall(text))
         self.found.announced += announced
         self.found.stored += stored
@@ -194,20 +194,13 @@ class Soak:
         if passed > grown:
             self._fault(f"{passed} tests recorded, {grown} runs in the files\n{text}")
 
-    def _left(self) -> list[str]:
+    def _left(self, mark: bytes) -> list[str]:
         deadline = monotonic() + PATIENCE_S
-        while left := [path for path in Path("/proc").glob("[0-9]*") if self._is_ours(path)]:
+        while left := [path.name for path in Path("/proc").glob("[0-9]*") if _has(path, mark)]:
             if monotonic() > deadline:
-                return [(path / "cmdline").read_bytes()[:200].decode() for path in left]
+                return left
             sleep(0.02)
         return []
-
-    def _is_ours(self, path: Path) -> bool:
-        try:
-            wanted = f"{MARK}={self._mark}".encode()
-            return wanted in (path / "environ").read_bytes().split(b"\0")
-        except OSError:
-            return False
 
     def _sessions(self) -> frozenset[Path]:
         return frozenset((self._project / record.FOLDER).glob("*"))
@@ -219,7 +212,7 @@ class Soak:
         files = self._project.glob("baselines/**/*.json")
         return sum(len(runs) for file in files for runs in baseline.load(file).values())
 
-    def _require_readable(self) -> None:
+    def require_readable(self) -> None:
         """Read every file of the run as its readers do, and all JSON by its syntax."""
         try:
             for session in self._sessions():
@@ -249,6 +242,13 @@ class Soak:
                 json.loads(line)
             except ValueError as error:
                 self._fault(f"{path}: {error}")
+
+
+def _has(process: Path, mark: bytes) -> bool:
+    try:
+        return mark in (process / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return False
 
 
 def _heed_ctrl_c() -> None:
