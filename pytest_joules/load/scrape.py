@@ -18,6 +18,7 @@ from typing import Any, Final, TextIO
 
 from pytest_joules.errors import LoadError, is_expected
 from pytest_joules.load import KEY_VARIABLE
+from pytest_joules.load.words import in_words
 from pytest_joules.trace import ServerSample
 
 __tracebackhide__ = is_expected
@@ -197,4 +198,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(in_words(lambda: main(sys.argv[1:])))

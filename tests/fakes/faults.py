@@ -258,6 +258,11 @@ MACHINE = (
         "tests/plugin/test_machine_faults.py::test_a_full_and_then_a_read_only_disk",
     ),
     Fault(
+        "disk full under load",
+        "`LoadError` with the reason",
+        "tests/plugin/test_machine_faults.py::test_a_disk_that_fills_up_under_load_ends_it_with_the_reason",
+    ),
+    Fault(
         "launch folder that cannot be written",
         "`LaunchError` with the reason",
         "tests/plugin/test_machine_faults.py::test_a_launch_that_cannot_write_its_folder_says_so",

@@ -10,10 +10,11 @@ import pytest
 
 from pytest_joules import baseline
 from pytest_joules.engines.vllm import VllmEngine
-from pytest_joules.errors import LaunchError
+from pytest_joules.errors import LaunchError, LoadError
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.storage import locked
+from pytest_joules.tasks import Lengths
 from tests.fakes.vllm_program import make_stack
 from tests.fakes.waiting import wait_until
 
@@ -174,3 +175,18 @@ def test_a_launch_that_cannot_write_its_folder_says_so(joules, tmp_path):
 
     with pytest.raises(LaunchError, match=r"launches: cannot be written: .*Not a directory"):
         engine.started(launch).__enter__()
+
+
+def test_a_disk_that_fills_up_under_load_ends_it_with_the_reason(tmp_path):
+    """The load generator's own process writes to a device that is always full."""
+    lengths = Lengths(mean=9)
+    point = Point(model="org/model", batch_size=2, num_requests=6, output_tokens=lengths)
+    launch = Launch(points=(point,), stack=make_stack(tmp_path / "env"), gpu="h200")
+    said = r"generator ended with code 1:\nit cannot go on: .*No space left on device$"
+
+    with VllmEngine(folder=tmp_path / "launches").started(launch) as server:
+        (launched,) = (tmp_path / "launches").iterdir()
+        (launched / "load-1").mkdir()
+        (launched / "load-1" / "events.jsonl").symlink_to("/dev/full")
+        with pytest.raises(LoadError, match=said):
+            server.drive(point, min_window_s=0.0, deadline_s=60.0)
