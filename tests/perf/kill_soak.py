@@ -79,6 +79,10 @@ class Found:
     slowest_end_s: float = 0.0
     faults: list[str] = field(default_factory=list)
 
+    @property
+    def num_kills(self) -> int:
+        return sum(self.kills.values())
+
 
 class Soak:
     """One repository, in which runs are killed one after the other."""
@@ -111,9 +115,13 @@ class Soak:
         chosen = self._random
         args = chosen.choice([(), ("--joules-record",)])
         number, to_group = chosen.choice(SIGNALS), chosen.random() < 0.3
-        after_s = chosen.uniform(0.0, self._typical_s)
+        # Half of them in the moments in which results are told, stored and recorded.
+        after_result = chosen.random() < 0.5
+        after_s = chosen.uniform(0.0, 1.0 if after_result else self._typical_s)
 
         def kill(run: subprocess.Popen[bytes]) -> None:
+            while after_result and run.poll() is None and not _ANNOUNCED.search(self._text()):
+                sleep(0.005)
             try:
                 run.wait(after_s)
             except subprocess.TimeoutExpired:
@@ -121,10 +129,11 @@ class Soak:
                 to_all = to_group or number == signal.SIGINT
                 (os.killpg if to_all else os.kill)(run.pid, number)
                 self.found.kills[number.name + (" to its group" if to_all else "")] += 1
-            else:
-                self.found.kills["nothing, it had ended"] += 1
 
+        before = self.found.num_kills
         text, _ = self._run(args, kill)
+        if self.found.num_kills == before:
+            return  # it had ended
         phase = next(name for name, seen in _PHASES if re.search(seen, text, re.MULTILINE))
         self.found.phases[phase] += 1
 
@@ -132,15 +141,14 @@ class Soak:
         self, args: tuple[str, ...], kill: Callable[[subprocess.Popen[bytes]], object]
     ) -> tuple[str, int]:
         self._number += 1
-        log = self._scratch / f"{self._number}.log"
-        self._mark = str(log)
+        self._mark = f"{self._scratch}/{self._number}.log"
         sessions, runs = self._sessions(), self._runs()
-        with log.open("wb") as out:
+        with Path(self._mark).open("wb") as out:
             process = self._start(args, out)
         kill(process)
         began_s = monotonic()
         code = process.wait(PATIENCE_S)
-        text = log.read_text()
+        text = self._text()
         self.require_nothing_runs(self._mark)
         self.found.slowest_end_s = max(self.found.slowest_end_s, monotonic() - began_s)
         self.require_readable()
@@ -148,6 +156,9 @@ class Soak:
         if args:
             self._require_recorded(text, self._runs() - runs)
         return text, code
+
+    def _text(self) -> str:
+        return Path(self._mark).read_text()
 
     def _start(self, args: tuple[str, ...], out: BinaryIO) -> subprocess.Popen[bytes]:
         env = {
@@ -259,7 +270,7 @@ def soak(folder: Path, library: Path, *, kills: int, seed: int) -> Found:
     """Kill so many runs in one repository, then run it once more undisturbed."""
     made = Soak(folder, library, seed)
     made.settle()
-    for _ in range(kills):
+    while made.found.num_kills < kills:
         made.kill()
     made.settle()
     return made.found
@@ -268,7 +279,7 @@ def soak(folder: Path, library: Path, *, kills: int, seed: int) -> Found:
 def main(kills: int = 100, seed: int = 1) -> int:
     folder = Path(tempfile.mkdtemp(prefix="kill-soak-"))
     found = soak(folder, compile_library(folder), kills=kills, seed=seed)
-    print(f"{kills} runs, seed {seed}")
+    print(f"{found.num_kills} runs killed, seed {seed}")
     for title, counted in (("killed by", found.kills), ("killed", found.phases)):
         for name, count in counted.most_common():
             print(f"  {title} {name}: {count}")
