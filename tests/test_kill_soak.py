@@ -9,7 +9,7 @@ import pytest
 from tests.perf import kill_soak
 from tests.perf.kill_soak import MARK, Soak, soak
 
-KILLS = int(os.environ.get("JOULES_KILLS", "3"))
+KILLS = int(os.environ.get("JOULES_KILLS", "2"))
 
 
 def test_nothing_is_left_or_lost_when_pytest_is_killed(

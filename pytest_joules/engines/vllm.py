@@ -35,6 +35,7 @@ _LOOK_S: Final = 0.25
 _DYING_S: Final = 20.0
 _HINT_LINES: Final = 10_000
 _TAIL_LINES: Final = 30
+_ANSWER_CHARS: Final = 300
 
 
 class _PortTaken(LaunchError):
@@ -225,12 +226,16 @@ class _Start:
         return (_PortTaken if is_port else LaunchError)(story)
 
     def _context(self) -> int | None:
-        models = self._asked("/v1/models").get("data", [])
-        for model in models:
-            if model.get("id") == self._target.model:
-                length = model.get("max_model_len")
+        answer = self._asked("/v1/models")
+        try:
+            lengths = {model["id"]: model.get("max_model_len") for model in answer["data"]}
+            if self._target.model in lengths:
+                length = lengths[self._target.model]
                 return None if length is None else int(length)
-        served = ", ".join(str(model.get("id")) for model in models)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            what = f"vLLM answered /v1/models in no form that is known ({error!r}): {answer}"
+            raise LaunchError(_story(what[:_ANSWER_CHARS], self._child)) from None
+        served = ", ".join(map(str, lengths))
         raise LaunchError(f"vLLM serves {served or 'nothing'} instead of {self._target.model}.")
 
     def _complete_once(self) -> None:
@@ -241,8 +246,9 @@ class _Start:
             "max_tokens": 2,
             "ignore_eos": True,
         }
-        usage = self._asked("/v1/completions", body).get("usage", {})
-        if usage.get("completion_tokens") != body["max_tokens"]:
+        usage = self._asked("/v1/completions", body).get("usage")
+        told = usage.get("completion_tokens") if isinstance(usage, dict) else None
+        if told != body["max_tokens"]:
             raise LaunchError(
                 _story(f"vLLM answered a first request with usage {usage}.", self._child)
             )

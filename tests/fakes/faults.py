@@ -51,6 +51,11 @@ SERVER = (
         "tests/test_vllm.py::test_a_server_that_is_not_as_asked_is_a_launch_error[other]",
     ),
     Fault(
+        "tells its models in another form than OpenAI's",
+        "`LaunchError` with the answer",
+        "tests/test_vllm.py::test_a_server_that_is_not_as_asked_is_a_launch_error[models-of-lists]",
+    ),
+    Fault(
         "finds its port taken once",
         "started again on another port, unnoticed",
         "tests/test_vllm.py::test_a_port_that_was_taken_in_the_meantime_is_tried_again",

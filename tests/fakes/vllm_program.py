@@ -21,6 +21,12 @@ from typing import Any
 from pytest_joules.plan import Stack
 
 TOKEN_S = 0.005
+MALFORMED_MODELS: dict[str, dict[str, Any]] = {
+    "no-models": {},
+    "null-models": {"data": None},
+    "models-of-lists": {"data": [["id", "org/model"]]},
+    "endless-context": {"data": [{"id": "org/model", "max_model_len": "endless"}]},
+}
 STARTUP = ("dies", "port-taken", "oom-while-loading", "killed-while-loading")
 OUT_OF_MEMORY = (
     "ERROR 11-27 12:00:00 [core.py:900] torch.OutOfMemoryError: CUDA out of memory. Tried to "
@@ -126,6 +132,8 @@ def answer(path: str, fault: str) -> tuple[int, dict[str, Any]]:
     model = sys.argv[sys.argv.index("--served-model-name") + 1]
     if path == "/health":
         return (503 if fault in {"never-healthy", "out-of-memory"} else 200), {}
+    if fault in MALFORMED_MODELS:
+        return 200, MALFORMED_MODELS[fault]
     name = "another/model" if fault == "other-model" else model
     return 200, {"data": [{"id": name, "max_model_len": 4096}]}
 
@@ -182,7 +190,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         time.sleep(tokens * TOKEN_S)
         told = tokens - (fault == "bad-usage")
-        self._send_json(200, {"usage": usage(prompt, told)})
+        self._send_json(200, {"usage": [] if fault == "no-usage" else usage(prompt, told)})
 
     def _stream(self, prompt: int, tokens: int, fault: str) -> None:
         self.send_response(200)

@@ -100,15 +100,14 @@ class Soak:
         Project(self._project, stack=stack, mock=self._mock).write(SETTINGS, TESTS)
         self._typical_s = 0.0
 
-    def settle(self) -> None:
-        """Run undisturbed: a baseline to judge against, and how long a run takes."""
+    def run_whole(self, *args: str) -> None:
+        """Run undisturbed; what the kills left must not be in the way."""
         began_s = monotonic()
-        for args in (("--joules-record",), ()):
-            text, code = self._run(args, kill=lambda run: run.wait())
-            # 6: a busy machine may leave a verdict open or disturb a measurement, never red.
-            if code not in {0, 6}:
-                self.found.faults.append(f"an undisturbed run ended with {code}:\n{text}")
-        self._typical_s = (monotonic() - began_s) / 2
+        text, code = self._run(args, kill=lambda run: run.wait())
+        self._typical_s = monotonic() - began_s
+        # 6: a busy machine may leave a verdict open or disturb a measurement, never red.
+        if code not in {0, 6}:
+            self._fault(f"undisturbed, it ended with {code}:\n{text}")
 
     def kill(self) -> None:
         """Start a run, kill it, and look."""
@@ -269,10 +268,10 @@ def _heed_ctrl_c() -> None:
 def soak(folder: Path, library: Path, *, kills: int, seed: int) -> Found:
     """Kill so many runs in one repository, then run it once more undisturbed."""
     made = Soak(folder, library, seed)
-    made.settle()
+    made.run_whole("--joules-record")
     while made.found.num_kills < kills:
         made.kill()
-    made.settle()
+    made.run_whole()
     return made.found
 
 
