@@ -160,10 +160,11 @@ def _measured(
             else uuid.uuid4().hex[:12],
         )
         for point in launch.points:
-            outcome = _outcome(job, point)
+            outcome, ended_s = _outcome(job, point), rig.clock()
             told = outcome.error if isinstance(outcome, Failure) else outcome
-            rig.say(PointEnds(point=point, outcome=told, at_s=rig.clock()))
             yield outcome
+            # Only now: what is told is stored, whatever ends this process next.
+            rig.say(PointEnds(point=point, outcome=told, at_s=ended_s))
             if isinstance(outcome, Failure) and isinstance(outcome.error, ServerDied):
                 return
 

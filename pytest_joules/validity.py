@@ -206,7 +206,10 @@ def _foreign_reasons(load: LoadTrace, window: Window, procedure: Procedure) -> I
 
 
 def _why_starved(load: LoadTrace, window: Window) -> str:
-    """Name the preparation on the CPU where it took long; else the table's remedy says all."""
+    """Name preemptions, or the preparation on the CPU where it took long; else nothing."""
+    preempted = _preemptions(load, window)
+    if preempted:
+        return f" The engine preempted requests {preempted:.0f} times meanwhile."
     times = request_times(load.server, window)
     if times is None or not times.preprocessing_s > _MUCH * times.whole_s:
         return ""
@@ -314,14 +317,19 @@ def _counted_note(load: LoadTrace) -> Iterator[Reason]:
 
 
 def _preemption_note(load: LoadTrace, window: Window) -> Iterator[Reason]:
+    preempted = _preemptions(load, window)
+    if preempted:
+        yield contract.reason(
+            "preempted",
+            f"{preempted:.0f} preemptions in the window: the KV cache is too small for this "
+            "batch, and work was done twice.",
+        )
+
+
+def _preemptions(load: LoadTrace, window: Window) -> float:
     seen = [
         sample.preemptions
         for sample in load.server
         if window.holds(sample.time_s) and sample.preemptions is not None
     ]
-    if seen and seen[-1] > seen[0]:
-        yield contract.reason(
-            "preempted",
-            f"{seen[-1] - seen[0]:.0f} preemptions in the window: the KV cache is too "
-            "small for this batch, and work was done twice.",
-        )
+    return seen[-1] - seen[0] if seen else 0.0

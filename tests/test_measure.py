@@ -60,6 +60,17 @@ def test_one_launch_measures_every_point_largest_first() -> None:
     assert [e.point for e in said if isinstance(e, PointEnds)] == list(SWEEP[::-1])
 
 
+def test_a_result_is_told_only_after_whoever_stores_it_had_it() -> None:
+    """A kill between the two would lose what was announced."""
+    machine, said = FakeMachine(), []
+    outcomes = measure(launch_of(*SWEEP), replace(rig_of(machine), say=said.append), {})
+
+    told = [sum(isinstance(event, PointEnds) for event in said) for _ in outcomes]
+
+    assert told == [0, 1, 2]
+    assert sum(isinstance(event, PointEnds) for event in said) == 3
+
+
 def test_results_say_where_they_come_from() -> None:
     (result,) = run(FakeMachine(), POINT)
 

@@ -338,17 +338,19 @@ def test_a_killed_sampler_is_told_and_its_readings_are_kept(mock_nvml):
     assert mock_nvml.path.exists()
 
 
-def test_the_sampler_ends_with_its_parent(mock_nvml):
+def test_the_sampler_ends_with_its_parent_and_takes_its_folder_along(mock_nvml):
     code = (
         "import os\n"
         "from pytest_joules.meter import ZeusMeter\n"
         f"with ZeusMeter().recording(['{FIRST}']) as recording:\n"
-        "    print(recording.pid, flush=True)\n"
+        "    print(recording.pid, recording.folder, flush=True)\n"
         "    os._exit(0)\n"
     )
-    pid = int(run_python(code, **mock_nvml.variables()))
+    pid, folder = run_python(code, **mock_nvml.variables()).split()
 
-    wait_until(lambda: _has_ended(pid))
+    wait_until(lambda: _has_ended(int(pid)))
+    assert Path(folder).name.startswith("joules-meter-")
+    assert not Path(folder).exists()
 
 
 def test_the_folder_goes_when_the_recording_ends(mock_nvml):

@@ -1,4 +1,6 @@
 import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -79,3 +81,24 @@ def test_what_may_still_be_written_to_stays(
     prune(tmp_path, newest=1, holding=HOLDING, ending=ENDING)
 
     assert old.exists() is stays
+
+
+def test_sessions_that_prune_the_same_folder_at_once_do_not_trip(tmp_path):
+    for number in range(200):
+        folder = tmp_path / f"launch-{number}"
+        folder.mkdir()
+        for name in ("launched", "events.jsonl", "vllm.log"):
+            (folder / name).touch()
+    barrier = threading.Barrier(8)
+
+    def session(_):
+        barrier.wait()
+        prune(tmp_path, newest=3, holding="launched")
+
+    with ThreadPoolExecutor(8) as sessions:
+        list(sessions.map(session, range(8)))
+
+    # A folder that another one deletes looks new for a moment: fewer may stay, never a rest.
+    left = list(tmp_path.iterdir())
+    assert len(left) <= 3
+    assert all(len(list(folder.iterdir())) == 3 for folder in left)

@@ -142,3 +142,17 @@ def test_sglang_tells_the_batch_and_its_token_counters_are_left_alone() -> None:
     }
     with pytest.raises(LoadError, match="has no sglang:num_queue_reqs"):
         gauges(SGLANG.replace("num_queue", "num_other"), time_s=0, took_s=0)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        'vllm:num_requests_running{engine="0} 1.0',
+        'vllm:num_requests_running{engine="0"} 1.0.0',
+        "vllm:num_requests_running",
+        "vllm:num_requests_running{",
+    ],
+)
+def test_metrics_that_cannot_be_parsed_are_refused_in_words(line: str) -> None:
+    with pytest.raises(LoadError, match=r"/metrics cannot be read .*num_requests_running"):
+        server_sample(line, time_s=0, took_s=0)

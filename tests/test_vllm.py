@@ -48,6 +48,11 @@ def test_a_server_is_ready_when_it_has_answered_and_is_ended_on_leaving(tmp_path
     [
         pytest.param("dies", r"code 1 .*\nCause: OSError: boom\n[^$]*first words", id="dies"),
         pytest.param("other-model", "serves another/model instead of org/model", id="other"),
+        pytest.param("no-models", r"/v1/models in no form .*KeyError", id="no-models"),
+        pytest.param("null-models", r"/v1/models in no form .*TypeError", id="null-models"),
+        pytest.param("models-of-lists", "/v1/models in no form", id="models-of-lists"),
+        pytest.param("endless-context", "/v1/models in no form .*endless", id="endless"),
+        pytest.param("no-usage", r"first request with usage \[\]", id="no-usage"),
         pytest.param("bad-usage", "first request with usage .*1", id="wrong-count"),
         pytest.param("bad-request", "with 400: .*out of vocabulary", id="vocabulary"),
     ],

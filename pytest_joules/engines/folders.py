@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from pytest_joules.errors import JoulesError, is_expected
+from pytest_joules.errors import JoulesError, LaunchError, is_expected
 from pytest_joules.plan import Launch
 from pytest_joules.pruning import FAILED, prune
 
@@ -21,11 +21,21 @@ _OURS: Final = "launched"
 
 
 def new_folder(root: Path, launch: Launch, *, keep: int) -> Path:
-    """Make a launch's folder, and delete old ones beyond the ``keep`` newest."""
-    root.mkdir(parents=True, exist_ok=True)
-    prune(root, newest=keep, holding=_OURS)
-    folder = Path(tempfile.mkdtemp(prefix=f"{launch.largest.id}-", dir=root))
-    (folder / _OURS).touch()
+    """Make a launch's folder, and delete old ones beyond the ``keep`` newest.
+
+    Raises:
+        LaunchError: It cannot be written.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        prune(root, newest=keep, holding=_OURS)
+        folder = Path(tempfile.mkdtemp(prefix=f"{launch.largest.id}-", dir=root))
+        (folder / _OURS).touch()
+    except OSError as error:
+        raise LaunchError(
+            f"{root}: cannot be written: {error}. Logs and traces of a launch go there: free "
+            "space, or run pytest where it may write."
+        ) from None
     return folder
 
 

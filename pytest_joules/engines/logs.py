@@ -1,6 +1,7 @@
 """What a reader of an engine's log need not see."""
 
 import re
+import signal
 from typing import Final
 
 _NOISE: Final = re.compile(r"nanobind: | - leaked | - \.\.\. skipped|See https://nanobind")
@@ -9,6 +10,24 @@ _LAUNCHER: Final = re.compile(r"[EWI]\d{4} [^\n]*torch/distributed/elastic/")
 
 
 _KILLED: Final = re.compile(r"rank +: (\d+)[^\n]*\n\s*exitcode +: -(\d+) ")
+
+
+def ended(code: int) -> str:
+    """Say how a process ended: with which code, or by which signal."""
+    if code >= 0:
+        return f"ended with code {code}"
+    known = {each.value: f" ({each.name})" for each in signal.Signals}
+    return f"was ended by signal {-code}{known.get(-code, '')}"
+
+
+def why(code: int | None) -> str:
+    """Say what to do about an end that leaves no words in the log; else nothing."""
+    if code != -signal.SIGKILL:
+        return ""
+    return (
+        "SIGKILL that nobody sent is the kernel's, when the machine or the container is out of "
+        "memory: see `dmesg`, and give it more."
+    )
 
 
 def killed(log: str) -> list[str]:

@@ -35,6 +35,7 @@ _LOOK_S: Final = 0.25
 _DYING_S: Final = 20.0
 _HINT_LINES: Final = 10_000
 _TAIL_LINES: Final = 30
+_ANSWER_CHARS: Final = 300
 
 
 class _PortTaken(LaunchError):
@@ -79,7 +80,7 @@ class VllmServer:
         """
         code = self._child.returncode()
         if code is not None:
-            raise ServerDied(_story(f"vLLM ended with code {code} under load.", self._child))
+            raise ServerDied(_story(f"vLLM {logs.ended(code)} under load.", self._child))
 
     def require_healthy(self) -> None:
         """Notice an API server that outlives its engine.
@@ -187,8 +188,9 @@ class _Start:
         """
         while api.status(self._target) != http.client.OK:
             self._require_hope()
-            if self._child.wait(_LOOK_S) is not None:
-                raise self._ended()
+            code = self._child.wait(_LOOK_S)
+            if code is not None:
+                raise self._ended(code)
         target = Target(
             host=self._target.host,
             port=self._target.port,
@@ -214,22 +216,26 @@ class _Start:
     def _left_s(self) -> float:
         return self._began_s + self._launch.stack.deadline_s - monotonic()
 
-    def _ended(self) -> LaunchError:
+    def _ended(self, code: int) -> LaunchError:
         story = _story(
-            f"vLLM ended with code {self._child.returncode()} after "
-            f"{monotonic() - self._began_s:.0f} s, before it served {self._target.model}.",
+            f"vLLM {logs.ended(code)} after {monotonic() - self._began_s:.0f} s, before it "
+            f"served {self._target.model}.",
             self._child,
         )
         is_port = vllm_command.is_port_taken(self._child.log_tail(_HINT_LINES))
         return (_PortTaken if is_port else LaunchError)(story)
 
     def _context(self) -> int | None:
-        models = self._asked("/v1/models").get("data", [])
-        for model in models:
-            if model.get("id") == self._target.model:
-                length = model.get("max_model_len")
+        answer = self._asked("/v1/models")
+        try:
+            lengths = {model["id"]: model.get("max_model_len") for model in answer["data"]}
+            if self._target.model in lengths:
+                length = lengths[self._target.model]
                 return None if length is None else int(length)
-        served = ", ".join(str(model.get("id")) for model in models)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            what = f"vLLM answered /v1/models in no form that is known ({error!r}): {answer}"
+            raise LaunchError(_story(what[:_ANSWER_CHARS], self._child)) from None
+        served = ", ".join(map(str, lengths))
         raise LaunchError(f"vLLM serves {served or 'nothing'} instead of {self._target.model}.")
 
     def _complete_once(self) -> None:
@@ -240,8 +246,9 @@ class _Start:
             "max_tokens": 2,
             "ignore_eos": True,
         }
-        usage = self._asked("/v1/completions", body).get("usage", {})
-        if usage.get("completion_tokens") != body["max_tokens"]:
+        usage = self._asked("/v1/completions", body).get("usage")
+        told = usage.get("completion_tokens") if isinstance(usage, dict) else None
+        if told != body["max_tokens"]:
             raise LaunchError(
                 _story(f"vLLM answered a first request with usage {usage}.", self._child)
             )
@@ -263,7 +270,10 @@ class _Start:
 
 def _story(what: str, child: Supervised) -> str:
     log = child.log_tail(_HINT_LINES)
-    told = {"Cause": vllm_command.cause(log), "Hint": vllm_command.hint(log)}
+    told = {
+        "Cause": vllm_command.cause(log),
+        "Hint": vllm_command.hint(log) or logs.why(child.returncode()),
+    }
     return "\n".join(
         [
             what,

@@ -121,7 +121,7 @@ class Worker:
         for event in self._read():
             if event["event"] == "error":
                 raise self._failed(event)
-        raise ServerDied(self._story(f"the worker ended with code {code}."))
+        raise ServerDied(self._story(f"the worker {logs.ended(code)}."))
 
     def _require_before(self, end_s: float, silence_s: float, missing: set[int]) -> None:
         if monotonic() > end_s:

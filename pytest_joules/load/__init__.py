@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any, Final, Literal, Protocol
 
 from pytest_joules.errors import InvalidPoint, LoadError, is_expected
+from pytest_joules.load.stall import Progress
 from pytest_joules.point import Point
 from pytest_joules.process import Supervised, supervised
 from pytest_joules.trace import LoadTrace, RequestTrace, ServerSample
@@ -126,7 +127,9 @@ def offer(
         **asdict(limits),
         **({} if target.counters == "vllm" else _ALL_STREAM),
     )
-    (folder / "job.json").write_text(job.to_json(), encoding="utf-8")
+    draft = folder / "job.json.new"
+    draft.write_text(job.to_json(), encoding="utf-8")
+    draft.replace(folder / "job.json")
     try:
         _run(target, limits, folder=folder, server=server)
         trace = read_trace(folder, max_concurrency=point.batch_size, counters=target.counters)
@@ -154,11 +157,16 @@ def _run(target: Target, limits: Limits, *, folder: Path, server: Watched) -> No
         server.require_running()
         _require_sampling(sampler, samples)
 
+    def check_load() -> None:
+        check()
+        progress.require()
+
     with _own_process(
         "scrape", [*address, str(samples), target.counters], target=target, folder=folder
     ) as sampler:
         _await_first_sample(sampler, samples, check)
-        _generate(target, limits, folder=folder, check=check)
+        progress = Progress(samples)
+        _generate(target, limits, folder=folder, check=check_load)
     # Leaving the block told the sampler to take its last samples and end.
     _require_ended_well(sampler, samples)
 

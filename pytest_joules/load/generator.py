@@ -20,6 +20,7 @@ from pytest_joules.load import KEY_VARIABLE, Job
 from pytest_joules.load.asks import asks
 from pytest_joules.load.completions import Ask, Client
 from pytest_joules.load.connection import Address
+from pytest_joules.load.words import in_words
 from pytest_joules.steady_state import LoadSoFar
 from pytest_joules.trace import RequestTrace
 
@@ -188,4 +189,4 @@ def main(job_path: str, events_path: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    sys.exit(in_words(lambda: main(*sys.argv[1:])))

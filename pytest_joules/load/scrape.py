@@ -18,6 +18,7 @@ from typing import Any, Final, TextIO
 
 from pytest_joules.errors import LoadError, is_expected
 from pytest_joules.load import KEY_VARIABLE
+from pytest_joules.load.words import in_words
 from pytest_joules.trace import ServerSample
 
 __tracebackhide__ = is_expected
@@ -100,9 +101,15 @@ def _values(text: str, needed: Collection[str]) -> Mapping[str, list[float]]:
     # The parser is slow and an answer has 600 lines, of which about ten are needed.
     lines = [line for name in needed for line in _lines(text, name)]
     found: dict[str, list[float]] = {}
-    for family in text_string_to_metric_families("\n".join(lines) + "\n"):
-        for sample in family.samples:
-            found.setdefault(sample.name, []).append(sample.value)
+    try:
+        for family in text_string_to_metric_families("\n".join(lines) + "\n"):
+            for sample in family.samples:
+                found.setdefault(sample.name, []).append(sample.value)
+    except (ValueError, IndexError, KeyError) as error:  # what the parser lets through
+        raise LoadError(
+            f"/metrics cannot be read ({error!r}), such as {lines[0][:100]!r}. See "
+            "whether a proxy stands before it."
+        ) from None
     return found
 
 
@@ -133,7 +140,7 @@ def fetch(host: str, port: int, api_key: str) -> tuple[str, float, float]:
     try:
         connection.request("GET", "/metrics", headers={"Authorization": f"Bearer {api_key}"})
         answer = connection.getresponse()
-        text = answer.read().decode()
+        text = answer.read().decode(errors="replace")
     finally:
         connection.close()
     time_s = monotonic()
@@ -203,4 +210,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(in_words(lambda: main(sys.argv[1:])))

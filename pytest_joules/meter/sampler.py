@@ -190,6 +190,14 @@ def main(text: str) -> None:
             sampler.last_round()
     except (MeterError, ZeusBaseGPUError) as error:
         _say({"error": str(error)})
+    if os.getppid() != parent:  # killed: nobody else is left to do it
+        _clear(Path(spec.path).parent)
+
+
+def _clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
 
 
 def _open(uuids: tuple[str, ...]) -> list[_Gpu]:
