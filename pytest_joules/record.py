@@ -1,37 +1,40 @@
 """Stored sessions: every result at once, and with each verdict all that it rests on.
 
 ``.joules/sessions/<session>/`` holds ``session.json`` (settings), ``results.jsonl`` (every
-result, valid or not, in order), ``baselines.jsonl`` (the stored runs compared with),
-``verdicts.jsonl`` and, once the session has ended, ``end.json`` (what it cost and which tests
-failed). Numbers are written so that they read back bit for bit.
+result, valid or not, in order), ``costs.jsonl`` (what had been spent ahead of each),
+``baselines.jsonl`` (the stored runs compared with), ``verdicts.jsonl``, ``plan.json`` (what was
+asked, for ``--joules-resume``) and, once the session has ended, ``end.json`` (what it cost and
+which tests failed). Numbers are written so that they read back bit for bit. Every line is on
+disk before the next measurement starts, and a lock is held while the session runs.
 """
 
 import json
 import uuid
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from pytest_joules.digest import Digest, Failed, rows_of
 from pytest_joules.errors import ConfigurationError, FormatError, JoulesError, is_expected
 from pytest_joules.gate.ruling import Case, rule
+from pytest_joules.ledger import Judgement
 from pytest_joules.point import Point
-from pytest_joules.pruning import prune
 from pytest_joules.result import Result
-from pytest_joules.session import Judgement, Listener
-from pytest_joules.storage import parse, read, require_schema, write_atomically
+from pytest_joules.storage import parse, read, require_schema
 from pytest_joules.verdict import Comparison, Verdict
 
 __tracebackhide__ = is_expected
 
 SCHEMA = 1
 FOLDER = Path(".joules") / "sessions"
-_SETTINGS, _RESULTS = "session.json", "results.jsonl"
-_BASELINES, _VERDICTS = "baselines.jsonl", "verdicts.jsonl"
-_END = "end.json"
+SETTINGS, RESULTS = "session.json", "results.jsonl"
+BASELINES, VERDICTS = "baselines.jsonl", "verdicts.jsonl"
+COSTS, PLAN, LOCK = "costs.jsonl", "plan.json", ".running.lock"
+END = "end.json"
 
 
 def session_name(begun: datetime) -> str:
@@ -39,84 +42,23 @@ def session_name(begun: datetime) -> str:
     return f"{begun:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}"
 
 
-@dataclass(kw_only=True)
-class Recorder(Listener):
-    """Writes down what a session finds out, while it runs."""
-
-    folder: Path
-    settings: Mapping[str, Any]
-    """What decides verdicts besides the data, for people; verdicts carry their own."""
-
-    keep: int = 50
-    """Stored sessions to keep beside and with this one."""
-
-    _stored: set[Point] = field(default_factory=set)
-    _is_broken: bool = False
-
-    def finished(self, result: Result) -> None:
-        self._write(_RESULTS, [result.as_json()])
-
-    def judged(self, judgement: Judgement) -> None:
-        case = judgement.case
-        fresh = [point for point in case.baselines if point not in self._stored]
-        self._write(_BASELINES, [r.as_json() for p in fresh for r in case.baselines[p]])
-        self._stored.update(fresh)
-        self._write(_VERDICTS, [_verdict(judgement)])
-
-    def ended(self, digest: Digest) -> None:
-        """Write down what the session cost and which tests failed, if it measured at all."""
-        if self._is_broken or not (self.folder / _SETTINGS).exists():
-            return
-        end = {
-            "failed": [asdict(each) for each in digest.failed],
-            "num_launches": digest.num_launches,
-            "spent_gpu_s": digest.spent_gpu_s,
-        }
-        try:
-            write_atomically(self.folder / _END, _pretty(end))
-        except OSError as error:
-            self._warn(error)
-
-    def _write(self, name: str, entries: Sequence[Mapping[str, Any]]) -> None:
-        if self._is_broken or not entries:
-            return
-        try:
-            self._begin()
-            with (self.folder / name).open("a", encoding="utf-8") as stream:
-                stream.writelines(json.dumps(each, sort_keys=True) + "\n" for each in entries)
-        except OSError as error:  # what was measured must not be lost with it
-            self._warn(error)
-
-    def _warn(self, error: OSError) -> None:
-        self._is_broken = True
-        text = f"pytest-joules: this session is not stored any further: {error}"
-        warnings.warn(text, stacklevel=3)
-
-    def _begin(self) -> None:
-        if not (self.folder / _SETTINGS).exists():
-            settings = {"schema": SCHEMA, **self.settings}
-            write_atomically(self.folder / _SETTINGS, _pretty(settings))
-            (self.folder.parents[1] / ".gitignore").write_text("*\n", encoding="utf-8")
-            prune(self.folder.parent, newest=self.keep, holding=_SETTINGS, ending=_END)
+def running_lock(folder: Path) -> FileLock:
+    """Return the lock that a session holds while it runs; its death frees it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / LOCK, timeout=0)
 
 
-def _pretty(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=1, sort_keys=True) + "\n"
+def is_running(folder: Path) -> bool:
+    """Tell whether a stored session's process lives."""
+    try:
+        with running_lock(folder):
+            return False
+    except Timeout:
+        return True
 
 
-def _verdict(judgement: Judgement) -> dict[str, Any]:
-    case = judgement.case
-    return {
-        "comparison": _numbers(judgement.comparison),
-        "point": judgement.comparison.point.as_json(),
-        "num_results": judgement.num_results,
-        "tolerances": [[point.as_json(), value] for point, value in case.tolerances.items()],
-        "stack": case.stack,
-        "against": case.against,
-    }
-
-
-def _numbers(comparison: Comparison) -> dict[str, Any]:
+def numbers(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison as it is stored."""
     return {**asdict(comparison), "point": comparison.point.id}
 
 
@@ -131,7 +73,7 @@ class Replayed:
     @property
     def is_same(self) -> bool:
         """Whether every number of the run came out again, bit for bit."""
-        return _text(_numbers(self.comparison)) == _text(self.stored)
+        return _text(numbers(self.comparison)) == _text(self.stored)
 
 
 def _text(values: Mapping[str, Any]) -> str:
@@ -146,8 +88,30 @@ def replay(folder: Path) -> list[Replayed]:
     """
     settings_of(folder)
     results = results_of(folder)
-    stored = _by_point(_results(folder / _BASELINES))
+    stored = _by_point(_results(folder / BASELINES))
     return [_replayed(each, results) for each in _verdicts(folder, results, stored)]
+
+
+def judgements_of(folder: Path) -> list[Judgement]:
+    """Read the verdicts of a stored session, each with what it rests on.
+
+    Raises:
+        FormatError: The session is broken.
+    """
+    stored = _by_point(_results(folder / BASELINES))
+    return _verdicts(folder, results_of(folder), stored)
+
+
+def plan_of(folder: Path) -> dict[str, Any]:
+    """Return what a stored session was asked to measure.
+
+    Raises:
+        FormatError: It is not there, broken, or of another format.
+    """
+    plan = read(folder / PLAN)
+    if not isinstance(plan, dict) or plan.get("schema") != SCHEMA:
+        raise FormatError(f"{folder / PLAN}: is no plan of this version ({SCHEMA}).")
+    return {name: value for name, value in plan.items() if name != "schema"}
 
 
 def _replayed(judgement: Judgement, results: Sequence[Result]) -> Replayed:
@@ -160,13 +124,13 @@ def _replayed(judgement: Judgement, results: Sequence[Result]) -> Replayed:
     point = comparison.point
     return Replayed(
         comparison=case.compared(point, rule(point, launched, case)),
-        stored=_numbers(comparison),
+        stored=numbers(comparison),
     )
 
 
 def is_session(folder: Path) -> bool:
     """Tell whether a folder is a stored session."""
-    return (folder / _SETTINGS).exists()
+    return (folder / SETTINGS).exists()
 
 
 def digest_of(folder: Path) -> Digest:
@@ -177,7 +141,7 @@ def digest_of(folder: Path) -> Digest:
     """
     settings = settings_of(folder)
     results = results_of(folder)
-    stored = _by_point(_results(folder / _BASELINES))
+    stored = _by_point(_results(folder / BASELINES))
     comparisons = [each.comparison for each in _verdicts(folder, results, stored)]
     launches = {r.evidence.launch_id for r in results if r.evidence}
     return Digest(
@@ -187,16 +151,42 @@ def digest_of(folder: Path) -> Digest:
             {each.point: each for each in comparisons},
             stored,
         ),
-        **(_end(folder) or {"num_launches": len(launches)}),
+        **_cost(folder, num_launches=len(launches)),
     )
 
 
-def _end(folder: Path) -> dict[str, Any]:
-    """Return what the session wrote last; empty where it did not live to."""
-    if not (folder / _END).exists():
+def _cost(folder: Path, *, num_launches: int) -> dict[str, Any]:
+    """Return what a session cost and which tests failed; the latter only its end tells."""
+    end = end_of(folder)
+    if end:
+        told = ("failed", "num_launches", "spent_gpu_s")
+        return {name: end[name] for name in told}
+    return cost_of(folder) or {"num_launches": num_launches}
+
+
+def cost_of(folder: Path) -> dict[str, Any]:
+    """Return what a session had cost at its last result; empty where it did not say.
+
+    Raises:
+        FormatError: The file is broken.
+    """
+    cost: dict[str, Any] = {}
+    for number, values in enumerate(_lines(folder / COSTS), start=1):
+        require_schema(values, "session-cost", name=f"{folder / COSTS}, line {number}")
+        cost = values
+    return cost
+
+
+def end_of(folder: Path) -> dict[str, Any]:
+    """Return what the session wrote last; empty where it did not live to.
+
+    Raises:
+        FormatError: The file is broken.
+    """
+    if not (folder / END).exists():
         return {}
-    end = read(folder / _END)
-    require_schema(end, "session-end", name=str(folder / _END))
+    end = read(folder / END)
+    require_schema(end, "session-end", name=str(folder / END))
     return {**end, "failed": tuple(Failed(**each) for each in end["failed"])}
 
 
@@ -204,20 +194,20 @@ def _verdicts(
     folder: Path, results: Sequence[Result], stored: Mapping[Point, tuple[Result, ...]]
 ) -> list[Judgement]:
     """Read the verdicts; each must find the results and baselines that it rests on."""
-    path = folder / _VERDICTS
+    path = folder / VERDICTS
     judgements = []
     for number, values in enumerate(_lines(path), start=1):
         each = _judgement(values, stored, name=f"{path}, line {number}")
         comparison = each.comparison
         if each.num_results > len(results):
             raise FormatError(
-                f"{folder / _RESULTS}: holds {len(results)} results, but the verdict on "
+                f"{folder / RESULTS}: holds {len(results)} results, but the verdict on "
                 f"{comparison.point.id} rests on {each.num_results}."
             )
         is_of_baseline = not each.case.against and comparison.num_reference_launches
         if is_of_baseline and comparison.point not in each.case.baselines:
             raise FormatError(
-                f"{folder / _BASELINES}: holds no run of {comparison.point.id}, but its "
+                f"{folder / BASELINES}: holds no run of {comparison.point.id}, but its "
                 f"verdict rests on {comparison.num_reference_launches}."
             )
         judgements.append(each)
@@ -255,14 +245,19 @@ def settings_of(folder: Path) -> Mapping[str, Any]:
     Raises:
         FormatError: The session is not there, broken, or of another format.
     """
-    settings = read(folder / _SETTINGS)
+    settings = read(folder / SETTINGS)
     number = settings.get("schema") if isinstance(settings, dict) else None
     if number != SCHEMA:
         raise FormatError(
-            f"{folder / _SETTINGS}: schema is {number!r}, this version reads {SCHEMA}; use the "
+            f"{folder / SETTINGS}: schema is {number!r}, this version reads {SCHEMA}; use the "
             "version that stored it."
         )
     return dict(settings)
+
+
+def known_sessions(root: Path) -> list[Path]:
+    """Return the folders of all stored sessions, oldest first."""
+    return sorted(path for path in (root / FOLDER).glob("*") if is_session(path))
 
 
 def find(name: str, root: Path) -> Path:
@@ -271,7 +266,7 @@ def find(name: str, root: Path) -> Path:
     Raises:
         ConfigurationError: There is none of that name.
     """
-    known = sorted(path for path in (root / FOLDER).glob("*") if is_session(path))
+    known = known_sessions(root)
     if name == "latest" and known:
         return known[-1]
     for path in (Path(name), root / FOLDER / name):
@@ -290,9 +285,9 @@ def results_of(path: Path) -> list[Result]:
         FormatError: They cannot be read.
     """
     if path.is_dir():
-        if not (path / _RESULTS).exists():  # a session is stored from its first result on
-            raise FormatError(f"{path / _RESULTS}: is missing, so the results are lost.")
-        return _results(path / _RESULTS)
+        if not (path / RESULTS).exists():  # a session is stored from its first result on
+            raise FormatError(f"{path / RESULTS}: is missing, so the results are lost.")
+        return _results(path / RESULTS)
     return [result_of(values, str(path)) for values in read(path)]
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pytest
 from _pytest.runner import runtestprotocol
 
+from pytest_joules import resume
 from pytest_joules.bench import EnergyBench, RehearsalBench, RehearsalEnds
 from pytest_joules.collection import grouped, report_collection_error
 from pytest_joules.digest import Digest, Failed, rows_of
@@ -23,10 +24,12 @@ from pytest_joules.errors import (
     is_expected,
 )
 from pytest_joules.gate.calibration import FEWEST
-from pytest_joules.options import MarkerOptions, Options, is_asked
+from pytest_joules.marker import MarkerOptions
+from pytest_joules.options import Options, is_asked
 from pytest_joules.outputs import Outputs, settings_of
 from pytest_joules.point import Point
-from pytest_joules.record import FOLDER, Recorder, session_name
+from pytest_joules.record import FOLDER, session_name
+from pytest_joules.recorder import Recorder
 from pytest_joules.report import terminal, text
 from pytest_joules.screen import Screen
 from pytest_joules.session import JoulesSession
@@ -55,11 +58,7 @@ class Run:
         self._recorder = (
             _recorder(config, self._settings, chosen.keep) if source.launches else None
         )
-        self.session = JoulesSession(
-            chosen,
-            source,
-            listener=self._recorder,
-        )
+        self.session = JoulesSession(chosen, source, listener=self._recorder)
         screen.watch(self.session)
         self._config = config
         self._published = reference(chosen)
@@ -80,9 +79,10 @@ class Run:
             pytest.UsageError: An option is wrong or missing.
         """
         try:
-            chosen = Options.from_pytest(config)
+            chosen = resume.resolved(Options.from_pytest(config), config.rootpath)
             source: Source | None = config.hook.pytest_joules_source(options=chosen)
             run = cls(config, chosen, source or chosen_source(chosen))
+            resume.require_possible(run.session, is_parallel=_is_parallel(config))
         except JoulesError as error:
             raise pytest.UsageError(f"pytest-joules: {error}") from None
         run.require_possible()
@@ -153,6 +153,11 @@ class Run:
         for item, reason in broken.items():
             self._failed.append(_failed(item, reason))
             report_collection_error(session, item, reason)
+        if self._recorder is not None and not self.options.plan:
+            try:
+                resume.begin(self.session, self._recorder)
+            except JoulesError as error:
+                raise pytest.UsageError(f"pytest-joules: {error}") from None
         points = {item: each[0] for item, each in asked.items()}
         items[:] = grouped([item for item in items if item not in broken], points)
 
@@ -320,7 +325,8 @@ class Run:
         """
         digest = self._digest()
         if self._recorder is not None:
-            self._recorder.ended(digest)
+            unfinished = resume.unfinished(self.session, exitstatus)
+            self._recorder.ended(digest, unfinished=unfinished)
         self._not_written = [visible(line) for line in self._outputs.write(digest)]
         undecided = [e for e in self._failures if isinstance(e, _UNDECIDED)]
         if exitstatus == pytest.ExitCode.TESTS_FAILED and len(undecided) == num_failed:

@@ -50,7 +50,9 @@ def _live(chosen: Options) -> LiveSource:
         XditEngine(keep=chosen.keep),
     )
     meter, session = ZeusMeter(), uuid.uuid4().hex[:12]
-    procedure = Procedure(min_window_s=chosen.window)
+    procedure = Procedure(
+        min_window_s=chosen.window, deadline_s=chosen.point_deadline or Procedure.deadline_s
+    )
     return LiveSource(
         rigs={
             engine.name: Rig(engine=engine, meter=meter, procedure=procedure, session=session)
@@ -82,10 +84,19 @@ def _simulated(chosen: Options) -> Source:
         gpu=chosen.gpu,
         planted=planted(chosen.plant),
         stack=chosen.stack_named(chosen.stack).name,
-        chance=Chance(seed=_recorded(chosen.baselines) if chosen.records else "judged"),
-        procedure=Procedure(min_window_s=chosen.window, deadline_s=_VIRTUAL_DEADLINE_S),
+        chance=Chance(seed=_seed(chosen)),
+        procedure=Procedure(
+            min_window_s=chosen.window,
+            deadline_s=chosen.point_deadline or _VIRTUAL_DEADLINE_S,
+        ),
         session=session,
     )
+
+
+def _seed(chosen: Options) -> str:
+    """Return what the noise is drawn from; who goes on does not repeat what was before."""
+    seed = _recorded(chosen.baselines) if chosen.records else "judged"
+    return f"{seed} after {chosen.resume}" if chosen.resume else seed
 
 
 def _recorded(root: Path) -> str:
