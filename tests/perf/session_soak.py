@@ -44,6 +44,7 @@ ARGUMENTS = (
     "--joules-source=simulated",
     "--joules-window=20",
     "--joules-keep=3",
+    "--joules-tolerance=10%",
 )
 
 
@@ -115,7 +116,7 @@ def soak(num_sessions, tell=_silent):
 def slope_per_1000(values):
     """Fit a line to the second half; return how much a thousand sessions add."""
     late = np.asarray(values[len(values) // 2 :], dtype=float)
-    return 1000 * float(np.polyfit(np.arange(len(late)), late, 1)[0])
+    return round(1000 * float(np.polyfit(np.arange(len(late)), late, 1)[0]), 3)
 
 
 def main():
@@ -132,7 +133,7 @@ def main():
     seen = soak(chosen.sessions, tell)
     print(_line("first", astuple(seen[0])))
     columns = [[getattr(each, name) for each in seen] for name in names]
-    print(_line("per 1000", [slope_per_1000(column) for column in columns]))
+    print(_line("per-1000", [slope_per_1000(column) for column in columns]))
 
 
 def _line(head, values):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import sys
 from pathlib import Path
@@ -215,14 +216,25 @@ def test_what_a_dead_run_had_recorded_is_not_recorded_again(joules):
     assert [len(runs) for runs in baseline.load(path).values()] == [2, 2]
 
 
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """Where the project of ``half_done`` is kept, once it was made."""
+    return tmp_path_factory.mktemp("kept") / "project"
+
+
 @pytest.fixture
-def half_done(joules):
-    """A check that died after its first result."""
-    joules.pyproject("[tool.pytest-joules.stacks.default]\nenv = {TOKEN = 'hidden'}\n")
-    recorded(joules)
-    machine(joules, seed=2, kill_at=2)
-    joules.died = dies(joules)
-    machine(joules, seed=3)
+def half_done(joules, kept):
+    """A check that died after its first result; made once, then copied."""
+    if kept.exists():
+        shutil.copytree(kept, joules.path, dirs_exist_ok=True)
+    else:
+        joules.pyproject("[tool.pytest-joules.stacks.default]\nenv = {TOKEN = 'hidden'}\n")
+        recorded(joules)
+        machine(joules, seed=2, kill_at=2)
+        dies(joules)
+        machine(joules, seed=3)
+        shutil.copytree(joules.path, kept)
+    joules.died = sessions(joules)[-1]
     return joules
 
 
