@@ -57,7 +57,6 @@ class Recorder(Listener):
         self._append(RESULTS, [result.as_json() for result in taken.results])
         for judgement in taken.judgements:
             self._store_judgement(judgement)
-        self._append(COSTS, [self._cost])
         self._guarded(self._begin)
 
     def spent(self, num_launches: int, gpu_s: float) -> None:
@@ -124,6 +123,7 @@ class Recorder(Listener):
             self._lock = running_lock(self.folder)
             self._lock.acquire()
             settings = {"schema": SCHEMA, **self.settings}
+            self._append(COSTS, [self._cost] if self._cost else [])
             write_atomically(self.folder / PLAN, _pretty({"schema": SCHEMA, **self.asked}))
             write_atomically(self.folder / SETTINGS, _pretty(settings))
             (self.folder.parents[1] / ".gitignore").write_text("*\n", encoding="utf-8")

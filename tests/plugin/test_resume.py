@@ -332,16 +332,20 @@ def test_software_that_only_a_launch_shows_is_compared_there(half_done):
         half_done,
         seed=3,
         extra="""
-    from pytest_joules.testing import FakeServer
-    FakeServer.model_revision = "another"
-    """,
-    )
-    try:
-        run = half_done.run("--joules-resume")
-    finally:
-        from pytest_joules.testing import FakeServer  # noqa: PLC0415
+        import contextlib
+        started = machine.started
 
-        FakeServer.model_revision = "fake"
+        @contextlib.contextmanager
+        def with_another_revision(launch, *, gpu_uuids):
+            with started(launch, gpu_uuids=gpu_uuids) as server:
+                server.model_revision = "another"
+                yield server
+
+        machine.started = with_another_revision
+        """,
+    )
+
+    run = half_done.run("--joules-resume")
 
     assert run.ret == 1
     run.stdout.fnmatch_lines(["*model_revision='fake', now it is 'another'*"])
