@@ -110,7 +110,11 @@ def plan_of(folder: Path) -> dict[str, Any]:
     """
     plan = read(folder / PLAN)
     if not isinstance(plan, dict) or plan.get("schema") != SCHEMA:
-        raise FormatError(f"{folder / PLAN}: is no plan of this version ({SCHEMA}).")
+        raise FormatError(
+            f"{folder / PLAN}: is no plan of this version ({SCHEMA}), so nobody can tell "
+            "whether the same is asked now; measure all anew without --joules-resume."
+        )
+    require_schema(plan, "session-plan", name=str(folder / PLAN))
     return {name: value for name, value in plan.items() if name != "schema"}
 
 

@@ -173,7 +173,8 @@ def taken_over(folder: Path, session: JoulesSession) -> Taken:
         FormatError: The session is broken.
     """
     name = folder.name
-    _require_same_plan(record.plan_of(folder), _plain(asked_of(session)), name)
+    then, now = record.plan_of(folder), _plain(asked_of(session))
+    _require_none(_differences(then, now), name)
     stored = record.results_of(folder)
     results = [result for result in stored if result.is_valid]
     if not results:
@@ -181,6 +182,8 @@ def taken_over(folder: Path, session: JoulesSession) -> Taken:
             f"--joules-resume: session {name} holds no valid measurement; {_ANEW}."
         )
     _require_same_machine(session, results, name)
+    # On other hardware there is no baseline at all, which would be said in its stead.
+    _require_none(_other_fields(then["points"], now["points"], ("baseline",)), name)
     cost = record.cost_of(folder)
     return Taken(
         session=name,
@@ -253,8 +256,8 @@ class _Here:
         return plan([result.point], stack=stack, gpu=session.options.gpu).launches[0]
 
 
-def _require_same_plan(then: Mapping[str, Any], now: Mapping[str, Any], name: str) -> None:
-    differs = next(_differences(then, now), None)
+def _require_none(differences: Iterator[str], name: str) -> None:
+    differs = next(differences, None)
     if differs:
         raise ConfigurationError(
             f"--joules-resume: session {name} was asked something else: {differs}. Ask the "
@@ -283,14 +286,24 @@ def _shown(value: Any) -> str:
 
 
 def _other_points(then: Sequence[Any], now: Sequence[Any]) -> Iterator[str]:
-    old, new = (
-        {json.dumps(e["point"], sort_keys=True): e for e in each} for each in (then, now)
-    )
+    old, new = _by_point(then), _by_point(now)
     for told, some in (("no more", old.keys() - new.keys()), ("new", new.keys() - old.keys())):
         if some:
             ids = sorted({**old, **new}[key]["id"] for key in some)
             more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
             yield f"points: {told} are {', '.join(ids[:_SHOWN])}{more}"
-    for key, each in new.items():
-        for name in ("wishes", "tolerance", "baseline"):
-            yield from _other_values(f"{name} of {each['id']}", old[key][name], each[name])
+    yield from _other_fields(then, now, ("wishes", "tolerance"))
+
+
+def _other_fields(
+    then: Sequence[Any], now: Sequence[Any], names: Sequence[str]
+) -> Iterator[str]:
+    old = _by_point(then)
+    for key, each in _by_point(now).items():
+        for name in names:
+            known = old.get(key, each)[name]
+            yield from _other_values(f"{name} of {each['id']}", known, each[name])
+
+
+def _by_point(points: Sequence[Any]) -> dict[str, Any]:
+    return {json.dumps(each["point"], sort_keys=True): each for each in points}

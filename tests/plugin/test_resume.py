@@ -406,6 +406,24 @@ def test_ctrl_c_is_an_interruption_and_a_resumed_run_may_be_resumed(joules):
     assert ends == [sessions(joules)[1].name, sessions(joules)[2].name, None]
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("{", "plan.json: not the JSON"),
+        ('{"schema": 2}', "plan.json: is no plan of this version"),
+        ('{"schema": 1}', "plan.json: must contain"),
+        ('{"schema": 1, "points": [{"id": "x"}]}', "plan.json: points*must contain"),
+    ],
+)
+def test_a_broken_plan_is_refused_with_its_file(half_done, text, told):
+    (half_done.died / "plan.json").write_text(text)
+
+    run = half_done.run("--joules-resume")
+
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines([f"*{told}*"])
+
+
 def test_a_torn_last_line_is_measured_again(half_done):
     path = half_done.died / "results.jsonl"
     whole = path.read_text()
