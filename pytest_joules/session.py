@@ -304,20 +304,24 @@ class JoulesSession:
             self.ledger.failures[outcome.point] = _not_restarted(outcome)
         elif not outcome.is_valid:
             self.ledger.failures[outcome.point] = _invalid(outcome)
-        elif error := self._other_software(outcome, stack):
+        elif error := self._other_software(outcome):
             self.ledger.failures[outcome.point] = error
         else:
             self._of(outcome.point, stack).append(outcome)
 
-    def _other_software(self, result: Result, stack: Stack) -> ConfigurationError | None:
+    def _other_software(self, result: Result) -> ConfigurationError | None:
         """Find what only a launch shows to differ from the runs that were taken over."""
         taken = self.ledger.taken
-        theirs = self._of(result.point, stack)[:1] if taken else []
-        if not taken or not theirs:
+        alike = (
+            [r for r in taken.results if _launch_alike(r) == _launch_alike(result)]
+            if taken
+            else []
+        )
+        if not taken or not alike:
             return None
         try:
-            ours, known = result.provenance.context, theirs[0].provenance.context
-            require_same_context(ours, known, f"{result.point.id}: session {taken.session}")
+            ours, known = result.provenance.context, alike[0].provenance.context
+            require_same_context(ours, known, f"{alike[0].point.id}: session {taken.session}")
         except ConfigurationError as error:
             return error
         return None
@@ -338,6 +342,12 @@ class JoulesSession:
         if point in self.ledger.failures:
             # Anew for each test, or its traceback would grow by the frames of those before.
             raise self.ledger.failures[point].with_traceback(None)
+
+
+def _launch_alike(result: Result) -> tuple[object, ...]:
+    """Return what launches share that must tell the same software, model and boards."""
+    point = result.point
+    return (result.provenance.context.stack, point.engine, point.model, point.num_gpus)
 
 
 def _not_restarted(result: Result) -> Inconclusive:
