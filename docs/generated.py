@@ -37,6 +37,7 @@ def options_page() -> str:
 
 def _option(option: Option) -> str:
     value = f"={option.metavar}" if option.metavar else ""
+    value = f"[{value}]" if option.bare else value
     flag = (option.flag or f"--joules-{option.name}") + value
     cells = (f"`{flag}`", f"`{option.name}`", f"`{option.dest}`", option.help)
     return f"| {' | '.join(_cell(each) for each in cells)} |"

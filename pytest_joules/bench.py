@@ -16,12 +16,13 @@ from pytest_joules.errors import (
     InvalidPoint,
     is_expected,
 )
-from pytest_joules.options import share
+from pytest_joules.ledger import Wish
+from pytest_joules.marker import share
 from pytest_joules.point import Point
 from pytest_joules.report.causes import causes
 from pytest_joules.report.text import explain, software_changes
 from pytest_joules.result import Result
-from pytest_joules.session import JoulesSession, Wish
+from pytest_joules.session import JoulesSession
 from pytest_joules.verdict import Comparison, Verdict
 
 __tracebackhide__ = is_expected

@@ -210,6 +210,14 @@ LOAD_NOTES: Mapping[str, Rule] = {
 RULES: Mapping[str, Rule] = {**COUNTER_RULES, **LOAD_RULES}
 """Every rule that makes a measurement invalid, by reason code."""
 
+SESSION_NOTES: Mapping[str, Rule] = {
+    "taken-over": Rule(
+        "an interrupted session measured it, and another went on with it",
+        "It counts as if it had been measured here.",
+    ),
+}
+"""Noted by --joules-resume."""
+
 MODEL_NOTES: Mapping[str, Rule] = {
     "planted": Rule(
         "the simulated stack was changed by --joules-plant",
@@ -222,7 +230,12 @@ MODEL_NOTES: Mapping[str, Rule] = {
 }
 """Noted beside the latent model."""
 
-NOTES: Mapping[str, Rule] = {**COUNTER_NOTES, **LOAD_NOTES, **MODEL_NOTES}
+NOTES: Mapping[str, Rule] = {
+    **COUNTER_NOTES,
+    **LOAD_NOTES,
+    **SESSION_NOTES,
+    **MODEL_NOTES,
+}
 """Everything that is noted though it invalidates nothing, by code."""
 
 _ALL = {**RULES, **NOTES}

@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -87,7 +87,9 @@ class _Job:
     launch_id: str
 
 
-def measure(launch: Launch, rig: Rig, frozen: Mapping[Point, FrozenWork]) -> Iterator[Outcome]:
+def measure(
+    launch: Launch, rig: Rig, frozen: Mapping[Point, FrozenWork]
+) -> Generator[Outcome, None, None]:
     """Start the engine once and measure every point of the launch, largest batch first.
 
     A point that cannot be measured does not keep the others from being measured, unless the
@@ -139,7 +141,7 @@ def held(rig: Rig, launch: Launch, request: Request) -> Iterator[Board]:
 
 def _measured(
     launch: Launch, rig: Rig, frozen: Mapping[Point, FrozenWork]
-) -> Iterator[Outcome]:
+) -> Generator[Outcome, None, None]:
     gpus = () if rig.engine.attaches else choose_gpus(rig.meter.identify(), launch)
     if gpus:
         require_drained(gpus, rig)

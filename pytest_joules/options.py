@@ -5,7 +5,7 @@ which wins over the ini file. Nothing else in the package asks pytest for an opt
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,9 @@ class Option:
 
     flag: str = ""
     """Command-line flag where it is not ``--joules-<name>``."""
+
+    bare: str = ""
+    """Value where the command line names the option alone."""
 
     adds_up: bool = False
     """Whether the command line may repeat it, each time adding to a list with commas."""
@@ -124,7 +127,28 @@ DECLARED = (
         name="budget",
         metavar="GPU_MINUTES",
         parse=option_values.positive,
-        help="GPU minutes this session may use; what is undecided then is inconclusive",
+        help="GPU minutes this session may use, those before a --joules-resume included; what "
+        "is not measured or decided then is inconclusive",
+    ),
+    Option(
+        name="launch-deadline",
+        metavar="SECONDS",
+        parse=option_values.positive,
+        help="time within which a launched engine must be ready (default: the stack's own "
+        "deadline, 600)",
+    ),
+    Option(
+        name="point-deadline",
+        metavar="SECONDS",
+        parse=option_values.positive,
+        help="time after which the load of one point is given up (default: 3600)",
+    ),
+    Option(
+        name="resume",
+        metavar="SESSION",
+        bare="latest",
+        help="go on with an interrupted session that was asked the same (alone, or latest: "
+        "the last one): take over what it measured and judged, and do the rest",
     ),
     Option(
         name="keep",
@@ -202,6 +226,13 @@ class Options:
     tolerance: float = 0.03
     window: float = 60.0
     budget: float | None = None
+    launch_deadline: float | None = None
+    """``None`` leaves it to each stack."""
+
+    point_deadline: float | None = None
+    """``None`` leaves it to ``Procedure``."""
+
+    resume: str = ""
     keep: int = 50
     lease_wait: float = 7200.0
     lease_folder: Path = Path("/tmp/pytest-joules-leases")  # noqa: S108  whatever TMPDIR says
@@ -248,63 +279,16 @@ class Options:
         """
         from pytest_joules.plan import Stack  # noqa: PLC0415  see TYPE_CHECKING above
 
-        if not name:
-            return self.stacks.get("default", Stack())
-        if name not in self.stacks:
+        if name and name not in self.stacks:
             known = ", ".join(self.stacks) or "none"
             raise ConfigurationError(
                 f"stack {name!r} is not declared (declared: {known}). Add "
                 f'[tool.pytest-joules.stacks.{name}] with python = "..." to pyproject.toml.'
             )
-        return self.stacks[name]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MarkerOptions:
-    """What ``@pytest.mark.joules(...)`` may set for one test."""
-
-    tolerance: float | None = None
-    may_measure_nothing: bool = False
-    """Whether the test may pass though it came to no measured value."""
-
-    @classmethod
-    def from_item(cls, item: pytest.Item) -> "MarkerOptions":
-        """Read the test's marker.
-
-        Raises:
-            ConfigurationError: It has positional arguments, unknown keywords or wrong values.
-        """
-        marker = item.get_closest_marker("joules")
-        if marker is None:
-            return cls()
-        known = [each.name for each in fields(cls)]
-        unknown = sorted(set(marker.kwargs) - set(known))
-        if marker.args or unknown:
-            raise ConfigurationError(
-                f"{item.nodeid}: @pytest.mark.joules takes the keywords {', '.join(known)}; "
-                f"it was given {', '.join([*map(repr, marker.args), *unknown])}."
-            )
-        place = f"{item.nodeid}: @pytest.mark.joules"
-        readers = {
-            "tolerance": option_values.ratio,
-            "may_measure_nothing": option_values.switch,
-        }
-        return cls(
-            **{
-                name: _parsed(readers[name], value, f"{place} {name}")
-                for name, value in marker.kwargs.items()
-            }
-        )
-
-
-def share(value: object, place: str) -> float:
-    """Read a share such as 0.03 or "3%".
-
-    Raises:
-        ConfigurationError: It is none; names the place.
-    """
-    read: float = _parsed(option_values.ratio, value, place)
-    return read
+        stack = self.stacks.get(name or "default", Stack())
+        if self.launch_deadline is None:
+            return stack
+        return replace(stack, deadline_s=self.launch_deadline)
 
 
 def add_to(parser: pytest.Parser) -> None:
@@ -314,6 +298,7 @@ def add_to(parser: pytest.Parser) -> None:
         switch: dict[str, Any] = {"action": "store_const", "const": "true"}
         action = "append" if option.adds_up else "store"
         value: dict[str, Any] = {"action": action, "metavar": option.metavar}
+        value |= {"nargs": "?", "const": option.bare} if option.bare else {}
         group.addoption(
             option.flag or f"--joules-{option.name}",
             dest=option.dest,
@@ -354,7 +339,7 @@ def _value(option: Option, config: pytest.Config, table: Mapping[str, Any]) -> A
     )
     for place, value in places:
         if value is not None and value != "":
-            return _parsed(option.parse, value, place)
+            return parsed(option.parse, value, place)
     return None
 
 
@@ -365,7 +350,12 @@ def _ini(config: pytest.Config, name: str) -> Any:
         raise ConfigurationError(f"{error}.") from None
 
 
-def _parsed(parse: Callable[[Any], Any], value: Any, place: str) -> Any:
+def parsed(parse: Callable[[Any], Any], value: Any, place: str) -> Any:
+    """Read a value from where it stands.
+
+    Raises:
+        ConfigurationError: It is wrong; names the place.
+    """
     try:
         return parse(value)
     except ValueError as error:

@@ -18,10 +18,11 @@ from pytest_joules import record
 from pytest_joules.collection import server_groups
 from pytest_joules.digest import Digest
 from pytest_joules.gate.calibration import Calibration
-from pytest_joules.parts import cost_of, parts
+from pytest_joules.ledger import Ledger
+from pytest_joules.parts import parts
 from pytest_joules.point import Point
-from pytest_joules.record import FOLDER, Recorder, session_name
-from pytest_joules.session import Ledger
+from pytest_joules.record import FOLDER, session_name
+from pytest_joules.recorder import Recorder
 
 _INPUT = "joules"
 """Name of what the controller gives its workers."""
@@ -165,7 +166,7 @@ def gathered(folder: Path) -> tuple[Digest, Ledger]:
             point = each.comparison.point
             ledger.comparisons[point] = each.comparison
             ledger.alphas[point] = each.case.design(point).alpha
-        cost = cost_of(folder, part)
+        cost = record.cost_of(folder, part)
         ledger.num_launches += cost.get("num_launches", record.num_launches(results))
         ledger.spent_gpu_s += cost.get("spent_gpu_s", 0.0)
         for point, values in cost.get("calibrations", ()):

@@ -3,17 +3,10 @@
 Each worker has files of its own beside the others', so none is lost with another one.
 """
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-from pytest_joules.errors import is_expected
-from pytest_joules.storage import read, require_schema
-
-__tracebackhide__ = is_expected
 
 RESULTS = "results.jsonl"
-COST = "cost.json"
+COSTS = "costs.jsonl"
 
 
 def of_part(name: str, part: str) -> str:
@@ -32,17 +25,3 @@ def parts(folder: Path) -> list[str]:
     found = [each.name for each in folder.glob(f"{stem}*.{suffix}")]
     names = [name.removeprefix(stem).removesuffix(f".{suffix}")[1:] for name in found]
     return sorted(names, key=lambda name: (len(name), name))
-
-
-def cost_of(folder: Path, part: str) -> Mapping[str, Any]:
-    """Return what a worker wrote of its cost; empty before the end of its first launch.
-
-    Raises:
-        FormatError: It cannot be read.
-    """
-    path = folder / of_part(COST, part)
-    if not path.exists():
-        return {}
-    cost: Mapping[str, Any] = read(path)
-    require_schema(cost, "session-cost", name=str(path))
-    return cost

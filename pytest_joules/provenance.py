@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
-from pytest_joules.errors import BaselineMismatch, is_expected
+from pytest_joules.errors import BaselineMismatch, ConfigurationError, is_expected
 
 __tracebackhide__ = is_expected
 
@@ -98,6 +98,46 @@ def require_comparable(ours: Identity, theirs: Identity, point_id: str) -> None:
                 f"{mine!r}. {_WHY.get(item.name, _OTHER_HARDWARE)}, or delete the old baseline "
                 "and record a new one (--joules-record)."
             )
+
+
+def require_same(ours: Identity, theirs: Identity, what: str) -> None:
+    """Refuse to go on with measurements of other hardware.
+
+    Raises:
+        ConfigurationError: Names the first field that differs, with both values.
+    """
+    for item in fields(Identity):
+        mine, other = getattr(ours, item.name), getattr(theirs, item.name)
+        if mine != other:
+            raise _changed(what, item.name, (other, mine))
+
+
+def require_same_context(ours: Context, theirs: Context, what: str) -> None:
+    """Refuse to go on with measurements of other software, or of other boards of one model.
+
+    What either side does not know, as before a launch, is not compared.
+
+    Raises:
+        ConfigurationError: Names the first that differs, with both values.
+    """
+    if ours.gpu_uuids and ours.gpu_uuids != theirs.gpu_uuids:
+        raise _changed(what, "gpu_uuids", (theirs.gpu_uuids, ours.gpu_uuids))
+    for name in ("driver", "model_revision"):
+        mine, other = getattr(ours, name), getattr(theirs, name)
+        if mine and other and mine != other:
+            raise _changed(what, name, (other, mine))
+    for name in sorted({*ours.packages, *theirs.packages} if ours.packages else ()):
+        mine, other = (each.packages.get(name, "absent") for each in (ours, theirs))
+        if mine != other:
+            raise _changed(what, f"packages.{name}", (other, mine))
+
+
+def _changed(what: str, name: str, values: tuple[object, object]) -> ConfigurationError:
+    then, now = values
+    return ConfigurationError(
+        f"{what} was measured with {name}={then!r}, now it is {now!r}. Restore what it was, "
+        "or measure all anew without --joules-resume."
+    )
 
 
 def differences(ours: Context, theirs: Context) -> dict[str, tuple[str, str]]:

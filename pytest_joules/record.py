@@ -1,42 +1,44 @@
 """Stored sessions: every result at once, and with each verdict all that it rests on.
 
 ``.joules/sessions/<session>/`` holds ``session.json`` (settings), ``results.jsonl`` (every
-result, valid or not, in order), ``baselines.jsonl`` (the stored runs compared with),
-``verdicts.jsonl`` and, once the session has ended, ``end.json`` (what it cost and which tests
-failed). Numbers are written so that they read back bit for bit.
+result, valid or not, in order), ``costs.jsonl`` (what had been spent ahead of each),
+``baselines.jsonl`` (the stored runs compared with), ``verdicts.jsonl``, ``plan.json`` (what was
+asked, for ``--joules-resume``) and, once the session has ended, ``end.json`` (what it cost and
+which tests failed). Numbers are written so that they read back bit for bit. Every line is on
+disk before the next measurement starts, and a lock is held while the session runs.
 
 Under pytest-xdist each worker writes files of its own beside the others' (``results-gw0.jsonl``
-and so on, and ``cost-gw0.json`` after every launch), so that none is lost with another one;
-all of them are one session.
+and so on), so that none is lost with another one; all of them are one session.
 """
 
 import json
 import uuid
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from pytest_joules.digest import Digest, Failed, rows_of
 from pytest_joules.errors import ConfigurationError, FormatError, JoulesError, is_expected
 from pytest_joules.gate.ruling import Case, rule
-from pytest_joules.parts import COST, RESULTS, cost_of, of_part, parts
+from pytest_joules.ledger import Judgement
+from pytest_joules.parts import COSTS, RESULTS, of_part, parts
 from pytest_joules.point import Point
-from pytest_joules.pruning import prune
 from pytest_joules.result import Result
-from pytest_joules.session import Judgement, Ledger, Listener
-from pytest_joules.storage import parse, read, require_schema, write_atomically
+from pytest_joules.storage import parse, read, require_schema
 from pytest_joules.verdict import Comparison, Verdict
 
 __tracebackhide__ = is_expected
 
 SCHEMA = 1
 FOLDER = Path(".joules") / "sessions"
-_SETTINGS = "session.json"
-_BASELINES, _VERDICTS = "baselines.jsonl", "verdicts.jsonl"
-_END = "end.json"
+SETTINGS = "session.json"
+BASELINES, VERDICTS = "baselines.jsonl", "verdicts.jsonl"
+PLAN, LOCK = "plan.json", ".running.lock"
+END = "end.json"
 
 
 def session_name(begun: datetime) -> str:
@@ -44,108 +46,25 @@ def session_name(begun: datetime) -> str:
     return f"{begun:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}"
 
 
-@dataclass(kw_only=True)
-class Recorder(Listener):
-    """Writes down what a session finds out, while it runs."""
-
-    folder: Path
-    settings: Mapping[str, Any]
-    """What decides verdicts besides the data, for people; verdicts carry their own."""
-
-    keep: int = 50
-    """Stored sessions to keep beside and with this one."""
-
-    part: str = ""
-    """The worker's name where several write down one session."""
-
-    _stored: set[Point] = field(default_factory=set)
-    _is_broken: bool = False
-
-    def finished(self, result: Result) -> None:
-        self._write(RESULTS, [result.as_json()])
-
-    def judged(self, judgement: Judgement) -> None:
-        case = judgement.case
-        fresh = [point for point in case.baselines if point not in self._stored]
-        self._write(_BASELINES, [r.as_json() for p in fresh for r in case.baselines[p]])
-        self._stored.update(fresh)
-        self._write(_VERDICTS, [_verdict(judgement)])
-
-    def launched(self, ledger: Ledger) -> None:
-        if not self.part or self._is_broken or not is_session(self.folder):
-            return
-        cost = {
-            "calibrations": [
-                [p.as_json(), c.as_json()] for p, c in ledger.calibrations.items()
-            ],
-            "num_launches": ledger.num_launches,
-            "spent_gpu_s": ledger.spent_gpu_s,
-        }
-        try:
-            write_atomically(self.folder / of_part(COST, self.part), _pretty(cost))
-        except OSError as error:
-            self._warn(error)
-
-    def spent_elsewhere_gpu_s(self) -> float:
-        others = [part for part in parts(self.folder) if part != self.part]
-        return float(sum(cost_of(self.folder, part).get("spent_gpu_s", 0.0) for part in others))
-
-    def ended(self, digest: Digest) -> None:
-        """Write down what the session cost and which tests failed, if it measured at all."""
-        # A worker's end is not the session's.
-        if self.part or self._is_broken or not is_session(self.folder):
-            return
-        end = {
-            "failed": [asdict(each) for each in digest.failed],
-            "num_launches": digest.num_launches,
-            "spent_gpu_s": digest.spent_gpu_s,
-        }
-        try:
-            write_atomically(self.folder / _END, _pretty(end))
-        except OSError as error:
-            self._warn(error)
-
-    def _write(self, name: str, entries: Sequence[Mapping[str, Any]]) -> None:
-        if self._is_broken or not entries:
-            return
-        try:
-            self._begin()
-            path = self.folder / of_part(name, self.part)
-            with path.open("a", encoding="utf-8") as stream:
-                stream.writelines(json.dumps(each, sort_keys=True) + "\n" for each in entries)
-        except OSError as error:  # what was measured must not be lost with it
-            self._warn(error)
-
-    def _warn(self, error: OSError) -> None:
-        self._is_broken = True
-        text = f"pytest-joules: this session is not stored any further: {error}"
-        warnings.warn(text, stacklevel=3)
-
-    def _begin(self) -> None:
-        if not (self.folder / _SETTINGS).exists():
-            settings = {"schema": SCHEMA, **self.settings}
-            write_atomically(self.folder / _SETTINGS, _pretty(settings))
-            (self.folder.parents[1] / ".gitignore").write_text("*\n", encoding="utf-8")
-            prune(self.folder.parent, newest=self.keep, holding=_SETTINGS, ending=_END)
+def running_lock(folder: Path, part: str = "") -> FileLock:
+    """Return the lock that whoever writes a session holds; its death frees it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(folder / of_part(LOCK, part), timeout=0)
 
 
-def _pretty(values: Mapping[str, Any]) -> str:
-    return json.dumps(values, indent=1, sort_keys=True) + "\n"
+def is_running(folder: Path) -> bool:
+    """Tell whether a process that writes a stored session lives."""
+    try:
+        for part in parts(folder) or [""]:
+            with running_lock(folder, part):
+                pass
+    except Timeout:
+        return True
+    return False
 
 
-def _verdict(judgement: Judgement) -> dict[str, Any]:
-    case = judgement.case
-    return {
-        "comparison": _numbers(judgement.comparison),
-        "point": judgement.comparison.point.as_json(),
-        "num_results": judgement.num_results,
-        "tolerances": [[point.as_json(), value] for point, value in case.tolerances.items()],
-        "stack": case.stack,
-        "against": case.against,
-    }
-
-
-def _numbers(comparison: Comparison) -> dict[str, Any]:
+def numbers(comparison: Comparison) -> dict[str, Any]:
+    """Return a comparison as it is stored."""
     return {**asdict(comparison), "point": comparison.point.id}
 
 
@@ -163,7 +82,7 @@ class Replayed:
 
         The sentence about them is left out: a later version may word it otherwise.
         """
-        return _text(_numbers(self.comparison)) == _text(self.stored)
+        return _text(numbers(self.comparison)) == _text(self.stored)
 
 
 def _text(values: Mapping[str, Any]) -> str:
@@ -186,13 +105,40 @@ def replay(folder: Path) -> list[Replayed]:
     ]
 
 
-def told(
-    folder: Path,
-) -> Iterator[tuple[list[Result], dict[Point, tuple[Result, ...]], list[Judgement]]]:
+def judgements_of(folder: Path) -> list[Judgement]:
+    """Read the verdicts of a stored session, each with what it rests on.
+
+    Raises:
+        FormatError: The session is broken.
+    """
+    return [judgement for *_, judgements in told(folder) for judgement in judgements]
+
+
+def plan_of(folder: Path) -> dict[str, Any]:
+    """Return what a stored session was asked to measure.
+
+    Raises:
+        FormatError: It is not there, broken, or of another format.
+    """
+    plan = read(folder / PLAN)
+    if not isinstance(plan, dict) or plan.get("schema") != SCHEMA:
+        raise FormatError(
+            f"{folder / PLAN}: is no plan of this version ({SCHEMA}), so nobody can tell "
+            "whether the same is asked now; measure all anew without --joules-resume."
+        )
+    require_schema(plan, "session-plan", name=str(folder / PLAN))
+    return {name: value for name, value in plan.items() if name != "schema"}
+
+
+Told = tuple[list[Result], dict[Point, tuple[Result, ...]], list[Judgement]]
+"""Results, the stored runs that they were compared with, and the verdicts."""
+
+
+def told(folder: Path) -> Iterator[Told]:
     """Yield each part's results, stored runs and verdicts: a verdict rests on its own part."""
     for part in parts(folder):
         results = _results(folder / of_part(RESULTS, part))
-        stored = _by_point(_results(folder / of_part(_BASELINES, part)))
+        stored = _by_point(_results(folder / of_part(BASELINES, part)))
         yield results, stored, _verdicts(folder, results, stored, part=part)
 
 
@@ -206,13 +152,13 @@ def _replayed(judgement: Judgement, results: Sequence[Result]) -> Replayed:
     point = comparison.point
     return Replayed(
         comparison=case.compared(point, rule(point, launched, case)),
-        stored=_numbers(comparison),
+        stored=numbers(comparison),
     )
 
 
 def is_session(folder: Path) -> bool:
     """Tell whether a folder is a stored session."""
-    return (folder / _SETTINGS).exists()
+    return (folder / SETTINGS).exists()
 
 
 def digest_of(folder: Path) -> Digest:
@@ -231,7 +177,7 @@ def digest_of(folder: Path) -> Digest:
             {each.point: each for each in comparisons},
             {point: runs for _, stored, _ in parted for point, runs in stored.items()},
         ),
-        **(_end(folder) or {"num_launches": num_launches(results)}),
+        **_cost(folder),
     )
 
 
@@ -240,12 +186,49 @@ def num_launches(results: Sequence[Result]) -> int:
     return len({result.evidence.launch_id for result in results if result.evidence})
 
 
-def _end(folder: Path) -> dict[str, Any]:
-    """Return what the session wrote last; empty where it did not live to."""
-    if not (folder / _END).exists():
+def _cost(folder: Path) -> dict[str, Any]:
+    """Return what a session cost and which tests failed; the latter only its end tells."""
+    if end := end_of(folder):
+        return {name: end[name] for name in ("failed", "num_launches", "spent_gpu_s")}
+    names, found = parts(folder), told(folder)
+    costs = [
+        (cost_of(folder, part), results)
+        for part, (results, *_) in zip(names, found, strict=True)
+    ]
+    return {
+        "num_launches": sum(c.get("num_launches", num_launches(r)) for c, r in costs),
+        **(
+            {"spent_gpu_s": sum(c["spent_gpu_s"] for c, _ in costs)}
+            if all(c for c, _ in costs)
+            else {}
+        ),
+    }
+
+
+def cost_of(folder: Path, part: str = "") -> dict[str, Any]:
+    """Return what a session, or a worker's part, had cost when it last told; empty: never.
+
+    Raises:
+        FormatError: The file is broken.
+    """
+    cost: dict[str, Any] = {}
+    path = folder / of_part(COSTS, part)
+    for number, values in enumerate(_lines(path), start=1):
+        require_schema(values, "session-cost", name=f"{path}, line {number}")
+        cost = values
+    return cost
+
+
+def end_of(folder: Path) -> dict[str, Any]:
+    """Return what the session wrote last; empty where it did not live to.
+
+    Raises:
+        FormatError: The file is broken.
+    """
+    if not (folder / END).exists():
         return {}
-    end = read(folder / _END)
-    require_schema(end, "session-end", name=str(folder / _END))
+    end = read(folder / END)
+    require_schema(end, "session-end", name=str(folder / END))
     return {**end, "failed": tuple(Failed(**each) for each in end["failed"])}
 
 
@@ -257,7 +240,7 @@ def _verdicts(
     part: str,
 ) -> list[Judgement]:
     """Read the verdicts; each must find the results and baselines that it rests on."""
-    path = folder / of_part(_VERDICTS, part)
+    path = folder / of_part(VERDICTS, part)
     judgements = []
     for number, values in enumerate(_lines(path), start=1):
         each = _judgement(values, stored, name=f"{path}, line {number}")
@@ -270,7 +253,7 @@ def _verdicts(
         is_of_baseline = not each.case.against and comparison.num_reference_launches
         if is_of_baseline and comparison.point not in each.case.baselines:
             raise FormatError(
-                f"{folder / of_part(_BASELINES, part)}: holds no run of {comparison.point.id}, "
+                f"{folder / of_part(BASELINES, part)}: holds no run of {comparison.point.id}, "
                 f"but its verdict rests on {comparison.num_reference_launches}."
             )
         judgements.append(each)
@@ -308,14 +291,19 @@ def settings_of(folder: Path) -> Mapping[str, Any]:
     Raises:
         FormatError: The session is not there, broken, or of another format.
     """
-    settings = read(folder / _SETTINGS)
+    settings = read(folder / SETTINGS)
     number = settings.get("schema") if isinstance(settings, dict) else None
     if number != SCHEMA:
         raise FormatError(
-            f"{folder / _SETTINGS}: schema is {number!r}, this version reads {SCHEMA}; use the "
+            f"{folder / SETTINGS}: schema is {number!r}, this version reads {SCHEMA}; use the "
             "version that stored it."
         )
     return dict(settings)
+
+
+def known_sessions(root: Path) -> list[Path]:
+    """Return the folders of all stored sessions, oldest first."""
+    return sorted(path for path in (root / FOLDER).glob("*") if is_session(path))
 
 
 def find(name: str, root: Path) -> Path:
@@ -324,7 +312,7 @@ def find(name: str, root: Path) -> Path:
     Raises:
         ConfigurationError: There is none of that name.
     """
-    known = sorted(path for path in (root / FOLDER).glob("*") if is_session(path))
+    known = known_sessions(root)
     if name == "latest" and known:
         return known[-1]
     for path in (Path(name), root / FOLDER / name):

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 import pytest
 from _pytest.runner import runtestprotocol
 
+from pytest_joules import resume
 from pytest_joules.bench import EnergyBench, RehearsalBench, RehearsalEnds
 from pytest_joules.collection import FAILED, failed, grouped, report_collection_error
 from pytest_joules.digest import Digest, Failed, rows_of
@@ -21,9 +22,17 @@ from pytest_joules.errors import (
     is_expected,
 )
 from pytest_joules.gate.calibration import FEWEST
-from pytest_joules.options import MarkerOptions, Options, is_asked
+from pytest_joules.marker import MarkerOptions
+from pytest_joules.options import Options, is_asked
 from pytest_joules.outputs import Outputs, settings_of
-from pytest_joules.parallel import Hooks, Team, gathered, stay_alone
+from pytest_joules.parallel import (
+    Hooks,
+    Team,
+    gathered,
+    is_controller,
+    is_worker,
+    stay_alone,
+)
 from pytest_joules.point import Point
 from pytest_joules.report import terminal, text
 from pytest_joules.screen import Screen
@@ -52,11 +61,7 @@ class Run:
         self._settings = settings_of(chosen, source.name)
         self.team = Team.of(config, is_stored=source.launches)
         self._recorder = self.team.recorder(self._settings, chosen.keep)
-        self.session = JoulesSession(
-            chosen,
-            source,
-            listener=self._recorder,
-        )
+        self.session = JoulesSession(chosen, source, listener=self._recorder)
         screen.watch(self.session)
         self._config = config
         self._published = reference(chosen)
@@ -78,11 +83,14 @@ class Run:
             pytest.UsageError: An option is wrong or missing.
         """
         try:
-            chosen = Options.from_pytest(config)
+            chosen = resume.resolved(Options.from_pytest(config), config.rootpath)
             if chosen.plan:
                 stay_alone(config)
             source: Source | None = config.hook.pytest_joules_source(options=chosen)
             run = cls(config, chosen, source or chosen_source(chosen))
+            resume.require_possible(
+                run.session, is_parallel=is_worker(config) or is_controller(config)
+            )
         except JoulesError as error:
             raise pytest.UsageError(f"pytest-joules: {error}") from None
         run.require_possible()
@@ -143,6 +151,11 @@ class Run:
         for item, reason in broken.items():
             report_collection_error(session, item, reason)
         self.team.tell_groups({item.nodeid: each for item, each in asked.items()})
+        if self._recorder is not None and not self.options.plan:
+            try:
+                resume.begin(self.session, self._recorder)
+            except JoulesError as error:
+                raise pytest.UsageError(f"pytest-joules: {error}") from None
         points = {item: each[0] for item, each in asked.items()}
         items[:] = grouped([item for item in items if item not in broken], points)
 
@@ -313,8 +326,8 @@ class Run:
         """
         digest = self._found_out()
         if self._recorder is not None:
-            self._recorder.launched(self.session.ledger)
-            self._recorder.ended(digest)
+            unfinished = resume.unfinished(self.session, exitstatus)
+            self._recorder.ended(digest, unfinished=unfinished)
         self._not_written += [visible(line) for line in self._outputs.write(digest)]
         undecided = [each for each in self._failed if each.is_undecided]
         if exitstatus == pytest.ExitCode.TESTS_FAILED and len(undecided) == num_failed:

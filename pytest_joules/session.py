@@ -4,12 +4,13 @@ Points become known in the rehearsal (``note``); each launch then serves every p
 server that is still open, so that a sweep costs one start.
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from enum import Enum, auto
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
 
 from pytest_joules import baseline
 from pytest_joules.boards import boards
+from pytest_joules.budget import Budget
 from pytest_joules.errors import (
     ConfigurationError,
     Inconclusive,
@@ -17,14 +18,14 @@ from pytest_joules.errors import (
     JoulesError,
     is_expected,
 )
-from pytest_joules.gate.calibration import Calibration
-from pytest_joules.gate.ruling import Case
+from pytest_joules.ledger import Judgement, Ledger, Listener, Taken, Wish
 from pytest_joules.load.media import require_media
 from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.options import Options
 from pytest_joules.plan import (
     ATTACHED,
     Boards,
+    Costs,
     Launch,
     Plan,
     Stack,
@@ -35,6 +36,7 @@ from pytest_joules.plan import (
     server_key,
 )
 from pytest_joules.point import Point
+from pytest_joules.provenance import require_same_context
 from pytest_joules.referee import Referee
 from pytest_joules.result import Result
 from pytest_joules.sources import Source
@@ -42,67 +44,6 @@ from pytest_joules.steady_state import Work
 from pytest_joules.verdict import Comparison
 
 __tracebackhide__ = is_expected
-
-
-class Wish(Enum):
-    """What a test wants of a point."""
-
-    MEASURE = auto()
-    CHECK = auto()
-
-
-@dataclass(kw_only=True)
-class Ledger:
-    """Everything a session knows; the only state that changes."""
-
-    wishes: dict[Point, set[Wish]] = field(default_factory=dict)
-    results: list[Result] = field(default_factory=list)
-    """Every result in order, valid or not."""
-
-    of_stack: dict[tuple[Point, str], list[Result]] = field(default_factory=dict)
-    """Valid results by point and stack name, one for each launch."""
-
-    failures: dict[Point, JoulesError] = field(default_factory=dict)
-    comparisons: dict[Point, Comparison] = field(default_factory=dict)
-    alphas: dict[Point, float] = field(default_factory=dict)
-    """Each comparison's bound on the chance of a false alarm."""
-
-    recorded: dict[Point, int] = field(default_factory=dict)
-    """Runs added to baselines."""
-
-    calibrations: dict[Point, Calibration] = field(default_factory=dict)
-    boards: dict[Point, tuple[str, ...]] = field(default_factory=dict)
-    """GPUs of each server's first launch, where all later ones of both stacks run."""
-
-    num_launches: int = 0
-    spent_gpu_s: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """A verdict with everything that it rests on."""
-
-    comparison: Comparison
-    case: Case
-    num_results: int
-    """Results of the session when it was made; later ones had no part in it."""
-
-
-class Listener:
-    """Hears of everything that a session finds out, at once."""
-
-    def finished(self, result: Result) -> None:
-        """Take a result, valid or not."""
-
-    def judged(self, judgement: Judgement) -> None:
-        """Take a verdict."""
-
-    def launched(self, ledger: Ledger) -> None:
-        """Take what the session has cost, after each launch."""
-
-    def spent_elsewhere_gpu_s(self) -> float:
-        """Return what other processes of the same run have spent of its budget."""
-        return 0.0
 
 
 class JoulesSession:
@@ -117,6 +58,8 @@ class JoulesSession:
         self.stack = options.stack_named(options.stack)
         self.old_stack = options.stack_named(options.against) if options.against else None
         _require_two(self.stack, self.old_stack)
+        costs = Costs(min_window_s=options.window)
+        self._budget = Budget(gpu_minutes=options.budget, costs=costs)
         self._listener = listener or Listener()
         self.referee = Referee(
             options=options, source=source, stack=self.stack, old_stack=self.old_stack
@@ -156,6 +99,19 @@ class JoulesSession:
     def plan(self) -> Plan:
         """Return the launches of all noted points, each made once."""
         return plan(tuple(self.ledger.wishes), stack=self.stack, gpu=self.options.gpu)
+
+    def take_over(self, taken: Taken) -> None:
+        """Go on where an interrupted session stopped: what it knew counts as found out here."""
+        ledger = self.ledger
+        ledger.taken = taken
+        ledger.results += taken.results
+        for result in taken.results:
+            key = (result.point, result.provenance.context.stack)
+            ledger.of_stack.setdefault(key, []).append(result)
+        for judgement in taken.judgements:
+            self._judged(judgement)
+        ledger.num_launches += taken.num_launches
+        ledger.spent_gpu_s += taken.spent_gpu_s
 
     def measure(self, point: Point) -> Result:
         """Return the point's result, measuring it if that has not been done.
@@ -201,12 +157,21 @@ class JoulesSession:
         self._raise_failure(point)
         if point not in self.ledger.recorded:
             runs = self._of(point, self.stack)
-            baseline.record(self.options.baselines, runs)
+            baseline.record(self.options.baselines, self._not_recorded(runs))
             self.ledger.recorded[point] = len(runs)
             if self.options.calibrate:
-                boards = runs[0].provenance.context.gpu_uuids
-                self.ledger.calibrations[point] = self.referee.calibrate(point, boards)
+                uuids = runs[0].provenance.context.gpu_uuids
+                calibration = self.referee.calibrate(point, uuids)
+                self.ledger.calibrations[point] = calibration
+                self._listener.calibrated(point, calibration)
         return self.ledger.recorded[point]
+
+    def _not_recorded(self, runs: Sequence[Result]) -> list[Result]:
+        """Leave out what an interrupted session has added to the baseline already."""
+        known = {
+            r.evidence.launch_id for r in self.referee.known_runs(runs[0].point) if r.evidence
+        }
+        return [run for run in runs if not (run.evidence and run.evidence.launch_id in known)]
 
     def pair(self, point: Point) -> tuple[Result, Result] | None:
         """Return a new result and one of what it is compared with; ``None`` without both."""
@@ -229,15 +194,19 @@ class JoulesSession:
         """Ask the referee; return the stack to launch next, or ``None`` once decided."""
         ruling = self.referee.rule(point, self.ledger.of_stack)
         if ruling.comparison is not None:
-            self.ledger.comparisons[point] = ruling.comparison
-            self.ledger.alphas[point] = ruling.case.design(point).alpha
             judgement = Judgement(
                 comparison=ruling.comparison,
                 case=ruling.case,
                 num_results=len(self.ledger.results),
             )
+            self._judged(judgement)
             self._listener.judged(judgement)
         return ruling.next_stack
+
+    def _judged(self, judgement: Judgement) -> None:
+        point = judgement.comparison.point
+        self.ledger.comparisons[point] = judgement.comparison
+        self.ledger.alphas[point] = judgement.case.design(point).alpha
 
     def _launches_of(self, point: Point) -> int:
         """Return how many launches to record; a server that we do not start gives one."""
@@ -279,13 +248,25 @@ class JoulesSession:
         started_s = self.source.clock()
         self.ledger.num_launches += 1
         try:
-            for outcome in self.source.outcomes(launch, self._frozen(launch)):
-                open_points.remove(outcome.point)
-                self._keep(outcome, launch.stack)
+            with closing(self.source.outcomes(launch, self._frozen(launch))) as outcomes:
+                for outcome in outcomes:
+                    open_points.remove(outcome.point)
+                    self._keep(outcome, launch.stack, self._spent_gpu_s(launch, started_s))
+                    if not self._allows(open_points, launch, started_s):
+                        return  # whoever asks for the others hears that it is spent
         finally:
-            elapsed_s = self.source.clock() - started_s
-            self.ledger.spent_gpu_s += elapsed_s * launch.largest.num_gpus
-            self._listener.launched(self.ledger)
+            self.ledger.spent_gpu_s = self._spent_gpu_s(launch, started_s)
+            self._listener.spent(self.ledger.num_launches, self.ledger.spent_gpu_s)
+
+    def _spent_gpu_s(self, launch: Launch, started_s: float) -> float:
+        elapsed_s = self.source.clock() - started_s
+        return self.ledger.spent_gpu_s + elapsed_s * launch.largest.num_gpus
+
+    def _allows(self, points: Sequence[Point], launch: Launch, started_s: float) -> bool:
+        """Tell whether the budget of all processes of this run allows the next point."""
+        spent_gpu_s = self._spent_gpu_s(launch, started_s)
+        elsewhere_gpu_s = self._listener.spent_elsewhere_gpu_s()
+        return self._budget.allows(points, launch, spent_gpu_s + elsewhere_gpu_s)
 
     def _launch_of(self, points: Iterable[Point], stack: Stack) -> Launch:
         launch = plan(tuple(points), stack=stack, gpu=self.options.gpu).launches[0]
@@ -312,16 +293,12 @@ class JoulesSession:
             )
 
     def _require_budget(self, launch: Launch) -> None:
-        budget = self.options.budget
-        if budget is None:
-            return
-        spent = (self.ledger.spent_gpu_s + self._listener.spent_elsewhere_gpu_s()) / 60
-        cost = Plan(launches=(launch,)).total_gpu_minutes
-        if spent + cost > budget:
-            raise Inconclusive(
-                f"{launch.largest.id}: {spent:.1f} of {budget:g} GPU minutes are spent and the "
-                f"next launch takes about {cost:.1f}; raise --joules-budget."
-            )
+        spent_gpu_s = self.ledger.spent_gpu_s + self._listener.spent_elsewhere_gpu_s()
+        try:
+            self._budget.require(launch, spent_gpu_s)
+        except Inconclusive:
+            self.ledger.is_budget_spent = True
+            raise
 
     def _frozen(self, launch: Launch) -> dict[Point, FrozenWork]:
         # Batches are all the same work: each run takes those after its own warming up.
@@ -344,7 +321,8 @@ class JoulesSession:
         here = [run for stack in stacks for run in self._of(point, stack)]
         return next(iter([*self.referee.known_runs(point), *here]), None)
 
-    def _keep(self, outcome: Outcome, stack: Stack) -> None:
+    def _keep(self, outcome: Outcome, stack: Stack, spent_gpu_s: float) -> None:
+        self._listener.spent(self.ledger.num_launches, spent_gpu_s)
         if isinstance(outcome, Failure):
             self.ledger.failures[outcome.point] = outcome.error
             return
@@ -355,10 +333,29 @@ class JoulesSession:
         self._listener.finished(outcome)
         if self._is_of_the_baseline(outcome):
             self.ledger.failures[outcome.point] = _not_restarted(outcome)
-        elif outcome.is_valid:
-            self._of(outcome.point, stack).append(outcome)
-        else:
+        elif not outcome.is_valid:
             self.ledger.failures[outcome.point] = _invalid(outcome)
+        elif error := self._other_software(outcome):
+            self.ledger.failures[outcome.point] = error
+        else:
+            self._of(outcome.point, stack).append(outcome)
+
+    def _other_software(self, result: Result) -> ConfigurationError | None:
+        """Find what only a launch shows to differ from the runs that were taken over."""
+        taken = self.ledger.taken
+        alike = (
+            [r for r in taken.results if _launch_alike(r) == _launch_alike(result)]
+            if taken
+            else []
+        )
+        if not taken or not alike:
+            return None
+        try:
+            ours, known = result.provenance.context, alike[0].provenance.context
+            require_same_context(ours, known, f"{alike[0].point.id}: session {taken.session}")
+        except ConfigurationError as error:
+            return error
+        return None
 
     def _is_of_the_baseline(self, result: Result) -> bool:
         """Tell whether a baseline was recorded with the very server start measured now."""
@@ -376,6 +373,12 @@ class JoulesSession:
         if point in self.ledger.failures:
             # Anew for each test, or its traceback would grow by the frames of those before.
             raise self.ledger.failures[point].with_traceback(None)
+
+
+def _launch_alike(result: Result) -> tuple[object, ...]:
+    """Return what launches share that must tell the same software, model and boards."""
+    point = result.point
+    return (result.provenance.context.stack, point.engine, point.model, point.num_gpus)
 
 
 def _not_restarted(result: Result) -> Inconclusive:

@@ -11,7 +11,9 @@ then says *fake*, and what it records is kept apart from real baselines.
 import json
 import os
 import random
-from collections.abc import Callable, Iterator, Sequence
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -88,6 +90,9 @@ class FakeMachine:
     held_memory_bytes: int = 0
     """Memory in use on every GPU, as if another process held it."""
 
+    packages: Mapping[str, str] = field(default_factory=dict)
+    """Versions that every stack tells besides its name."""
+
     launches: list[Launch] = field(default_factory=list)
     """Every launch made, for tests to look at."""
 
@@ -121,6 +126,10 @@ class FakeMachine:
         """Record counters from entering to leaving, as a meter does."""
         self.gpus.held_memory_bytes = self.held_memory_bytes
         return self.gpus.recording(uuids)
+
+    def versions(self, stack: Stack) -> dict[str, str]:
+        """Return what the fake engine calls its version."""
+        return {"fake-engine": stack.name, **self.packages}
 
     @contextmanager
     def started(self, launch: Launch, *, gpu_uuids: Sequence[str]) -> Iterator[Server]:
@@ -191,7 +200,7 @@ class FakeServer:
 
     @property
     def packages(self) -> dict[str, str]:
-        return {"fake-engine": self.launch.stack.name}
+        return self.machine.versions(self.launch.stack)
 
     def drive(self, point: Point, *, min_window_s: float, deadline_s: float) -> Load:
         """Serve the point's requests in closed loop, or make its batches.
@@ -271,12 +280,19 @@ class FakeServer:
 
 def pytest_joules_source(options: Options) -> LiveSource:
     """Measure on a fake machine; makes ``-p pytest_joules.testing`` a pytest plugin."""
-    machine = FakeMachine(gpu=options.gpu or "h200", launch_noise=0.002)
-    return source_of(machine, window_s=options.window)
+    # What goes on must not repeat the launches that it goes on with.
+    seed = zlib.crc32(options.resume.encode())
+    machine = FakeMachine(gpu=options.gpu or "h200", launch_noise=0.002, seed=seed)
+    deadline_s = options.point_deadline or Procedure.deadline_s
+    return source_of(machine, window_s=options.window, deadline_s=deadline_s)
 
 
 def source_of(
-    machine: FakeMachine, *, window_s: float = 60.0, leases: Leases | None = None
+    machine: FakeMachine,
+    *,
+    window_s: float = Procedure.min_window_s,
+    deadline_s: float = Procedure.deadline_s,
+    leases: Leases | None = None,
 ) -> LiveSource:
     """Return a source that measures every point on a fake machine.
 
@@ -287,9 +303,9 @@ def source_of(
     rig = Rig(
         engine=machine,
         meter=machine,
-        procedure=Procedure(min_window_s=window_s),
+        procedure=Procedure(min_window_s=window_s, deadline_s=deadline_s),
         source="fake",
-        session="fake",
+        session=uuid.uuid4().hex[:12],
         clock=machine.clock,
         leases=leases,
     )

@@ -14,9 +14,9 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from pytest_joules.digest import Digest, Failed, rows_of
 from pytest_joules.errors import EnergyRegression, JoulesError
+from pytest_joules.ledger import Ledger
 from pytest_joules.report import export, github, html, terminal, text, trackers
 from pytest_joules.result import Reason, Result
-from pytest_joules.session import Ledger
 from pytest_joules.visible import visible
 from tests.fakes.digests import of_stack
 from tests.fakes.results import make_comparison, make_result

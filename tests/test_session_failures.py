@@ -3,9 +3,10 @@ from dataclasses import replace
 import pytest
 
 from pytest_joules.errors import ServerDied
+from pytest_joules.ledger import Wish
 from pytest_joules.options import Options
 from pytest_joules.point import Point
-from pytest_joules.session import JoulesSession, Wish
+from pytest_joules.session import JoulesSession
 from pytest_joules.testing import FakeMachine, source_of
 
 SMALL = Point(model="Qwen/Qwen3-8B", batch_size=4)

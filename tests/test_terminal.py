@@ -3,10 +3,10 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_joules.ledger import Ledger
 from pytest_joules.provenance import Context
 from pytest_joules.report.terminal import summary
 from pytest_joules.result import Reason, Result
-from pytest_joules.session import Ledger
 from pytest_joules.verdict import Comparison, Verdict
 from tests.fakes.results import make_result
 

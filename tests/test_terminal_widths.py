@@ -1,7 +1,7 @@
 """The energy section as it stands on terminals of 80 and 120 columns, plain and coloured."""
 
+from pytest_joules.ledger import Ledger
 from pytest_joules.report.terminal import summary
-from pytest_joules.session import Ledger
 from pytest_joules.verdict import Verdict
 from tests.fakes.results import make_comparison, make_result
 

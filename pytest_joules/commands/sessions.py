@@ -6,11 +6,11 @@ from pathlib import Path
 from pytest_joules import record
 from pytest_joules.commands.answer import EXIT_RED, Answer, comparison_values, exit_code
 from pytest_joules.errors import is_expected
+from pytest_joules.ledger import Ledger
 from pytest_joules.report.expected import beside
 from pytest_joules.report.terminal import summary
 from pytest_joules.report.text import table
 from pytest_joules.result import Result
-from pytest_joules.session import Ledger
 from pytest_joules.sources.recorded import RecordedSource
 from pytest_joules.sources.reference import reference_lines
 from pytest_joules.units import percent

@@ -4,11 +4,11 @@ An engine starts one server (or worker) for a launch; the server is then driven 
 points of that launch, one after the other. Both record traces and derive nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, runtime_checkable
 
-from pytest_joules.plan import Launch
+from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
 from pytest_joules.trace import Load
 
@@ -68,6 +68,15 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """What points call it."""
+        ...
+
+    def versions(self, stack: Stack) -> Mapping[str, str]:
+        """Return what ``packages`` of a server of this stack will say, without starting one.
+
+        Raises:
+            MissingDependency: The stack's interpreter cannot be run.
+            LaunchError: It does not answer.
+        """
         ...
 
     def started(

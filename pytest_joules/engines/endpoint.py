@@ -132,6 +132,11 @@ class EndpointEngine:
     keep: int = KEEP
     """Sub-folders that stay."""
 
+    def versions(self, stack: Stack) -> dict[str, str]:
+        """Return nothing: only the server knows, once it is attached to."""
+        del stack
+        return {}
+
     @contextmanager
     def started(
         self, launch: Launch, *, gpu_uuids: Sequence[str] = ()

@@ -67,7 +67,8 @@ class PipelineServer:
             if monotonic() > ends_s:
                 raise LoadError(
                     f"{point.id}: {len(batches)} batches took {deadline_s:.0f} s and were not "
-                    "enough; make them shorter (batch_size, steps) or use more GPUs."
+                    "enough; make them shorter (batch_size, steps), use more GPUs, or raise "
+                    "--joules-point-deadline."
                 )
             silence_s = _patience_s(batches, deadline_s)
             events = self._worker.ask(_order(point, shape, missing), silence_s=silence_s)

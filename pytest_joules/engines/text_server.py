@@ -11,7 +11,7 @@ import numpy as np
 
 from pytest_joules.engines.workers import Event, Worker
 from pytest_joules.errors import LoadError, is_expected
-from pytest_joules.load import STREAMED_SAMPLE, Target, require_fits
+from pytest_joules.load import STREAMED_SAMPLE, Target, given_up, require_fits
 from pytest_joules.load.asks import is_streamed, room
 from pytest_joules.point import Point
 from pytest_joules.trace import LoadTrace, RequestTrace, ServerSample
@@ -65,9 +65,10 @@ class TextServer:
         }
         events = list(self._worker.ask(order, silence_s=deadline_s + _SLACK_S))
         (ended,) = [event for event in events if event["event"] == "ended"]
+        done = [event for event in events if event["event"] == "request"]
         if ended["given_up"]:
-            raise LoadError(f"the load was given up: {ended['given_up']}")
-        return load_trace([e for e in events if e["event"] == "request"], ended, point)
+            raise LoadError(given_up(ended["given_up"], sent=ended["issued"], done=len(done)))
+        return load_trace(done, ended, point)
 
 
 def _requests(point: Point, context: int | None) -> list[tuple[int, int, int]]:

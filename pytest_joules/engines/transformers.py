@@ -12,7 +12,7 @@ from pytest_joules.engines import dummies, workers
 from pytest_joules.engines.folders import KEEP, LAUNCHES, marking_failure, new_folder
 from pytest_joules.engines.text_server import TextServer
 from pytest_joules.errors import InvalidPoint, LaunchError, is_expected
-from pytest_joules.plan import Launch
+from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
 from pytest_joules.prompts import END_ID
 from pytest_joules.stack import (
@@ -41,6 +41,10 @@ class TransformersEngine:
 
     keep: int = KEEP
     """Sub-folders that stay."""
+
+    def versions(self, stack: Stack) -> dict[str, str]:
+        """Ask the stack; raises as ``stack.probe``."""
+        return probe(stack)
 
     @contextmanager
     def started(self, launch: Launch, *, gpu_uuids: Sequence[str] = ()) -> Iterator[TextServer]:

@@ -15,7 +15,7 @@ from pytest_joules.engines import api, logs, vllm_command
 from pytest_joules.engines.folders import KEEP, LAUNCHES, marking_failure, new_folder
 from pytest_joules.errors import LaunchError, ServerDied, is_expected
 from pytest_joules.load import Limits, Target, offer
-from pytest_joules.plan import Launch
+from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
 from pytest_joules.process import Supervised, supervised
 from pytest_joules.stack import (
@@ -106,6 +106,10 @@ class VllmEngine:
 
     keep: int = KEEP
     """Launches whose sub-folders stay, the newest."""
+
+    def versions(self, stack: Stack) -> dict[str, str]:
+        """Ask the stack; raises as ``stack.probe``."""
+        return probe(stack)
 
     @contextmanager
     def started(self, launch: Launch, *, gpu_uuids: Sequence[str] = ()) -> Iterator[VllmServer]:
@@ -207,8 +211,8 @@ class _Start:
                 _story(
                     f"vLLM was not ready to serve {self._target.model} after its deadline of "
                     f"{self._launch.stack.deadline_s:g} s. Raise deadline in "
-                    f"[tool.pytest-joules.stacks.{self._launch.stack.name}] if it only needs "
-                    "longer.",
+                    f"[tool.pytest-joules.stacks.{self._launch.stack.name}] or "
+                    "--joules-launch-deadline if it only needs longer.",
                     self._child,
                 )
             )

@@ -10,8 +10,8 @@ from pytest_joules import pipelines
 from pytest_joules.engines.folders import KEEP, LAUNCHES, new_folder
 from pytest_joules.engines.pipeline_server import Command, PipelineServer, started
 from pytest_joules.errors import is_expected
-from pytest_joules.plan import Launch
-from pytest_joules.stack import interpreter
+from pytest_joules.plan import Launch, Stack
+from pytest_joules.stack import interpreter, probe
 
 __tracebackhide__ = is_expected
 
@@ -29,6 +29,10 @@ class XditEngine:
 
     keep: int = KEEP
     """Sub-folders that stay."""
+
+    def versions(self, stack: Stack) -> dict[str, str]:
+        """Ask the stack; raises as ``stack.probe``."""
+        return probe(stack)
 
     @contextmanager
     def started(

@@ -217,7 +217,8 @@ def read_trace(folder: Path, *, max_concurrency: int, counters: Counters = "vllm
     if set(ends) != {"start", "end"}:
         raise LoadError(f"the load generator wrote no start or no end to {folder}.")
     if ends["end"]["given_up"]:
-        raise LoadError(f"the load was given up: {ends['end']['given_up']}")
+        sent, done = (sum(e["event"] == name for e in events) for name in ("sent", "done"))
+        raise LoadError(given_up(ends["end"]["given_up"], sent=sent, done=done))
     done = [_request(event) for event in events if event["event"] == "done"]
     started_s, ended_s = ends["start"]["time_s"], ends["end"]["time_s"]
     rows = _sampled(folder / "samples.jsonl")
@@ -236,6 +237,15 @@ def read_trace(folder: Path, *, max_concurrency: int, counters: Counters = "vllm
         trace = _counted_by_client(trace, rows)
     _require_enclosed(trace)
     return trace
+
+
+def given_up(why: str, *, sent: int, done: int) -> str:
+    """Say why a load was given up, how far it had come, and what would let it come further."""
+    return (
+        f"the load was given up: {why} {done} of {sent} requests sent were answered. If it "
+        "only needs longer, raise --joules-point-deadline, or ask for less (--joules-window, "
+        "num_requests)."
+    )
 
 
 def _counted_by_client(trace: LoadTrace, gauges: list[dict[str, Any]]) -> LoadTrace:

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 
 from pytest_joules.digest import Row, rows_of
 from pytest_joules.gate.calibration import Calibration
+from pytest_joules.ledger import Ledger
 from pytest_joules.point import Point
 from pytest_joules.report.text import change, rate, table
-from pytest_joules.session import Ledger
 from pytest_joules.units import counted, percent, si
 from pytest_joules.verdict import Verdict
 from pytest_joules.visible import visible
@@ -135,4 +135,9 @@ def _cost(ledger: Ledger) -> list[str]:
     if not ledger.num_launches:
         return []
     launches = counted(ledger.num_launches, "launch")
-    return [f"{launches}, {ledger.spent_gpu_s / 60:.1f} GPU minutes"]
+    told, taken = f"{launches}, {ledger.spent_gpu_s / 60:.1f} GPU minutes", ledger.taken
+    if taken is not None:
+        before = counted(taken.num_launches, "launch")
+        minutes = f"{taken.spent_gpu_s / 60:.1f} GPU minutes"
+        told += f"; of these {before} and {minutes} in session {taken.session}"
+    return [told]

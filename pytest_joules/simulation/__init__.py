@@ -20,7 +20,7 @@ from pytest_joules.errors import InvalidPoint, LaunchError, is_expected
 from pytest_joules.gate.noise import QUIET, Noise, session_effects, whole_launch
 from pytest_joules.latent import DiffusionMachine, LanguageMachine, Machine, machine
 from pytest_joules.plan import Costs as Planning
-from pytest_joules.plan import Launch
+from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point, Request
 from pytest_joules.simulation.batching import Batching, Cost, Demand, Span
 from pytest_joules.simulation.making import batch_spans, static_power_w
@@ -128,6 +128,11 @@ class SimulatedMachine:
         """Record counters, as a meter does."""
         return self.gpus.recording(uuids)
 
+    def versions(self, stack: Stack) -> dict[str, str]:
+        """Return the version of the simulator, as its servers do."""
+        del stack
+        return {"simulator": __version__}
+
     @contextmanager
     def started(self, launch: Launch, *, gpu_uuids: Sequence[str]) -> Iterator[Server]:
         """Start the simulated engine, as an engine does.
@@ -181,7 +186,7 @@ class SimulatedServer:
 
     @property
     def packages(self) -> dict[str, str]:
-        return {"simulator": __version__}
+        return self.host.versions(self.launch.stack)
 
     def require_fits(self) -> None:
         """Refuse a model whose weights leave no room.

@@ -145,7 +145,9 @@ class Batching:
                 return
             if self.now_s - started_s > self.demand.deadline_s:
                 raise LoadError(
-                    f"the load was not finished after {self.demand.deadline_s:g} s."
+                    f"the load was not finished after {self.demand.deadline_s:g} s: "
+                    f"{len(self.answered)} of {self._issued} requests sent were answered. "
+                    "Raise --joules-point-deadline, or ask for less (--joules-window)."
                 )
 
     def _send(self) -> None:

@@ -1,13 +1,13 @@
 """Where results come from: measured live, looked up in recorded data, simulated."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 from pytest_joules.measure import FrozenWork, Outcome
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
-from pytest_joules.provenance import Identity
+from pytest_joules.provenance import Context, Identity
 from pytest_joules.result import SourceName
 
 
@@ -48,12 +48,26 @@ class Source(Protocol):
         """
         ...
 
+    def context(self, launch: Launch) -> Context:
+        """Return the software and the boards that the launch would be measured with.
+
+        Only what can be known before launching; the rest keeps its defaults.
+
+        Raises:
+            JoulesError: They are not there.
+        """
+        ...
+
     def clock(self) -> float:
         """Return the time in seconds by which launches are charged."""
         ...
 
-    def outcomes(self, launch: Launch, frozen: Mapping[Point, FrozenWork]) -> Iterator[Outcome]:
+    def outcomes(
+        self, launch: Launch, frozen: Mapping[Point, FrozenWork]
+    ) -> Generator[Outcome, None, None]:
         """Yield a result or a failure for each point of the launch, as soon as it is known.
+
+        Closing it ends the launch.
 
         Args:
             launch: What to start, and its points.

@@ -51,7 +51,9 @@ def _live(chosen: Options) -> LiveSource:
         XditEngine(keep=chosen.keep),
     )
     meter, session = ZeusMeter(), uuid.uuid4().hex[:12]
-    procedure = Procedure(min_window_s=chosen.window)
+    procedure = Procedure(
+        min_window_s=chosen.window, deadline_s=chosen.point_deadline or Procedure.deadline_s
+    )
     leases = Leases(folder=chosen.lease_folder, wait_s=chosen.lease_wait)
     return LiveSource(
         rigs={
@@ -90,10 +92,19 @@ def _simulated(chosen: Options) -> Source:
         gpu=chosen.gpu,
         planted=planted(chosen.plant),
         stack=chosen.stack_named(chosen.stack).name,
-        chance=Chance(seed=_recorded(chosen.baselines) if chosen.records else "judged"),
-        procedure=Procedure(min_window_s=chosen.window, deadline_s=_VIRTUAL_DEADLINE_S),
+        chance=Chance(seed=_seed(chosen)),
+        procedure=Procedure(
+            min_window_s=chosen.window,
+            deadline_s=chosen.point_deadline or _VIRTUAL_DEADLINE_S,
+        ),
         session=session,
     )
+
+
+def _seed(chosen: Options) -> str:
+    """Return what the noise is drawn from; who goes on does not repeat what was before."""
+    seed = _recorded(chosen.baselines) if chosen.records else "judged"
+    return f"{seed} after {chosen.resume}" if chosen.resume else seed
 
 
 def _recorded(root: Path) -> str:

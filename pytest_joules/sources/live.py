@@ -1,7 +1,7 @@
 """Results measured here and now."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 
 from pytest_joules.contract import reason
@@ -12,7 +12,7 @@ from pytest_joules.measure import FrozenWork, Outcome, Rig, held, identity_of, m
 from pytest_joules.plan import Boards, Launch
 from pytest_joules.point import Point
 from pytest_joules.progress import Say
-from pytest_joules.provenance import Identity
+from pytest_joules.provenance import Context, Identity
 from pytest_joules.result import Result, SourceName
 
 __tracebackhide__ = is_expected
@@ -50,13 +50,27 @@ class LiveSource:
         with held(rig, launch, request(rig.meter.identify(), launch)) as board:
             yield replace(launch, boards=Boards(fixed=board))
 
+    def context(self, launch: Launch) -> Context:
+        rig = self._rig(launch)
+        if rig.engine.attaches:
+            return Context()  # only its server knows
+        gpus = choose_gpus(rig.meter.identify(), launch)
+        return Context(
+            packages=rig.engine.versions(launch.stack),
+            driver=gpus[0].driver,
+            gpu_uuids=tuple(gpu.uuid for gpu in gpus),
+        )
+
     def clock(self) -> float:
         return next(iter(self.rigs.values())).clock()
 
-    def outcomes(self, launch: Launch, frozen: Mapping[Point, FrozenWork]) -> Iterator[Outcome]:
-        found = measure(launch, self._rig(launch), frozen)
-        # A simulated result beside the model that made it would say nothing.
-        return map(_beside_model, found) if self.name == "live" else found
+    def outcomes(
+        self, launch: Launch, frozen: Mapping[Point, FrozenWork]
+    ) -> Generator[Outcome, None, None]:
+        with closing(measure(launch, self._rig(launch), frozen)) as found:
+            for outcome in found:
+                # A simulated result beside the model that made it would say nothing.
+                yield _beside_model(outcome) if self.name == "live" else outcome
 
     def saying(self, say: Say) -> "LiveSource":
         """Return the source with somebody who hears of its launches."""

@@ -9,7 +9,7 @@ runs the diffusers pipeline unchanged, the two engines answer for each other. Ho
 are shaped (mode, seed, lengths, number) is the recording's own and is not compared.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -19,7 +19,7 @@ from pytest_joules.errors import ConfigurationError, NotMeasured, is_expected
 from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
-from pytest_joules.provenance import Identity
+from pytest_joules.provenance import Context, Identity
 from pytest_joules.result import Reason, Result, SourceName
 from pytest_joules.sources.mlenergy import is_leaderboard, read_leaderboard
 from pytest_joules.sources.store import read_results
@@ -116,7 +116,13 @@ class RecordedSource:
         """
         return self.find(launch.largest, gpu=launch.gpu)[0].provenance.identity
 
-    def outcomes(self, launch: Launch, frozen: Mapping[Point, FrozenWork]) -> Iterator[Outcome]:
+    def context(self, launch: Launch) -> Context:
+        """Return what the launch's first point was recorded with; raises as ``find``."""
+        return self.find(launch.largest, gpu=launch.gpu)[0].provenance.context
+
+    def outcomes(
+        self, launch: Launch, frozen: Mapping[Point, FrozenWork]
+    ) -> Generator[Outcome, None, None]:
         """Yield the recorded result of each point, or why there is none."""
         del frozen  # a recording cannot repeat its work
         for point in launch.points:

@@ -4,8 +4,8 @@ Nothing is measured. Every result says ``simulated``, its baselines stand below
 ``baselines/simulated/`` where no live check looks, and the two are never compared.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Mapping
+from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 
 from pytest_joules.contract import reason
@@ -14,7 +14,7 @@ from pytest_joules.measure import Failure, FrozenWork, Outcome, Rig
 from pytest_joules.plan import Boards, Launch
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
-from pytest_joules.provenance import Identity
+from pytest_joules.provenance import Context, Identity
 from pytest_joules.result import SourceName
 from pytest_joules.simulation import Chance, SimulatedMachine
 from pytest_joules.simulation.meter import Clock
@@ -44,6 +44,10 @@ class SimulatedSource:
         source, made = self._chosen(launch)
         return source.identity(made)
 
+    def context(self, launch: Launch) -> Context:
+        source, made = self._chosen(launch)
+        return source.context(made)
+
     def require_gpu(self, gpu: str) -> None:
         """Refuse a GPU that the latent model does not know.
 
@@ -58,13 +62,16 @@ class SimulatedSource:
     def clock(self) -> float:
         return self.virtual.now_s
 
-    def outcomes(self, launch: Launch, frozen: Mapping[Point, FrozenWork]) -> Iterator[Outcome]:
+    def outcomes(
+        self, launch: Launch, frozen: Mapping[Point, FrozenWork]
+    ) -> Generator[Outcome, None, None]:
         source, made = self._chosen(launch)
         asked = dict(zip(made.points, launch.points, strict=True))
         work = {each: frozen[point] for each, point in asked.items() if point in frozen}
         plant = self.planted.told if source is self.changed else ""
-        for outcome in source.outcomes(made, work):
-            yield _as_asked(outcome, asked[outcome.point], plant)
+        with closing(source.outcomes(made, work)) as found:
+            for outcome in found:
+                yield _as_asked(outcome, asked[outcome.point], plant)
 
     def _chosen(self, launch: Launch) -> tuple[LiveSource, Launch]:
         """Return the machine of the launch's stack; added GPUs make it another launch."""

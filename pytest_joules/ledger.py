@@ -1,0 +1,100 @@
+"""What a session knows and tells: wishes, results, verdicts, and what they cost."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+
+from pytest_joules.errors import JoulesError
+from pytest_joules.gate.calibration import Calibration
+from pytest_joules.gate.ruling import Case
+from pytest_joules.point import Point
+from pytest_joules.result import Result
+from pytest_joules.verdict import Comparison
+
+
+class Wish(Enum):
+    """What a test wants of a point."""
+
+    MEASURE = auto()
+    CHECK = auto()
+
+
+@dataclass(kw_only=True)
+class Ledger:
+    """Everything a session knows; the only state that changes."""
+
+    wishes: dict[Point, set[Wish]] = field(default_factory=dict)
+    results: list[Result] = field(default_factory=list)
+    """Every result in order, valid or not."""
+
+    of_stack: dict[tuple[Point, str], list[Result]] = field(default_factory=dict)
+    """Valid results by point and stack name, one for each launch."""
+
+    failures: dict[Point, JoulesError] = field(default_factory=dict)
+    comparisons: dict[Point, Comparison] = field(default_factory=dict)
+    alphas: dict[Point, float] = field(default_factory=dict)
+    """Each comparison's bound on the chance of a false alarm."""
+
+    recorded: dict[Point, int] = field(default_factory=dict)
+    """Runs added to baselines."""
+
+    calibrations: dict[Point, Calibration] = field(default_factory=dict)
+    boards: dict[Point, tuple[str, ...]] = field(default_factory=dict)
+    """GPUs of each server's first launch, where all later ones of both stacks run."""
+
+    num_launches: int = 0
+    spent_gpu_s: float = 0.0
+    """Of launches that are over."""
+
+    is_budget_spent: bool = False
+    """Whether something was left undone because ``--joules-budget`` was spent."""
+
+    taken: "Taken | None" = None
+    """What was taken over from an interrupted session; part of all of the above."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """A verdict with everything that it rests on."""
+
+    comparison: Comparison
+    case: Case
+    num_results: int
+    """Results of the session when it was made; later ones had no part in it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What an interrupted session leaves to the one that goes on with it."""
+
+    session: str
+    """Name of the interrupted session."""
+
+    results: Sequence[Result]
+    """Its finished, valid measurements, in order."""
+
+    judgements: Sequence[Judgement]
+    """Its verdicts, each counting ``results`` only."""
+
+    num_launches: int
+    spent_gpu_s: float
+
+
+class Listener:
+    """Hears of everything that a session finds out, at once."""
+
+    def spent(self, num_launches: int, gpu_s: float) -> None:
+        """Take what the session has cost so far; told ahead of each result."""
+
+    def spent_elsewhere_gpu_s(self) -> float:
+        """Return what other processes of the same run have spent of its budget."""
+        return 0.0
+
+    def calibrated(self, point: Point, calibration: Calibration) -> None:
+        """Take what a calibration found."""
+
+    def finished(self, result: Result) -> None:
+        """Take a result, valid or not."""
+
+    def judged(self, judgement: Judgement) -> None:
+        """Take a verdict."""

@@ -1,0 +1,312 @@
+"""Going on with a session that died: the same is asked, of the same machine and software."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from pytest_joules import record
+from pytest_joules.contract import reason
+from pytest_joules.errors import ConfigurationError, FormatError, is_expected
+from pytest_joules.ledger import Judgement, Taken
+from pytest_joules.options import Options
+from pytest_joules.parts import RESULTS, parts
+from pytest_joules.plan import ATTACHED, Launch, Stack, plan
+from pytest_joules.point import Point
+from pytest_joules.provenance import Context, Identity, require_same, require_same_context
+from pytest_joules.recorder import Recorder, close
+from pytest_joules.result import Result
+from pytest_joules.session import JoulesSession
+from pytest_joules.version import __version__
+
+__tracebackhide__ = is_expected
+
+LATEST = "latest"
+NOTE = "taken-over"
+_ANEW = "measure all anew without --joules-resume"
+_SHOWN = 3
+_STOPPED = {2: "interrupted", 3: "internal error"}
+"""By pytest's exit code."""
+
+
+def resolved(chosen: Options, root: Path) -> Options:
+    """Name the session to go on with, where one is asked for; raises as ``interrupted``."""
+    if not chosen.resume:
+        return chosen
+    return replace(chosen, resume=interrupted(root, chosen.resume).name)
+
+
+def require_possible(session: JoulesSession, *, is_parallel: bool) -> None:
+    """Refuse what a resumed session cannot be.
+
+    Raises:
+        ConfigurationError: It plans only, launches nothing, or is one of several.
+    """
+    chosen, source = session.options, session.source
+    if chosen.resume and (chosen.plan or is_parallel or not source.launches):
+        raise ConfigurationError(
+            "--joules-resume goes on with one session that launches, so it goes neither with "
+            "--joules-plan, nor with pytest-xdist, nor with a source that launches nothing "
+            f"(this one is {source.name}). Leave one of them out."
+        )
+
+
+def begin(session: JoulesSession, recorder: Recorder) -> None:
+    """Write down what is asked; take over what an interrupted session has done, and end it.
+
+    Raises:
+        ConfigurationError: It was asked something else, or measured with something else.
+        FormatError: It is broken.
+    """
+    recorder.asked = asked_of(session)
+    if session.options.resume:
+        folder = recorder.folder.with_name(session.options.resume)
+        taken = taken_over(folder, session)
+        recorder.take_over(taken)
+        close(folder, resumed_by=recorder.folder.name)
+        session.take_over(taken)
+
+
+def unfinished(session: JoulesSession, exit_code: int) -> str:
+    """Say why something was left undone, so that the session may be resumed; or nothing."""
+    spent = "budget spent" if session.ledger.is_budget_spent else ""
+    return _STOPPED.get(exit_code, spent)
+
+
+def asked_of(session: JoulesSession) -> dict[str, Any]:
+    """Return all that decides what a session measures and how, as JSON-ready values.
+
+    Secrets may stand in a stack's environment, so of its values only short digests are kept.
+    """
+    chosen = session.options
+    return {
+        "plugin": __version__,
+        "gpu": chosen.gpu,
+        "source": session.source.name,
+        "plant": dict(chosen.plant),
+        "window_s": chosen.window,
+        "record": chosen.record,
+        "calibrate": chosen.calibrate,
+        "launches": chosen.num_launches if chosen.records else None,
+        "stack": _declared(session.stack),
+        "against": _declared(session.old_stack) if session.old_stack else None,
+        "points": [_point(session, point) for point in session.ledger.wishes],
+    }
+
+
+def _declared(stack: Stack) -> dict[str, Any]:
+    told = {**asdict(stack), "env": {name: _digest(text) for name, text in stack.env.items()}}
+    del told["deadline_s"]  # how long one waits changes nothing that is measured
+    return _plain(told)
+
+
+def _point(session: JoulesSession, point: Point) -> dict[str, Any]:
+    referee = session.referee
+    compares = point in referee.tolerances and not session.options.records
+    runs = referee.known_runs(point) if compares else ()
+    stored = [[r.evidence and r.evidence.launch_id, r.energy_per_work_unit_j] for r in runs]
+    return {
+        "point": point.as_json(),
+        "id": point.id,
+        "wishes": sorted(wish.name.lower() for wish in session.ledger.wishes[point]),
+        "tolerance": referee.tolerances.get(point),
+        "baseline": _digest(json.dumps(stored)) if stored else "",
+    }
+
+
+def _digest(text: str) -> str:
+    """Tell whether a text changed; too short to find it again."""
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _plain(values: dict[str, Any]) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(values))  # tuples are lists in a file
+    return plain
+
+
+def interrupted(root: Path, name: str) -> Path:
+    """Return the folder of the session to go on with; ``latest`` is the last that died.
+
+    Raises:
+        ConfigurationError: There is none, it ended, or it still runs.
+    """
+    if name == LATEST:
+        open_ones = [each for each in record.known_sessions(root) if not _ended(each)]
+        if not open_ones:
+            raise ConfigurationError(
+                f"--joules-resume: no session in {root / record.FOLDER} was interrupted after "
+                "it had measured something. Leave --joules-resume out."
+            )
+        return _require_dead(open_ones[-1])
+    found = record.find(name, root)
+    if ended := _ended(found):
+        raise ConfigurationError(
+            f"--joules-resume={name}: {ended}. Leave --joules-resume out to measure anew."
+        )
+    return _require_dead(found)
+
+
+def _ended(folder: Path) -> str:
+    """Say how a session ended; empty where it has left something undone."""
+    end = record.end_of(folder)
+    if by := end.get("resumed_by"):
+        return f"session {by} went on with it already"
+    if end and not end.get("unfinished"):
+        return "this session ended with all that it was asked"
+    if parts(folder) not in ([], [""]):
+        return "several workers of pytest-xdist measured it, each for itself"
+    return "" if (folder / RESULTS).exists() else "this session had measured nothing"
+
+
+def _require_dead(folder: Path) -> Path:
+    if record.is_running(folder):
+        raise ConfigurationError(
+            f"--joules-resume: session {folder.name} still runs. Wait until it ends, or end it."
+        )
+    return folder
+
+
+def taken_over(folder: Path, session: JoulesSession) -> Taken:
+    """Read what an interrupted session leaves to this one, which is asked the same.
+
+    Raises:
+        ConfigurationError: Something differs; names the field with both values.
+        FormatError: The session is broken.
+    """
+    name = folder.name
+    then, now = record.plan_of(folder), _plain(asked_of(session))
+    _require_none(_differences(then, now), name)
+    stored = record.results_of(folder)
+    results = [result for result in stored if result.is_valid]
+    if not results:
+        raise ConfigurationError(
+            f"--joules-resume: session {name} holds no valid measurement; {_ANEW}."
+        )
+    _require_same_machine(session, results, name)
+    # On other hardware there is no baseline at all, which would be said in its stead.
+    _require_none(_other_fields(then["points"], now["points"], ("baseline",)), name)
+    cost = record.cost_of(folder)
+    return Taken(
+        session=name,
+        results=[_marked(result, name) for result in results],
+        judgements=list(_judgements(folder, stored)),
+        num_launches=cost.get("num_launches", 0),
+        spent_gpu_s=cost.get("spent_gpu_s", 0.0),
+    )
+
+
+def _marked(result: Result, name: str) -> Result:
+    if any(note.code == NOTE for note in result.notes):
+        return result
+    seen = f"measured in session {name}, which was interrupted, and taken over by another."
+    return result.but(notes=(*result.notes, reason(NOTE, seen)))
+
+
+def _judgements(folder: Path, stored: Sequence[Result]) -> Iterator[Judgement]:
+    """Yield the verdicts as they were; each must come out of the stored results again."""
+    judgements = record.judgements_of(folder)
+    for judgement, again in zip(judgements, record.replay(folder), strict=True):
+        if not again.is_same:
+            raise FormatError(
+                f"{folder}: the verdict on {judgement.comparison.point.id} does not come out "
+                f"of its results again; {_ANEW}."
+            )
+        valid = sum(result.is_valid for result in stored[: judgement.num_results])
+        yield replace(judgement, num_results=valid)
+
+
+def _require_same_machine(session: JoulesSession, results: Sequence[Result], name: str) -> None:
+    here = _Here(session)
+    for result in results:
+        what = f"{result.point.id}: session {name}"
+        if result.point.engine == ATTACHED:
+            raise ConfigurationError(
+                f"{what} measured a server that it had not started, whose start is one "
+                f"sample however often it is asked; {_ANEW}."
+            )
+        theirs = result.provenance
+        require_same(here.identity(result), theirs.identity, what)
+        require_same_context(here.context(result), theirs.context, what)
+
+
+class _Here:
+    """What this machine is for each launch, asked once for all that must be alike."""
+
+    def __init__(self, session: JoulesSession) -> None:
+        self._session = session
+        self._identities: dict[Any, Identity] = {}
+        self._contexts: dict[Any, Context] = {}
+
+    def identity(self, result: Result) -> Identity:
+        stack, point = result.provenance.context.stack, result.point
+        key = stack, point.num_gpus, point.media
+        if key not in self._identities:
+            self._identities[key] = self._session.source.identity(self._launch(result))
+        return self._identities[key]
+
+    def context(self, result: Result) -> Context:
+        stack, point = result.provenance.context.stack, result.point
+        key = stack, point.num_gpus, point.engine
+        if key not in self._contexts:
+            self._contexts[key] = self._session.source.context(self._launch(result))
+        return self._contexts[key]
+
+    def _launch(self, result: Result) -> Launch:
+        session, name = self._session, result.provenance.context.stack
+        stack = next(s for s in (session.stack, session.old_stack) if s and s.name == name)
+        return plan([result.point], stack=stack, gpu=session.options.gpu).launches[0]
+
+
+def _require_none(differences: Iterator[str], name: str) -> None:
+    differs = next(differences, None)
+    if differs:
+        raise ConfigurationError(
+            f"--joules-resume: session {name} was asked something else: {differs}. Ask the "
+            f"same, or {_ANEW}."
+        )
+
+
+def _differences(then: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[str]:
+    for name in now:
+        if name == "points":
+            yield from _other_points(then.get(name, []), now[name])
+        else:
+            yield from _other_values(name, then.get(name), now[name])
+
+
+def _other_values(name: str, then: Any, now: Any) -> Iterator[str]:
+    if isinstance(then, dict) and isinstance(now, dict):
+        for key in sorted({*then, *now}):
+            yield from _other_values(f"{name}.{key}", then.get(key), now.get(key))
+    elif then != now:
+        yield f"{name} was {_shown(then)} and is {_shown(now)}"
+
+
+def _shown(value: Any) -> str:
+    return "not set" if value is None else repr(value)
+
+
+def _other_points(then: Sequence[Any], now: Sequence[Any]) -> Iterator[str]:
+    old, new = _by_point(then), _by_point(now)
+    for told, some in (("no more", old.keys() - new.keys()), ("new", new.keys() - old.keys())):
+        if some:
+            ids = sorted({**old, **new}[key]["id"] for key in some)
+            more = f" and {len(ids) - _SHOWN} more" if len(ids) > _SHOWN else ""
+            yield f"points: {told} are {', '.join(ids[:_SHOWN])}{more}"
+    yield from _other_fields(then, now, ("wishes", "tolerance"))
+
+
+def _other_fields(
+    then: Sequence[Any], now: Sequence[Any], names: Sequence[str]
+) -> Iterator[str]:
+    old = _by_point(then)
+    for key, each in _by_point(now).items():
+        for name in names:
+            known = old.get(key, each)[name]
+            yield from _other_values(f"{name} of {each['id']}", known, each[name])
+
+
+def _by_point(points: Sequence[Any]) -> dict[str, Any]:
+    return {json.dumps(each["point"], sort_keys=True): each for each in points}
