@@ -239,12 +239,12 @@ class JoulesSession:
         open_points = list(launch.points)
         try:
             with self.source.leased(launch) as placed:
+                self._require_budget(placed)  # others have spent of it while this one waited
                 self._run(placed, open_points)
         except JoulesError as error:
             self.ledger.failures.update(dict.fromkeys(open_points, error))
 
     def _run(self, launch: Launch, open_points: list[Point]) -> None:
-        """Make a launch; take each point off the list as soon as it has an outcome."""
         started_s = self.source.clock()
         self.ledger.num_launches += 1
         try:

@@ -1,6 +1,7 @@
 """A scratch project on a machine of eight fake GPUs that real processes share."""
 
 import json
+import subprocess
 import sys
 import textwrap
 
@@ -88,7 +89,9 @@ class Parallel:
         return self.pytester.runpytest_inprocess(*self.args(*args))
 
     def started(self, *args):
-        return self.pytester.popen([sys.executable, "-m", "pytest", *self.args(*args)])
+        command = [sys.executable, "-m", "pytest", *self.args(*args)]
+        silent = subprocess.DEVNULL
+        return self.pytester.popen(command, stdout=silent, stderr=silent)
 
     def journal(self):
         lines = (self.path / "journal.jsonl").read_text().splitlines()
