@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from pytest_joules import baseline, record
+from pytest_joules.options import Options
 from pytest_joules.record import replay
+from pytest_joules.sources.choice import chosen_source
 from tests.plugin.conftest import CHECK
 
 MACHINE = "launch_noise=0.004, seed={seed}, power_w=lambda stack, point: {factor} * 400.0"
@@ -436,31 +438,13 @@ def test_a_torn_last_line_is_measured_again(half_done):
     run.assert_outcomes(passed=2)
 
 
-def test_a_simulated_run_goes_on_with_other_noise(joules):
-    """Launches drawn from one seed would be copies of those of the dead run."""
-    (joules.path / "conftest.py").unlink()
-    joules.tests("""
-        import os, signal
-        from pytest_joules import Point
+def test_simulated_launches_after_a_resume_are_no_copies_of_those_before():
+    """Noise is drawn from a seed and a launch's number, which begins anew in each run."""
+    seeds = {
+        chosen_source(Options(gpu="h200", source="simulated", resume=name))
+        .clean.rigs["vllm"]
+        .engine.chance.seed
+        for name in ("", "first", "second")
+    }
 
-        def test_two(energy_bench):
-            point = Point(model="Qwen/Qwen3-8B", batch_size=128)
-            first = energy_bench(**{n: getattr(point, n) for n in ("model", "batch_size")})
-            assert first.source == "simulated"
-            if not os.environ.get("LIVES"):
-                os.kill(os.getpid(), signal.SIGKILL)
-            energy_bench.measure(point.but(precision="fp8", batch_size=128))
-    """)
-    source = "--joules-source=simulated"
-    died = dies(joules, source)
-    (was,) = record.results_of(died)
-    os.environ["LIVES"] = "1"
-    try:
-        run = joules.run(source, "--joules-resume")
-    finally:
-        del os.environ["LIVES"]
-
-    run.assert_outcomes(passed=1)
-    first, second = record.results_of(sessions(joules)[-1])
-    assert first.but(notes=()) == was.but(notes=())
-    assert second.point.precision == "fp8"
+    assert len(seeds) == 3
