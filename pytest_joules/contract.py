@@ -210,6 +210,14 @@ LOAD_NOTES: Mapping[str, Rule] = {
 RULES: Mapping[str, Rule] = {**COUNTER_RULES, **LOAD_RULES}
 """Every rule that makes a measurement invalid, by reason code."""
 
+POINT_NOTES: Mapping[str, Rule] = {
+    "remote-code": Rule(
+        "the point sets trust_remote_code: code of the model's repository ran",
+        "Leave trust_remote_code out where the engine knows the architecture itself.",
+    ),
+}
+"""Noted by what a point asks for."""
+
 MODEL_NOTES: Mapping[str, Rule] = {
     "planted": Rule(
         "the simulated stack was changed by --joules-plant",
@@ -222,7 +230,7 @@ MODEL_NOTES: Mapping[str, Rule] = {
 }
 """Noted beside the latent model."""
 
-NOTES: Mapping[str, Rule] = {**COUNTER_NOTES, **LOAD_NOTES, **MODEL_NOTES}
+NOTES: Mapping[str, Rule] = {**COUNTER_NOTES, **LOAD_NOTES, **POINT_NOTES, **MODEL_NOTES}
 """Everything that is noted though it invalidates nothing, by code."""
 
 _ALL = {**RULES, **NOTES}

@@ -22,6 +22,7 @@ from pytest_joules.point import Point
 from pytest_joules.pruning import prune
 from pytest_joules.result import Result
 from pytest_joules.session import Judgement, Listener
+from pytest_joules.sources.store import result_of, results_in
 from pytest_joules.storage import parse, read, require_schema, write_atomically
 from pytest_joules.verdict import Comparison, Verdict
 
@@ -94,6 +95,8 @@ class Recorder(Listener):
 
     def _begin(self) -> None:
         if not (self.folder / _SETTINGS).exists():
+            # Private: failed tests may quote what is nobody else's.
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             settings = {"schema": SCHEMA, **self.settings}
             write_atomically(self.folder / _SETTINGS, _pretty(settings))
             (self.folder.parents[1] / ".gitignore").write_text("*\n", encoding="utf-8")
@@ -293,7 +296,7 @@ def results_of(path: Path) -> list[Result]:
         if not (path / _RESULTS).exists():  # a session is stored from its first result on
             raise FormatError(f"{path / _RESULTS}: is missing, so the results are lost.")
         return _results(path / _RESULTS)
-    return [result_of(values, str(path)) for values in read(path)]
+    return results_in(path)
 
 
 def _by_point(results: Sequence[Result]) -> dict[Point, tuple[Result, ...]]:
@@ -302,19 +305,10 @@ def _by_point(results: Sequence[Result]) -> dict[Point, tuple[Result, ...]]:
 
 
 def _results(path: Path) -> list[Result]:
-    return [result_of(values, str(path)) for values in _lines(path)]
-
-
-def result_of(values: Mapping[str, Any], name: str) -> Result:
-    """Build one result from its JSON.
-
-    Raises:
-        FormatError: It cannot be read.
-    """
-    try:
-        return Result.from_json(values)
-    except (JoulesError, TypeError, ValueError, KeyError, AttributeError) as error:
-        raise FormatError(f"{name}: a result cannot be read: {error!r}.") from None
+    return [
+        result_of(values, f"{path}, line {number}")
+        for number, values in enumerate(_lines(path), start=1)
+    ]
 
 
 def _lines(path: Path) -> Iterator[Any]:

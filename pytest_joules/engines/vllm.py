@@ -6,7 +6,7 @@ import secrets
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -189,13 +189,8 @@ class _Start:
             self._require_hope()
             if self._child.wait(_LOOK_S) is not None:
                 raise self._ended()
-        target = Target(
-            host=self._target.host,
-            port=self._target.port,
-            model=self._target.model,
-            api_key=self._target.api_key,
-            max_model_len=self._context(),
-        )
+        target = replace(self._target, max_model_len=self._context())
+        self._require_guarded()
         self._complete_once()
         return target
 
@@ -231,6 +226,16 @@ class _Start:
                 return None if length is None else int(length)
         served = ", ".join(str(model.get("id")) for model in models)
         raise LaunchError(f"vLLM serves {served or 'nothing'} instead of {self._target.model}.")
+
+    def _require_guarded(self) -> None:
+        """Refuse a server that answers without the key: it never got it."""
+        stranger = replace(self._target, api_key=secrets.token_urlsafe(24))
+        if api.status(stranger, "/v1/models") == http.client.OK:
+            name = self._launch.stack.name
+            raise LaunchError(
+                "vLLM answers whoever asks: VLLM_API_KEY did not reach it. Let the run command "
+                f"of [tool.pytest-joules.stacks.{name}] pass it on (docker run -e VLLM_API_KEY)."
+            )
 
     def _complete_once(self) -> None:
         # The highest ids that prompts hold: a smaller vocabulary shows before the load does.
