@@ -14,6 +14,7 @@ from typing import Any, Final
 from pytest_joules.engines import api, logs, vllm_command
 from pytest_joules.engines.folders import KEEP, LAUNCHES, marking_failure, new_folder
 from pytest_joules.errors import LaunchError, ServerDied, is_expected
+from pytest_joules.hiding import told
 from pytest_joules.load import Limits, Target, offer
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
@@ -261,7 +262,7 @@ class _Start:
             ) from error
         if status != http.client.OK or not isinstance(values, dict):
             raise LaunchError(
-                _story(f"vLLM answered {path} with {status}: {text[:300]}", self._child)
+                _story(f"vLLM answered {path} with {status}: {told(text)[:300]}", self._child)
             )
         return values
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 import aiohttp
 
 from pytest_joules.errors import is_expected
+from pytest_joules.hiding import told
 from pytest_joules.trace import RequestTrace
 
 __tracebackhide__ = is_expected
@@ -121,7 +122,7 @@ class Client:
 
 async def _require_ok(response: aiohttp.ClientResponse) -> None:
     if response.status != HTTPStatus.OK:
-        raise BadAnswer(f"status {response.status}: {(await response.text())[:_EXCERPT]}")
+        raise BadAnswer(f"status {response.status}: {told(await response.text())[:_EXCERPT]}")
 
 
 async def _read_whole(response: aiohttp.ClientResponse, answer: Answer) -> None:
@@ -144,7 +145,7 @@ async def _read_stream(response: aiohttp.ClientResponse, answer: Answer) -> None
 def _chunk(data: bytes) -> Chunk:
     values = json.loads(data)
     if not isinstance(values, dict) or "error" in values:
-        raise BadAnswer(f"the stream holds {data.decode(errors='replace')[:_EXCERPT]}")
+        raise BadAnswer(f"the stream holds {told(data.decode(errors='replace'))[:_EXCERPT]}")
     usage: dict[str, Any] | None = values.get("usage")
     return Chunk(usage=usage, has_text=any(map(_text, values.get("choices") or ())))
 

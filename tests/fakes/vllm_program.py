@@ -47,6 +47,8 @@ def answer(path: str, body: dict[str, Any], fault: str) -> tuple[int, dict[str, 
     if path == "/v1/models":
         name = "another/model" if fault == "other-model" else model
         return 200, {"data": [{"id": name, "max_model_len": 4096}]}
+    if fault == "tells-when-asked":
+        return 400, {"error": dict(os.environ)}
     if fault == "bad-request":
         return 400, {"error": {"message": "Token id 29999 is out of vocabulary"}}
     tokens = body["max_tokens"] - (fault == "bad-usage")
@@ -66,7 +68,11 @@ class Handler(BaseHTTPRequestHandler):
         fault = os.environ["FAKE_VLLM"]
         key = f"Bearer {os.environ['VLLM_API_KEY']}"
         status, values = answer(self.path, body, fault)
-        if self.path.startswith("/v1") and self.headers["Authorization"] != key:
+        if (
+            fault != "open"
+            and self.path.startswith("/v1")
+            and self.headers["Authorization"] != key
+        ):
             status, values = 401, {}
         data = json.dumps(values).encode()
         self.send_response(status)
@@ -84,6 +90,9 @@ def main() -> None:
     fault, memory = os.environ["FAKE_VLLM"], Path(os.environ["FAKE_VLLM_MEMORY"])
     starts = memory.read_text().count("\n") + 1 if memory.exists() else 1
     memory.write_text("start\n" * starts)
+    if fault == "tells-and-dies":
+        print(dict(os.environ), file=sys.stderr)  # noqa: T201 its log
+        sys.exit(f"ValueError: {json.dumps(dict(os.environ))}")
     if fault in {"dies", "port-taken"} or (fault == "port-taken-once" and starts == 1):
         what = "boom" if fault == "dies" else "[Errno 98] Address already in use"
         sys.exit(f"first words\nOSError: {what}")
