@@ -44,8 +44,8 @@ from pytest_joules.validity import (
     load_reasons,
     mean_batch_size,
     revision_note,
-    trust_note,
     time_weighted_mean,
+    trust_note,
 )
 
 __tracebackhide__ = is_expected

@@ -131,7 +131,8 @@ def file_name(text: str) -> str:
     name = slug(text) if letters else "model"
     if len(name) <= _LONGEST_NAME:
         return name
-    return f"{name[:_LONGEST_NAME]}-{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:8]}"
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return f"{name[:_LONGEST_NAME]}-{digest[:8]}"
 
 
 def gpu_slug(nvml_name: str) -> str:

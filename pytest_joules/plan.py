@@ -179,8 +179,8 @@ def require_stack(point: Point, stack: Stack) -> None:
     if point.engine != ATTACHED and stack.url:
         raise ConfigurationError(
             f"{point.id}: engine={point.engine!r} launches its own server, but stack "
-            f"{stack.name!r} is the one at {stack.shown_url}; use engine={ATTACHED!r}, or another "
-            f"stack (--joules-stack) than {table}."
+            f"{stack.name!r} is the one at {stack.shown_url}; use engine={ATTACHED!r}, or "
+            f"another stack (--joules-stack) than {table}."
         )
 
 

@@ -179,7 +179,7 @@ def test_a_configuration_is_written_as_toml_that_can_be_read():
     assert tomllib.loads(mutations.as_toml(tree).decode())["tool"]["pytest-joules"] == tree
 
 
-def test_a_session_that_the_package_wrote_is_read_whole(tmp_path):
+def test_a_session_that_the_package_wrote_is_read_whole():
     session = targets()["session"]
     assert {*session.trees} == {
         *("session.json", "results.jsonl", "baselines.jsonl", "verdicts.jsonl", "end.json")

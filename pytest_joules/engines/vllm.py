@@ -232,10 +232,10 @@ class _Start:
         """Refuse a server that answers without the key: it never got it."""
         stranger = replace(self._target, api_key=secrets.token_urlsafe(24))
         if api.status(stranger, "/v1/models") == http.client.OK:
-            name = self._launch.stack.name
             raise LaunchError(
-                "vLLM answers whoever asks: VLLM_API_KEY did not reach it. Let the run command "
-                f"of [tool.pytest-joules.stacks.{name}] pass it on (docker run -e VLLM_API_KEY)."
+                "vLLM answers whoever asks: VLLM_API_KEY did not reach it. Let the command of "
+                f"[tool.pytest-joules.stacks.{self._launch.stack.name}] pass it on (docker run "
+                "-e VLLM_API_KEY)."
             )
 
     def _complete_once(self) -> None:

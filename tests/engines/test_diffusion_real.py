@@ -22,7 +22,7 @@ from pytest_joules.errors import LaunchError, ServerDied
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
 from tests.engines import tiny_pipelines
-from tests.engines.conftest import listening, gone
+from tests.engines.conftest import gone, listening
 from tests.engines.cpu_follower import worker_pids
 
 DEADLINE_S = 200.0

@@ -18,8 +18,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest_joules
-from pytest_joules import baseline, record
-from pytest_joules import explaining
+from pytest_joules import baseline, explaining, record
 from pytest_joules.commands import baselines, comparing, exporting, sessions, stored
 from pytest_joules.digest import Digest, rows_of
 from pytest_joules.engines.endpoint import target_of
@@ -279,13 +278,13 @@ class Workspace:
         file.write_bytes(data)
         before = _listing(self.folder)
         try:
-            found = self._used(file)
+            found = self._used()
         finally:
             changed = _listing(self.folder) != before or file.read_bytes() != data
             file.write_bytes(self.target.data(path, self.target.trees[path]))
         return Outcome(kind="wrote", text=str(path)) if changed else found
 
-    def _used(self, file: Path) -> Outcome:
+    def _used(self) -> Outcome:
         try:
             self.target.use(self.folder)
         except JoulesError as error:

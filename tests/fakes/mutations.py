@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 Place = tuple[str | int, ...]
 
@@ -51,6 +51,14 @@ STRANGE: tuple[Any, ...] = (
 _DEEP = 3_000
 
 
+class Spot(NamedTuple):
+    """A place in a tree that is about to change."""
+
+    holder: Any
+    step: Any
+    tree: Any
+
+
 def mutated(stream: Random, tree: Any) -> tuple[Any, Place]:
     """Return a changed copy, and where it was changed: one place, drawn evenly."""
     changed = deepcopy(tree)
@@ -60,7 +68,7 @@ def mutated(stream: Random, tree: Any) -> tuple[Any, Place]:
     holder = changed
     for step in place[:-1]:
         holder = holder[step]
-    stream.choice(_CHANGES)(stream, holder, place[-1], changed)
+    stream.choice(_CHANGES)(stream, Spot(holder, place[-1], changed))
     return changed, place
 
 
@@ -71,23 +79,27 @@ def _places(tree: Any, above: Place = ()) -> Iterator[Place]:
             yield from _places(value, (*above, step))
 
 
-def _drop(_: Random, holder: Any, step: Any, __: Any) -> None:
+def _drop(_: Random, spot: Spot) -> None:
+    holder, step, _tree = spot
     del holder[step]
 
 
-def _replace(stream: Random, holder: Any, step: Any, _: Any) -> None:
+def _replace(stream: Random, spot: Spot) -> None:
+    holder, step, _tree = spot
     holder[step] = deepcopy(stream.choice(STRANGE))
 
 
-def _transplant(stream: Random, holder: Any, step: Any, tree: Any) -> None:
+def _transplant(stream: Random, spot: Spot) -> None:
     """Put what stands somewhere else: of a right type, but of another meaning."""
+    holder, step, tree = spot
     value = tree
     for other in stream.choice(list(_places(tree))):
         value = value[other]
     holder[step] = deepcopy(value)
 
 
-def _rename(stream: Random, holder: Any, step: Any, _: Any) -> None:
+def _rename(stream: Random, spot: Spot) -> None:
+    holder, step, _tree = spot
     if isinstance(holder, dict):
         name = stream.choice(
             [f"{step}x", step.upper(), "", "schema", "\0", "__class__", "self"]
@@ -97,19 +109,22 @@ def _rename(stream: Random, holder: Any, step: Any, _: Any) -> None:
         stream.shuffle(holder)
 
 
-def _repeat(stream: Random, holder: Any, step: Any, _: Any) -> None:
+def _repeat(stream: Random, spot: Spot) -> None:
+    holder, step, _tree = spot
     if isinstance(holder, list):
         holder[step:step] = [deepcopy(holder[step])] * stream.choice([1, 2, 50])
     else:
         holder[f"{step} "] = deepcopy(holder[step])
 
 
-def _retype(stream: Random, holder: Any, step: Any, _: Any) -> None:
+def _retype(stream: Random, spot: Spot) -> None:
+    holder, step, _tree = spot
     value = holder[step]
     holder[step] = stream.choice([str(value), [value], {"value": value}, {str(value): 1}])
 
 
-def _rescale(stream: Random, holder: Any, step: Any, _: Any) -> None:
+def _rescale(stream: Random, spot: Spot) -> None:
+    holder, step, _tree = spot
     value = holder[step]
     if isinstance(value, str):
         holder[step] = stream.choice([value[:-1], value[::-1], value * 2, value.upper()])
@@ -119,7 +134,7 @@ def _rescale(stream: Random, holder: Any, step: Any, _: Any) -> None:
         holder[step] = deepcopy(stream.choice(STRANGE))
 
 
-_CHANGES: tuple[Callable[[Random, Any, Any, Any], None], ...] = (
+_CHANGES: tuple[Callable[[Random, Spot], None], ...] = (
     *(_drop, _replace, _replace, _transplant, _rename, _repeat, _retype, _rescale, _rescale),
 )
 

@@ -168,7 +168,7 @@ def _by_atheris(name: str, inputs: int, out: Path) -> None:
 
         def mutator(data: bytes, most: int, number: int) -> bytes:
             stream = Random(number)
-            made = _by_structure(stream, target, paths, data) if number % 2 else None
+            made = _by_structure(stream, target, data) if number % 2 else None
             return made if made and len(made) <= most else atheris.Mutate(data, most)
 
         flags = [f"-seed={SEED}", f"-runs={inputs}", "-max_len=40000", "-verbosity=0"]
@@ -176,11 +176,12 @@ def _by_atheris(name: str, inputs: int, out: Path) -> None:
         atheris.Fuzz()
 
 
-def _by_structure(stream: Random, target: Any, paths: list[str], data: bytes) -> bytes | None:
+def _by_structure(stream: Random, target: Any, data: bytes) -> bytes | None:
     from tests.fakes import mutations
 
     if not data:
         return None
+    paths = sorted(target.trees)
     path = paths[data[0] % len(paths)]
     try:
         tree = mutations.parsed(path, data[1:])

@@ -1,6 +1,6 @@
 """Secrets planted wherever one can stand reach no output, no log and no stored file."""
 
-import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -103,8 +103,10 @@ def test_what_a_whole_run_writes_holds_no_secret(planted):
         project.pytester.runpytest_subprocess("--gpu=h200", *arguments)
         for arguments in (OUTPUTS, ("--joules-record",), ("--joules-plan", "-v"))
     ]
-    for command in (["show", "latest"], ["export", "latest", "again.json"], ["doctor"]):
-        runs.append(project.pytester.run("python3", "-m", "pytest_joules", *command))
+    runs += [
+        project.pytester.run(sys.executable, "-m", "pytest_joules", *command)
+        for command in (["show", "latest"], ["export", "latest", "again.json"], ["doctor"])
+    ]
 
     assert (project.path / "report.html").exists()
     assert (project.path / "summary.md").exists()
@@ -127,4 +129,4 @@ def test_stored_sessions_are_for_their_user_alone(planted):
     project.run()
 
     (session,) = project.path.glob(".joules/sessions/*")
-    assert os.stat(session).st_mode & 0o077 == 0
+    assert session.stat().st_mode & 0o077 == 0
