@@ -196,8 +196,6 @@ def parsed(path: str, data: bytes) -> Any:
     text = data.decode()
     if path.endswith(".toml"):
         return tomllib.loads(text)["tool"]["pytest-joules"]
-    return (
-        [json.loads(row) for row in text.splitlines()]
-        if path.endswith("l")
-        else json.loads(text)
-    )
+    if path.endswith(".jsonl"):
+        return [json.loads(row) for row in text.splitlines()]
+    return json.loads(text)
