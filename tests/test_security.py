@@ -170,6 +170,14 @@ def test_remote_code_runs_only_where_a_point_says_so_and_is_then_shown(engine):
     assert "trust" not in str(describe_plan(plan([plain], stack=Stack(), gpu="h200")))
 
 
+@pytest.mark.parametrize("engine", ["diffusers", "xdit", "endpoint"])
+def test_an_engine_that_could_not_heed_it_is_not_said_to_trust(engine):
+    task = "text-conversation" if engine == "endpoint" else "text-to-image"
+
+    with pytest.raises(InvalidPoint, match="trust_remote_code cannot be set"):
+        Point(model="a/b", task=task, engine=engine, trust_remote_code=True)
+
+
 def test_vllm_is_told_to_listen_on_loopback_and_never_its_key():
     key = "k" * 32
     launch = Launch(points=(QWEN,), stack=Stack(), gpu="h200")

@@ -172,7 +172,7 @@ def as_lines(tree: Any) -> bytes:
 
 
 def as_toml(tree: Any) -> bytes:
-    """Write a tree as one inline table after ``[tool]``; TOML has no null, so it is left out."""
+    """Write a tree as one inline table after ``[tool]``, without null, which TOML has not."""
     return b"[tool]\npytest-joules = " + _toml(tree).encode(errors="replace") + b"\n"
 
 
