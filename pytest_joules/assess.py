@@ -45,6 +45,7 @@ from pytest_joules.validity import (
     mean_batch_size,
     revision_note,
     time_weighted_mean,
+    trust_note,
 )
 
 __tracebackhide__ = is_expected
@@ -235,7 +236,8 @@ def _notes(
         )
     )
     revision = revision_note(measured.provenance.context.model_revision, measured.point)
-    return (*counters, *load_notes(measured.load, energy, procedure), *revision)
+    of_point = (*revision, *trust_note(measured.point))
+    return (*counters, *load_notes(measured.load, energy, procedure), *of_point)
 
 
 def _evidence(measured: Measured, energy: WindowEnergy, work: Work) -> Evidence:

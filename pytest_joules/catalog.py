@@ -3,6 +3,7 @@
 The tables are ``data/models.toml`` and ``data/gpus.toml``.
 """
 
+import hashlib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -14,6 +15,8 @@ from typing import Any
 from pytest_joules.errors import ConfigurationError, is_expected
 
 __tracebackhide__ = is_expected
+
+_LONGEST_NAME = 150  # leaves a file name room for a suffix and a temporary name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +117,22 @@ def slug(text: str) -> str:
     if not made:
         raise ConfigurationError(f"{text!r} holds no letter or digit to make a name of.")
     return made
+
+
+def file_name(text: str) -> str:
+    """Turn any name of a model or GPU into that of a file or folder; it leads nowhere else.
+
+    Names that make the same one share what is stored under it.
+
+    >>> file_name("../../etc/passwd"), file_name("..")
+    ('etc-passwd', 'model')
+    """
+    letters = any(c.isascii() and c.isalnum() for c in text)
+    name = slug(text) if letters else "model"
+    if len(name) <= _LONGEST_NAME:
+        return name
+    digest = hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()
+    return f"{name[:_LONGEST_NAME]}-{digest[:8]}"
 
 
 def gpu_slug(nvml_name: str) -> str:

@@ -217,6 +217,13 @@ SESSION_NOTES: Mapping[str, Rule] = {
     ),
 }
 """Noted by --joules-resume."""
+POINT_NOTES: Mapping[str, Rule] = {
+    "remote-code": Rule(
+        "the point sets trust_remote_code: code of the model's repository ran",
+        "Leave trust_remote_code out where the engine knows the architecture itself.",
+    ),
+}
+"""Noted by what a point asks for."""
 
 MODEL_NOTES: Mapping[str, Rule] = {
     "planted": Rule(
@@ -234,6 +241,7 @@ NOTES: Mapping[str, Rule] = {
     **COUNTER_NOTES,
     **LOAD_NOTES,
     **SESSION_NOTES,
+    **POINT_NOTES,
     **MODEL_NOTES,
 }
 """Everything that is noted though it invalidates nothing, by code."""

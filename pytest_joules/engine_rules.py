@@ -1,8 +1,9 @@
 """Which engine runs which task, and which fields of a point it cannot heed."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
+from pytest_joules.engine_arguments import refused
 from pytest_joules.errors import InvalidPoint, is_expected
 from pytest_joules.tasks import Task
 
@@ -26,6 +27,10 @@ _OF_A_LAUNCH: Final = (
     "trust_remote_code",
     "shared_server",
 )
+_NO_REMOTE_CODE: Final = (
+    ("trust_remote_code",),
+    "it runs the library's own pipelines, and no code of a repository",
+)
 _CANNOT_SET: Final[Mapping[str, tuple[Collection[str], str]]] = {
     "endpoint": (
         _OF_A_LAUNCH,
@@ -35,6 +40,8 @@ _CANNOT_SET: Final[Mapping[str, tuple[Collection[str], str]]] = {
         ("num_gpus", "tensor_parallel", "data_parallel", "expert_parallel", "max_model_len"),
         "it runs on one GPU, in the model's own context",
     ),
+    "diffusers": _NO_REMOTE_CODE,
+    "xdit": _NO_REMOTE_CODE,
 }
 
 
@@ -61,3 +68,13 @@ def require_engine(engine: str, spec: Task, given: Collection[str]) -> None:
             f"{', '.join(wrong)} cannot be set with engine={engine!r}: {reason}. Leave it out, "
             "or use another engine."
         )
+
+
+def require_arguments(arguments: Sequence[str]) -> None:
+    """Refuse further arguments that would open what is kept closed.
+
+    Raises:
+        InvalidPoint: Names the argument and the remedy.
+    """
+    for name, remedy in refused(arguments):
+        raise InvalidPoint(f"engine_args: {name} is refused; {remedy}.")

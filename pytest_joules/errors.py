@@ -30,14 +30,15 @@ or insufficient measurement.
 
 from typing import Any
 
+from pytest_joules.hiding import told
 from pytest_joules.visible import lines
 
 
 class _Told(Exception):
-    """Quotes names and logs of others, so nothing in it may steer a terminal."""
+    """Quotes names and logs of others: nothing in it may steer a terminal or tell a secret."""
 
     def __str__(self) -> str:
-        return lines(super().__str__())
+        return lines(told(super().__str__()))
 
 
 class JoulesError(_Told):

@@ -14,6 +14,7 @@ from pytest_joules.gate.design import Design
 from pytest_joules.point import Point
 from pytest_joules.report.causes import causes, causes_json
 from pytest_joules.result import Result
+from pytest_joules.sources.store import result_of
 from pytest_joules.units import counted, percent, si
 from pytest_joules.verdict import Comparison
 
@@ -79,7 +80,7 @@ def _results(path: str, root: Path) -> Sequence[Result]:
         runs = baseline.parse(values, name=path)
         return [run for each in runs.values() for run in each]
     if isinstance(values, dict):
-        return [record.result_of(values, path)]
+        return [result_of(values, path)]
     return record.results_of(Path(path))
 
 

@@ -374,7 +374,7 @@ def _table(config: pytest.Config) -> Mapping[str, Any]:
         return {}
     try:
         tool = tomllib.loads(path.read_text(encoding="utf-8")).get("tool", {})
-    except (tomllib.TOMLDecodeError, OSError, UnicodeDecodeError) as error:
+    except (ValueError, OSError, RecursionError) as error:  # also numbers of 5,000 digits
         raise ConfigurationError(f"{path}: {error}.") from None
     table = as_table(tool.get("pytest-joules", {}), f"{path}: [tool] pytest-joules")
     known = {option.name for option in DECLARED} | {"stacks"}

@@ -1,5 +1,6 @@
 """What would be launched for a set of points, and what it would cost; pure data."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -7,6 +8,7 @@ from typing import Any, Final
 
 from pytest_joules import catalog, pipelines
 from pytest_joules.batches import least_batches
+from pytest_joules.engine_arguments import refused, secrets_in
 from pytest_joules.errors import ConfigurationError, InvalidPoint, is_expected
 from pytest_joules.point import Point
 
@@ -48,6 +50,21 @@ class Stack:
 
     gpus: tuple[str, ...] = ()
     """UUIDs of the GPUs that the server uses, where NVML cannot show its processes."""
+
+    def __post_init__(self) -> None:
+        table = f"[tool.pytest-joules.stacks.{self.name}]"
+        for name, remedy in refused(self.args):
+            raise ConfigurationError(f"{table} args: {name} is refused; {remedy}.")
+        for name in secrets_in(self.command):
+            raise ConfigurationError(
+                f"{table} command: {name}=... is refused, as a command line is public; name "
+                f"the variable alone (docker run -e {name}) and set it in your shell or in env."
+            )
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without a password."""
+        return re.sub(r"//[^/]*@", "//***@", self.url)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,8 +197,8 @@ def require_stack(point: Point, stack: Stack) -> None:
     if point.engine != ATTACHED and stack.url:
         raise ConfigurationError(
             f"{point.id}: engine={point.engine!r} launches its own server, but stack "
-            f"{stack.name!r} is the one at {stack.url}; use engine={ATTACHED!r}, or another "
-            f"stack (--joules-stack) than {table}."
+            f"{stack.name!r} is the one at {stack.shown_url}; use engine={ATTACHED!r}, or "
+            f"another stack (--joules-stack) than {table}."
         )
 
 

@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from pytest_joules import catalog
-from pytest_joules.engine_rules import require_engine
+from pytest_joules.engine_rules import require_arguments, require_engine
 from pytest_joules.errors import InvalidPoint, is_expected
 from pytest_joules.tasks import Lengths, Task, task
 from pytest_joules.vision import FIELDS, Vision, vision_of
@@ -353,6 +353,7 @@ def _require_consistent(point: Point, asked: Task) -> None:
             f"draining. Use num_requests >= {3 * point.batch_size}, or leave it out."
         )
     require_engine(point.engine, asked, _set_fields(point))
+    require_arguments(point.engine_args)
     _require_parallelism(point)
     _require_diffusion(point, asked)
     _ = point.vision  # raises where its fields contradict each other

@@ -19,6 +19,7 @@ from uuid import uuid4
 
 from pytest_joules import supervisor
 from pytest_joules.errors import LaunchError, is_expected
+from pytest_joules.hiding import remember, secrets_of, spellings
 from pytest_joules.supervisor import KILL_S, MARK, descendants, kill_hard
 
 __tracebackhide__ = is_expected
@@ -146,13 +147,15 @@ def supervised(
     Args:
         argv: Program and arguments.
         env: The whole environment.
-        log_path: Gets standard output and error.
+        log_path: Gets standard output and error, secrets of the environment masked.
         grace_s: Seconds that all its processes have to end after SIGTERM.
         max_log_bytes: Bound of the log; the oldest part goes first.
 
     Raises:
         LaunchError: The program cannot be executed, or a process could not be ended.
     """
+    secrets = secrets_of(env)
+    remember(secrets)
     child = Supervised(
         {
             "argv": list(argv),
@@ -160,6 +163,7 @@ def supervised(
             "log_path": str(log_path.resolve()),
             "grace_s": grace_s,
             "max_log_bytes": max_log_bytes,
+            "hidden": spellings(secrets),
             "parent": os.getpid(),
         }
     )

@@ -28,6 +28,7 @@ from pytest_joules.ledger import Judgement
 from pytest_joules.parts import COSTS, RESULTS, of_part, parts
 from pytest_joules.point import Point
 from pytest_joules.result import Result
+from pytest_joules.sources.store import result_of, results_in
 from pytest_joules.storage import parse, read, require_schema
 from pytest_joules.verdict import Comparison, Verdict
 
@@ -48,7 +49,8 @@ def session_name(begun: datetime) -> str:
 
 def running_lock(folder: Path, part: str = "") -> FileLock:
     """Return the lock that whoever writes a session holds; its death frees it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    # Private: failed tests may quote what is nobody else's.
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return FileLock(folder / of_part(LOCK, part), timeout=0)
 
 
@@ -339,7 +341,7 @@ def results_of(path: Path) -> list[Result]:
         return (
             found if len(names) == 1 else list({_text(r.as_json()): r for r in found}.values())
         )
-    return [result_of(values, str(path)) for values in read(path)]
+    return results_in(path)
 
 
 def _by_point(results: Sequence[Result]) -> dict[Point, tuple[Result, ...]]:
@@ -348,19 +350,10 @@ def _by_point(results: Sequence[Result]) -> dict[Point, tuple[Result, ...]]:
 
 
 def _results(path: Path) -> list[Result]:
-    return [result_of(values, str(path)) for values in _lines(path)]
-
-
-def result_of(values: Mapping[str, Any], name: str) -> Result:
-    """Build one result from its JSON.
-
-    Raises:
-        FormatError: It cannot be read.
-    """
-    try:
-        return Result.from_json(values)
-    except (JoulesError, TypeError, ValueError, KeyError, AttributeError) as error:
-        raise FormatError(f"{name}: a result cannot be read: {error!r}.") from None
+    return [
+        result_of(values, f"{path}, line {number}")
+        for number, values in enumerate(_lines(path), start=1)
+    ]
 
 
 def _lines(path: Path) -> Iterator[Any]:

@@ -298,7 +298,10 @@ class Result:
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> "Result":
-        """Rebuild it; wrong keys raise ``TypeError``, ``KeyError`` or ``InvalidPoint``.
+        """Rebuild it.
+
+        Wrong keys and values raise ``TypeError``, ``KeyError``, ``ValueError`` or
+        ``InvalidPoint``.
 
         Its point may be one already, where many runs share it. The comparison that an export
         puts beside a result is no part of it.
@@ -314,7 +317,7 @@ class Result:
                 "throughput_work_units_per_s": _number(values["throughput_work_units_per_s"]),
                 "provenance": Provenance.from_json(values["provenance"]),
                 "latency": Latency(**values.get("latency", {})),
-                "evidence": Evidence(**_with_tuples(evidence)) if evidence else None,
+                "evidence": _evidence(evidence) if evidence else None,
                 "timeline": Timeline(**_with_tuples(timeline)) if timeline else None,
                 "reasons": tuple(Reason(**reason) for reason in values.get("reasons", ())),
                 "notes": tuple(Reason(**note) for note in values.get("notes", ())),
@@ -325,6 +328,19 @@ class Result:
 def _number(value: float | None) -> float:
     """Read what JSON has no number for, as only invalid results hold."""
     return math.nan if value is None else value
+
+
+_WHOLE = ("num_requests", "start_index", "end_index", "clock_event_reasons")
+
+
+def _evidence(values: Mapping[str, Any]) -> Evidence:
+    # JSON Schema takes 3.0 for an integer; here it must be one.
+    whole = {name: int(values[name]) for name in _WHOLE if isinstance(values.get(name), float)}
+    made = Evidence(**{**_with_tuples(values), **whole})
+    series = (made.series_energy_j, made.series_work_units)
+    if not all(isinstance(each, tuple) for each in series) or len({*map(len, series)}) > 1:
+        raise ValueError("series_energy_j and series_work_units must be lists of one length")
+    return made
 
 
 def _with_lists(values: Any) -> Any:

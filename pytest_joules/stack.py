@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pytest_joules.errors import ConfigurationError, LaunchError, MissingDependency, is_expected
+from pytest_joules.hiding import remember, secrets_of
 from pytest_joules.plan import Stack
 
 __tracebackhide__ = is_expected
@@ -74,10 +75,13 @@ def environment(stack: Stack, extra: Mapping[str, str] | None = None) -> dict[st
     """Return the whole environment of the stack's processes.
 
     This process's own, then ``extra``, then the stack's: what a user names wins. A
-    container sees only what its run command passes on (``docker run -e NAME``).
+    container sees only what its run command passes on (``docker run -e NAME``). Its secrets
+    are hidden from here on.
     """
     ours = {name: value for name, value in os.environ.items() if name not in _OF_PYTEST}
-    return {**ours, **(extra or {}), **stack.env}
+    made = {**ours, **(extra or {}), **stack.env}
+    remember(secrets_of(made))
+    return made
 
 
 def probe(

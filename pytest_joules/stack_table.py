@@ -63,8 +63,10 @@ def _stack(name: str, table: Any, root: Path) -> Stack:
         )
     for key, (is_right, wanted) in _STACK_KEYS.items():
         if key in values and not is_right(values[key]):
+            # A table of variables may hold secrets, also where it is wrong.
+            shown = "" if key == "env" else f"={values[key]!r}"
             raise ConfigurationError(
-                f"[tool.pytest-joules.stacks.{name}] {key}={values[key]!r}: give {wanted}."
+                f"[tool.pytest-joules.stacks.{name}] {key}{shown}: give {wanted}."
             )
     _require_one_kind(name, values)
     python = values.get("python", "")

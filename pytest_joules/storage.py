@@ -2,7 +2,7 @@
 
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -20,6 +20,7 @@ __tracebackhide__ = is_expected
 _LOCK_WAIT_S = 60.0
 _DIGITS = 100
 _TOO_LARGE = 10.0**_DIGITS
+_SIZES = ("minimum", "exclusiveMinimum", "maximum", "minItems")
 
 
 def parse(text: str, *, name: str, is_strict: bool = True) -> Any:
@@ -60,26 +61,43 @@ def read(path: Path) -> Any:
     return parse(text, name=str(path))
 
 
-def require_schema(values: Any, schema: str, *, name: str) -> None:
+def require_schema(values: Any, schema: str, *, name: str, types_alone: bool = False) -> None:
     """Validate against ``schemas/<schema>.json``.
+
+    Args:
+        values: What a file holds.
+        schema: Its name.
+        name: Of the file, for errors.
+        types_alone: Let numbers be of any size, or null: those of broken measurements are.
 
     Raises:
         FormatError: Names the file and the field, and what it should be.
     """
     try:
-        _validator(schema)(values)
+        _validator(schema, types_alone=types_alone)(values)
     except fastjsonschema.JsonSchemaException as error:
         raise FormatError(f"{name}: {str(error).removeprefix('data').lstrip('. ')}.") from None
 
 
 @cache
-def _validator(schema: str) -> Callable[[Any], Any]:
-    text = (files("pytest_joules") / "schemas" / f"{schema}.json").read_text(encoding="utf-8")
-    handlers = {"": lambda uri: json.loads(_schema_text(uri))}
+def _validator(schema: str, *, types_alone: bool) -> Callable[[Any], Any]:
+    def text(uri: str) -> Any:
+        found = json.loads(_schema_text(uri))
+        return _without_sizes(found) if types_alone else found
+
     made: Callable[[Any], Any] = fastjsonschema.compile(
-        json.loads(text), handlers=handlers, use_default=False
+        text(f"{schema}.json"), handlers={"": text}, use_default=False
     )
     return made
+
+
+def _without_sizes(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_sizes(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    kept = {key: _without_sizes(each) for key, each in schema.items() if key not in _SIZES}
+    return {**kept, "type": ["number", "null"]} if kept.get("type") == "number" else kept
 
 
 def _schema_text(uri: str) -> str:
@@ -94,17 +112,17 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     data = content.encode() if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Not tempfile: its files are private, and this one shall be what the umask says.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with os.fdopen(descriptor, "wb") as stream:
+        with temporary.open("xb") as stream:
             stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
+        temporary.replace(path)
         _sync_folder(path.parent)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

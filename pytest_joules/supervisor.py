@@ -77,17 +77,44 @@ def kill_hard(pids: frozenset[int]) -> None:
             continue  # gone, or of another user: then it is reported as a survivor
 
 
-class _Log:
-    """A file of bounded size; the older half is ``PATH.1``."""
+class _Veil:
+    """Masks secrets in a stream, also one that comes in two pieces."""
 
-    def __init__(self, path: str, max_bytes: int) -> None:
+    def __init__(self, secrets: list[str]) -> None:
+        self._secrets = [secret.encode(errors="surrogateescape") for secret in secrets]
+        self._longest = max(map(len, self._secrets), default=0)
+        self._held = b""
+
+    def shown(self, data: bytes, *, is_last: bool = False) -> bytes:
+        """Return what can be shown by now; what may be the begin of a secret waits."""
+        data = self._held + data
+        for secret in self._secrets:
+            data = data.replace(secret, b"***")
+        end = len(data) if is_last else len(data) - self._begun(data)
+        self._held = data[end:]
+        return data[:end]
+
+    def _begun(self, data: bytes) -> int:
+        sizes = range(min(len(data), self._longest - 1), 0, -1)
+        return next(
+            (n for n in sizes if any(each.startswith(data[-n:]) for each in self._secrets)), 0
+        )
+
+
+class _Log:
+    """A file of bounded size, without secrets; the older half is ``PATH.1``."""
+
+    def __init__(self, path: str, max_bytes: int, secrets: list[str]) -> None:
         self._path, self._half = path, max_bytes // 2
+        self._veil = _Veil(secrets)
         self._file, self._size = self._open(), 0
 
     def _open(self) -> int:
         return os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, *, is_last: bool = False) -> None:
+        """Write what is no secret; with ``is_last`` also what was held back."""
+        data = self._veil.shown(data, is_last=is_last)
         try:
             if self._size + len(data) > self._half:
                 os.close(self._file)
@@ -102,7 +129,7 @@ class _Supervisor:
     def __init__(self, job: dict[str, Any]) -> None:
         self._grace_s = float(job["grace_s"])
         self._parent = int(job["parent"])
-        self._log = _Log(job["log_path"], int(job["max_log_bytes"]))
+        self._log = _Log(job["log_path"], int(job["max_log_bytes"]), job["hidden"])
         self._wake = _wakeups()
         self._output, write_end = os.pipe()
         os.set_blocking(self._output, False)
@@ -124,7 +151,9 @@ class _Supervisor:
     def run(self) -> None:
         while self._running and not self._stopping:
             self._turn(_ORPHAN_CHECK_S)
-        _say(survivors=sorted(self._end_all()))
+        survivors = self._end_all()
+        self._log.write(b"", is_last=True)
+        _say(survivors=sorted(survivors))
 
     def _end_all(self) -> frozenset[int]:
         for pid in descendants(os.getpid()):
@@ -181,7 +210,8 @@ class _Supervisor:
             try:
                 self._take(self._output)
             except BlockingIOError:
-                return
+                break
+        self._log.write(b"", is_last=True)
 
 
 def _send(pid: int, number: signal.Signals) -> None:

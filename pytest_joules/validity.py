@@ -95,6 +95,14 @@ def revision_note(revision: str | None, point: Point) -> tuple[Reason, ...]:
     return (contract.reason("revision-unknown", text),)
 
 
+def trust_note(point: Point) -> tuple[Reason, ...]:
+    """Say where a model's repository ran code of its own."""
+    if not point.trust_remote_code:
+        return ()
+    text = f"code that {point.model} brings along was trusted (trust_remote_code=True)."
+    return (contract.reason("remote-code", text),)
+
+
 def mean_batch_size(samples: Sequence[ServerSample], window: Window) -> float | None:
     """Return the time-weighted mean of running requests in the window; see below."""
     return time_weighted_mean(samples, window, "running")

@@ -121,6 +121,16 @@ def test_the_detectable_change_by_the_normal_formula():
     assert found == pytest.approx(math.expm1(quantiles * 0.01 * math.sqrt(2)), rel=1e-6)
 
 
+def test_noise_without_measure_hides_any_rise_and_overflows_nowhere():
+    """e to the power of 4,000 is no number of a machine any more."""
+    design = Design(max_pairs=1, alpha=0.01)
+    (only,) = looks(design, 0, has_old=True)
+
+    found = detectable_change(design, only, num_baseline=0, launch_sd=1e3, df=1e9)
+
+    assert found == math.inf
+
+
 def test_a_tolerance_below_what_can_be_told_apart_is_refused_with_the_number():
     design = Design(tolerance=0.01)
     last = looks(design, 8, has_old=True)[-1]

@@ -279,7 +279,7 @@ def test_a_damaged_folder_is_refused(
 def test_a_task_that_nobody_knows_is_refused(tmp_path: Path) -> None:
     folder = write_leaderboard(tmp_path / "d", {"juggling": [text_row()]})
 
-    with pytest.raises(FormatError, match=r"juggling\.json: dataset 'juggling' is unknown"):
+    with pytest.raises(FormatError, match=r"index\.json, field tasks: .*'juggling' is unknown"):
         read_leaderboard(folder)
 
 

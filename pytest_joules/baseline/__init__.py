@@ -5,7 +5,6 @@ each: sorted keys, units in keys, four significant digits. Results that were not
 live go to ``<root>/<source>/<gpu>/...``, where no live check looks.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +23,7 @@ from pytest_joules.baseline.format import (
     parse,
     parse_entries,
 )
-from pytest_joules.catalog import slug
+from pytest_joules.catalog import file_name, slug
 from pytest_joules.errors import (
     BaselineError,
     BaselineMissing,
@@ -56,8 +55,6 @@ __all__ = [
     "store_calibration",
 ]
 
-_LONGEST_NAME = 150  # leaves a file name room for a suffix and a temporary name
-
 
 def path_for(root: Path, point: Point, gpu: str, *, source: str = "live") -> Path:
     """Return the file that holds a point's baseline.
@@ -65,16 +62,8 @@ def path_for(root: Path, point: Point, gpu: str, *, source: str = "live") -> Pat
     Names become slugs, so no model or GPU name can lead out of ``root``.
     """
     top = root if source == "live" else root / slug(source)
-    return top / slug(gpu) / point.engine / point.task / f"{_file_name(point.model)}.json"
-
-
-def _file_name(model: str) -> str:
-    # The names of two models may make one slug; their points then share a file.
-    letters = any(c.isascii() and c.isalnum() for c in model)
-    name = slug(model) if letters else "model"
-    if len(name) <= _LONGEST_NAME:
-        return name
-    return f"{name[:_LONGEST_NAME]}-{hashlib.sha256(model.encode()).hexdigest()[:8]}"
+    folder = top / file_name(slug(gpu)) / point.engine / point.task
+    return folder / f"{file_name(point.model)}.json"
 
 
 def load(path: Path) -> dict[Point, tuple[Result, ...]]:

@@ -29,6 +29,9 @@ SCHEMA = 2
 null."""
 
 DIGITS = 4
+_MOST_BYTES = 4 << 20
+"""Of an unpacked series: 12 days of sub-windows. A kilobyte can unpack to a gigabyte."""
+
 _SERIES = ("series_energy_j", "series_work_units")
 
 Migration = Callable[[dict[str, Any]], dict[str, Any]]
@@ -207,7 +210,10 @@ def _compressed(series: Sequence[float]) -> str:
 def _decompressed(series: str | list[float]) -> list[float]:
     if not isinstance(series, str):
         return series
-    unpacked = zlib.decompress(base64.b64decode(series, validate=True))
+    unpacker = zlib.decompressobj()
+    unpacked = unpacker.decompress(base64.b64decode(series, validate=True), _MOST_BYTES)
+    if not unpacker.eof:
+        raise ValueError(f"a series is cut off, or longer than {_MOST_BYTES // 4} values")
     numbers: list[float] = np.frombuffer(unpacked, dtype="<f4").tolist()
     return numbers
 

@@ -63,6 +63,7 @@ def plan_values(plan: Plan, num_launches: int | None) -> dict[str, Any]:
                 "num_gpus": launch.largest.num_gpus,
                 "gpu": launch.gpu,
                 "stack": launch.stack.name,
+                "trust_remote_code": launch.largest.trust_remote_code,
                 "points": [point.id for point in launch.points],
                 "batch_sizes": [point.batch_size for point in launch.points],
                 "gpu_minutes": plan.gpu_minutes(launch),

@@ -8,7 +8,6 @@ are metered is checked.
 import http.client
 import json
 import os
-import re
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -175,9 +174,7 @@ def target_of(stack: Stack, model: str) -> Target:
             the key is not set or holds what no HTTP header can.
     """
     table = f"[tool.pytest-joules.stacks.{stack.name}]"
-    # A password that stands in the URL must not stand in a log.
-    shown = re.sub(r"//[^/]*@", "//***@", stack.url)
-    where = f"{table} url={shown!r}"
+    where = f"{table} url={stack.shown_url!r}"
     host, port = _host_and_port(stack.url, where=where)
     key = _key(stack.api_key_env, where=f"{table} api_key_env={stack.api_key_env!r}")
     address = _local_address(host, where=where)

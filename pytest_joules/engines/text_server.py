@@ -11,6 +11,7 @@ import numpy as np
 
 from pytest_joules.engines.workers import Event, Worker
 from pytest_joules.errors import LoadError, is_expected
+from pytest_joules.hiding import told
 from pytest_joules.load import STREAMED_SAMPLE, Target, given_up, require_fits
 from pytest_joules.load.asks import is_streamed, room
 from pytest_joules.point import Point
@@ -122,7 +123,7 @@ def _request(event: Event, point: Point) -> RequestTrace:
         output_tokens=0 if event["error"] else event["output_tokens"],
         first_token_s=times[0] if times else None,
         itl_s=tuple(float(gap) for gap in np.diff(times)) if shown else (),
-        error=event["error"],
+        error=None if event["error"] is None else told(event["error"]),
     )
 
 

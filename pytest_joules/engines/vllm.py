@@ -6,7 +6,7 @@ import secrets
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -14,6 +14,7 @@ from typing import Any, Final
 from pytest_joules.engines import api, logs, vllm_command
 from pytest_joules.engines.folders import KEEP, LAUNCHES, marking_failure, new_folder
 from pytest_joules.errors import LaunchError, ServerDied, is_expected
+from pytest_joules.hiding import told
 from pytest_joules.load import Limits, Target, offer
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
@@ -195,13 +196,8 @@ class _Start:
             code = self._child.wait(_LOOK_S)
             if code is not None:
                 raise self._ended(code)
-        target = Target(
-            host=self._target.host,
-            port=self._target.port,
-            model=self._target.model,
-            api_key=self._target.api_key,
-            max_model_len=self._context(),
-        )
+        target = replace(self._target, max_model_len=self._context())
+        self._require_guarded()
         self._complete_once()
         return target
 
@@ -242,6 +238,16 @@ class _Start:
         served = ", ".join(map(str, lengths))
         raise LaunchError(f"vLLM serves {served or 'nothing'} instead of {self._target.model}.")
 
+    def _require_guarded(self) -> None:
+        """Refuse a server that answers without the key: it never got it."""
+        stranger = replace(self._target, api_key=secrets.token_urlsafe(24))
+        if api.status(stranger, "/v1/models") == http.client.OK:
+            raise LaunchError(
+                "vLLM answers whoever asks: VLLM_API_KEY did not reach it. Let the command of "
+                f"[tool.pytest-joules.stacks.{self._launch.stack.name}] pass it on (docker run "
+                "-e VLLM_API_KEY)."
+            )
+
     def _complete_once(self) -> None:
         # The highest ids that prompts hold: a smaller vocabulary shows before the load does.
         body = {
@@ -267,7 +273,7 @@ class _Start:
             ) from error
         if status != http.client.OK or not isinstance(values, dict):
             raise LaunchError(
-                _story(f"vLLM answered {path} with {status}: {text[:300]}", self._child)
+                _story(f"vLLM answered {path} with {status}: {told(text)[:300]}", self._child)
             )
         return values
 

@@ -23,6 +23,7 @@ OLD, NEW = "A", "B"
 SMALL_BASELINE = 2
 """Stored launches that are too few to start from."""
 
+_BEYOND = 700.0  # its exponential is no number any more; nothing measured scatters so
 FOUND = 0.95
 """How surely the quoted detectable change would have been found."""
 
@@ -207,7 +208,8 @@ def detectable_change(
         num_new=look.num_new,
     )
     quantiles = -float(stdtrit(df, look.p_change)) + float(stdtrit(df, FOUND))
-    return math.expm1(quantiles * math.sqrt(v))
+    log_rise = quantiles * math.sqrt(v)
+    return math.expm1(log_rise) if log_rise < _BEYOND else math.inf
 
 
 def planned_detectable(

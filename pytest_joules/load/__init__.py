@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any, Final, Literal, Protocol
 
 from pytest_joules.errors import InvalidPoint, LoadError, is_expected
+from pytest_joules.hiding import told
 from pytest_joules.load.stall import Progress
 from pytest_joules.point import Point
 from pytest_joules.process import Supervised, supervised
@@ -280,7 +281,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 def _request(event: Mapping[str, Any]) -> RequestTrace:
     values = {name: value for name, value in event.items() if name != "event"}
-    return RequestTrace(**{**values, "itl_s": tuple(values["itl_s"])})
+    error = values["error"]  # may quote the server's answer
+    shown = None if error is None else told(error)
+    return RequestTrace(**{**values, "itl_s": tuple(values["itl_s"]), "error": shown})
 
 
 def _require_enclosed(trace: LoadTrace) -> None:

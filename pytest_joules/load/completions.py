@@ -7,6 +7,7 @@ from time import monotonic
 from typing import Any, Final
 
 from pytest_joules.errors import is_expected
+from pytest_joules.hiding import told
 from pytest_joules.load.connection import Address, BadAnswer, Connection
 from pytest_joules.trace import RequestTrace
 
@@ -123,7 +124,7 @@ class Client:
         )
         if status != HTTPStatus.OK:
             text = body.decode(errors="replace")
-            raise BadAnswer(f"status {status}: {text[:_EXCERPT]}")
+            raise BadAnswer(f"status {status}: {told(text)[:_EXCERPT]}")
         if stream is None:
             values = json.loads(body)
             answer.take(values.get("usage") if isinstance(values, dict) else None)
@@ -159,7 +160,7 @@ class _Stream:
 def _chunk(data: bytes, *, needs_text: bool) -> Chunk:
     values = json.loads(data.decode())
     if not isinstance(values, dict) or "error" in values:
-        raise BadAnswer(f"the stream holds {data.decode(errors='replace')[:_EXCERPT]}")
+        raise BadAnswer(f"the stream holds {told(data.decode(errors='replace'))[:_EXCERPT]}")
     usage: dict[str, Any] | None = values.get("usage")
     has_text = needs_text and any(map(_text, values.get("choices") or ()))
     return Chunk(usage=usage, has_text=has_text)

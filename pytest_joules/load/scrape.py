@@ -17,6 +17,7 @@ from time import monotonic
 from typing import Any, Final, TextIO
 
 from pytest_joules.errors import LoadError, is_expected
+from pytest_joules.hiding import told
 from pytest_joules.load import KEY_VARIABLE
 from pytest_joules.load.words import in_words
 from pytest_joules.trace import ServerSample
@@ -145,7 +146,7 @@ def fetch(host: str, port: int, api_key: str) -> tuple[str, float, float]:
         connection.close()
     time_s = monotonic()
     if answer.status != http.client.OK:
-        raise LoadError(f"/metrics answered {answer.status}: {text[:300]}")
+        raise LoadError(f"/metrics answered {answer.status}: {told(text)[:300]}")
     return text, time_s, time_s - asked_s
 
 

@@ -106,11 +106,13 @@ def _describe_launch(made: Plan, launch: Launch) -> list[str]:
     where = f"{first.num_gpus} x {launch.gpu}, stack {launch.stack.name}"
     cost = f"about {made.gpu_minutes(launch):.1f} GPU minutes"
     shown = list(dict.fromkeys(str(p.vision) for p in launch.points if p.vision))
+    trusts = first.trust_remote_code  # of all points alike: they share a server
     return [
         printable(f"{engine} on {where}: {cost}"),
         *_describe_batches(launch),
         *(printable(f"    each request shows {each}") for each in shown),
         *(printable(f"    {each}") for each in shortage(launch.points, launch.gpu)),
+        *(["    runs code of the model's repository (trust_remote_code)"] * trusts),
     ]
 
 

@@ -124,13 +124,13 @@ def _model(model_id: str, fields: Fields) -> PublishedModel:
 def _task_rows(
     path: Path, name: str, *, models: Mapping[str, PublishedModel], updated: str
 ) -> list[PublishedRow]:
+    try:
+        asked = task_of_dataset(name)  # first: the name of no task leads to no file
+    except InvalidPoint as error:
+        raise FormatError(f"{path.parents[1] / 'index.json'}, field tasks: {error}") from error
     document = Fields(storage.read(path), path, "the file")
     if document.text("task") != name:
         document.fail("task", document.text("task"), f"{name!r}, the file's own name")
-    try:
-        asked = task_of_dataset(name)
-    except InvalidPoint as error:
-        raise FormatError(f"{path}: {error}") from error
     rows = []
     for index, values in enumerate(document.objects("configurations")):
         fields = Fields(values, path, f"row {index}")

@@ -55,8 +55,9 @@ def _write_files(folder: Path, results: Sequence[Result]) -> list[Path]:
 
 def _name(result: Result) -> Path:
     point = result.point
-    model = catalog.slug(point.model.rstrip("/"))
-    return Path(result.gpu, point.engine, point.task, f"{model}.json")
+    # Whatever a file that was read says of itself: the GPU's name, too, is only a name.
+    folder = Path(catalog.file_name(result.gpu), point.engine, point.task)
+    return folder / f"{catalog.file_name(point.model)}.json"
 
 
 def _text(results: Sequence[Result]) -> str:
@@ -72,7 +73,7 @@ def read_results(folder: Path) -> tuple[Result, ...]:
         ConfigurationError: The folder holds no results.
     """
     results = tuple(
-        result for path in sorted(folder.rglob("*.json")) for result in _read_file(path)
+        result for path in sorted(folder.rglob("*.json")) for result in results_in(path)
     )
     if not results:
         raise ConfigurationError(
@@ -83,16 +84,28 @@ def read_results(folder: Path) -> tuple[Result, ...]:
     return results
 
 
-def _read_file(path: Path) -> list[Result]:
+def results_in(path: Path) -> list[Result]:
+    """Read a file of ``--joules-export``.
+
+    Raises:
+        FormatError: It is broken or of another format; names file, row and field.
+    """
     rows = storage.read(path)
     if not isinstance(rows, list):
         raise FormatError(f"{path}: holds a {type(rows).__name__}, not a list of results.")
-    return [_result(values, f"{path}, row {index}") for index, values in enumerate(rows)]
+    return [result_of(values, f"{path}, row {index}") for index, values in enumerate(rows)]
 
 
-def _result(values: Any, name: str) -> Result:
-    storage.require_schema(values, "result", name=name)
+def result_of(values: Any, name: str) -> Result:
+    """Build one result from its JSON; of an invalid one only types must be right.
+
+    Raises:
+        FormatError: It cannot be read; names the field.
+    """
+    is_broken = isinstance(values, dict) and bool(values.get("reasons"))
+    storage.require_schema(values, "result", name=name, types_alone=is_broken)
     try:
         return Result.from_json(values)
-    except (JoulesError, KeyError, TypeError) as error:
-        raise FormatError(f"{name}: {type(error).__name__} {error}.") from error
+    except (JoulesError, LookupError, TypeError, ValueError) as error:
+        told = f"field {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise FormatError(f"{name}: a result cannot be read: {told}.") from None

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic, sleep
 
+import psutil
 import pytest
 
 from pytest_joules.engines.vllm import VllmEngine, VllmServer
@@ -24,6 +25,16 @@ def title(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
     except OSError:
         return ""
+
+
+def listening(pids: frozenset[int]) -> set[str]:
+    """Return the addresses at which processes accept TCP connections."""
+    return {
+        each.laddr.ip
+        for pid in pids
+        for each in psutil.Process(pid).net_connections(kind="tcp")
+        if each.status == psutil.CONN_LISTEN
+    }
 
 
 def gone(pids: frozenset[int]) -> bool:

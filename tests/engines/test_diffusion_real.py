@@ -22,7 +22,7 @@ from pytest_joules.errors import LaunchError, ServerDied
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
 from tests.engines import tiny_pipelines
-from tests.engines.conftest import gone
+from tests.engines.conftest import gone, listening
 from tests.engines.cpu_follower import worker_pids
 
 DEADLINE_S = 200.0
@@ -121,6 +121,13 @@ def test_real_weights_are_loaded_and_prompts_encoded(
 
     assert load.num_made % 3 == 0
     assert len(load.batches) >= 9
+
+
+def test_a_worker_of_one_rank_listens_at_no_address(
+    diffusion_stack: Stack, tiny_image: Point, tmp_path: Path
+) -> None:
+    with serving(tiny_image, diffusion_stack, tmp_path) as server:
+        assert listening(server.process_ids) == set()
 
 
 @pytest.fixture(params=["diffusers", "xdit-2"])

@@ -1,17 +1,20 @@
 """A real vLLM serves a tiny model with random weights: started, loaded, and always ended."""
 
+import http.client
 import os
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 import pytest
 
+from pytest_joules.engines import api
 from pytest_joules.engines.vllm import VllmServer
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.trace import LoadTrace
-from tests.engines.conftest import title
+from tests.engines.conftest import listening, title
 
 ROOT = Path(__file__).parents[2]
 START_S = 300
@@ -114,3 +117,20 @@ def test_the_key_is_in_no_log_and_no_command_line(server: VllmServer) -> None:
     assert files
     assert not [path for path in files if key in path.read_text(errors="replace")]
     assert not [pid for pid in server.process_ids if key in title(pid)]
+
+
+def test_a_stranger_is_refused(server: VllmServer) -> None:
+    target = server._target  # noqa: SLF001 a stranger knows the address alone
+    body = {"model": target.model, "prompt": [1_000], "max_tokens": 1}
+    for key in ("", "guessed"):
+        stranger = replace(target, api_key=key)
+        for path, asked in (("/v1/models", None), ("/v1/completions", body)):
+            status, _ = api.ask(stranger, path, asked, timeout_s=30.0)
+            assert status == http.client.UNAUTHORIZED
+
+
+def test_no_process_listens_at_an_address_but_loopback(server: VllmServer) -> None:
+    found = listening(server.process_ids)
+
+    assert found
+    assert not {ip for ip in found if ip not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")}

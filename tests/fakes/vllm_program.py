@@ -180,6 +180,9 @@ class Handler(BaseHTTPRequestHandler):
         return False
 
     def _complete(self, body: dict[str, Any], fault: str) -> None:
+        if fault == "tells-when-asked":
+            self._send_json(400, {"error": dict(os.environ)})
+            return
         if fault == "bad-request":
             message = "Token id 29999 is out of vocabulary"
             self._send_json(400, {"error": {"message": message}})
@@ -206,9 +209,10 @@ class Handler(BaseHTTPRequestHandler):
     def _is_allowed(self) -> bool:
         key = f"Bearer {os.environ['VLLM_API_KEY']}"
         is_ours = not self.path.startswith("/v1") or self.headers["Authorization"] == key
-        if not is_ours:
+        if not is_ours and current() != "open":
             self._send_json(401, {})
-        return is_ours
+            return False
+        return True
 
     def _send_json(self, status: int, values: dict[str, Any]) -> None:
         self._send(status, json.dumps(values).encode())
@@ -258,6 +262,9 @@ def main() -> None:
     fault, memory = current(), Path(os.environ["FAKE_VLLM_MEMORY"])
     starts = memory.read_text().count("\n") + 1 if memory.exists() else 1
     memory.write_text("start\n" * starts)
+    if fault == "tells-and-dies":
+        print(dict(os.environ), file=sys.stderr)  # noqa: T201 its log
+        sys.exit(f"ValueError: {json.dumps(dict(os.environ))}")
     if fault in STARTUP or (fault == "port-taken-once" and starts == 1):
         fail_to_start(fault)
     print("devices", os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)  # noqa: T201 its log
