@@ -4,7 +4,6 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from functools import cache
 from itertools import product
 from typing import Any
 
@@ -227,7 +226,9 @@ class Point:
         """Return the fields that were set away from their defaults, JSON-ready."""
         named = ("model", "task", "batch_size", "precision", "num_gpus", "engine")
         told = {*named, *_set_fields(self)}
-        return {name: _plain(getattr(self, name)) for name, _ in _defaults() if name in told}
+        values = {name: getattr(self, name) for name, _ in _DEFAULTS if name in told}
+        values |= {n: asdict(v) for n, v in values.items() if isinstance(v, Lengths)}
+        return {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> "Point":
@@ -255,18 +256,10 @@ class Point:
 
 def _set_fields(point: Point) -> list[str]:
     """Return the names of the fields that were set away from their defaults."""
-    return [name for name, default in _defaults() if getattr(point, name) != default]
+    return [name for name, default in _DEFAULTS if getattr(point, name) != default]
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, Lengths):
-        return asdict(value)
-    return list(value) if isinstance(value, tuple) else value
-
-
-@cache  # ``fields`` takes longer than all the rest of a point that a suite declares
-def _defaults() -> tuple[tuple[str, object], ...]:
-    return tuple((each.name, each.default) for each in fields(Point))
+_DEFAULTS = tuple((each.name, each.default) for each in fields(Point))  # once: it is slow
 
 
 def _fill(point: Point, name: str, value: str) -> None:
