@@ -127,6 +127,13 @@ DECLARED = (
         help="GPU minutes this session may use; what is undecided then is inconclusive",
     ),
     Option(
+        name="fleet",
+        metavar="ray://HOST:PORT|auto|local",
+        parse=option_values.fleet,
+        help="measure on the nodes of a Ray cluster: at an address, the one that this machine "
+        "belongs to (auto), or one of this machine alone (local); needs pytest-joules[fleet]",
+    ),
+    Option(
         name="keep",
         metavar="COUNT",
         parse=option_values.count,
@@ -189,6 +196,7 @@ class Options:
     tolerance: float = 0.03
     window: float = 60.0
     budget: float | None = None
+    fleet: str = ""
     keep: int = 50
     plan: bool = False
     export: tuple[str, ...] = ()

@@ -113,6 +113,7 @@ def _verdict(judgement: Judgement) -> dict[str, Any]:
         "tolerances": [[point.as_json(), value] for point, value in case.tolerances.items()],
         "stack": case.stack,
         "against": case.against,
+        **({"set_aside": list(judgement.set_aside)} if judgement.set_aside else {}),
     }
 
 
@@ -153,8 +154,8 @@ def replay(folder: Path) -> list[Replayed]:
 def _replayed(judgement: Judgement, results: Sequence[Result]) -> Replayed:
     comparison, case = judgement.comparison, judgement.case
     launched: dict[tuple[Point, str], list[Result]] = {}
-    for result in results[: judgement.num_results]:
-        if result.is_valid:
+    for position, result in enumerate(results[: judgement.num_results]):
+        if result.is_valid and position not in judgement.set_aside:
             key = (result.point, result.provenance.context.stack)
             launched.setdefault(key, []).append(result)
     point = comparison.point
@@ -178,12 +179,14 @@ def digest_of(folder: Path) -> Digest:
     settings = settings_of(folder)
     results = results_of(folder)
     stored = _by_point(_results(folder / _BASELINES))
-    comparisons = [each.comparison for each in _verdicts(folder, results, stored)]
+    judgements = _verdicts(folder, results, stored)
+    comparisons = [each.comparison for each in judgements]
+    set_aside = {position for each in judgements for position in each.set_aside}
     launches = {r.evidence.launch_id for r in results if r.evidence}
     return Digest(
         settings={name: value for name, value in settings.items() if name != "schema"},
         rows=rows_of(
-            results,
+            [each for position, each in enumerate(results) if position not in set_aside],
             {each.point: each for each in comparisons},
             stored,
         ),
@@ -246,6 +249,7 @@ def _judgement(
             baselines={each: stored[each] for each in tolerances if each in stored},
         ),
         num_results=values["num_results"],
+        set_aside=tuple(values.get("set_aside", ())),
     )
 
 

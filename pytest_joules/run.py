@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 import pytest
 from _pytest.runner import runtestprotocol
 
+from pytest_joules import joining
 from pytest_joules.bench import EnergyBench, RehearsalBench, RehearsalEnds
 from pytest_joules.collection import grouped, report_collection_error
 from pytest_joules.digest import Digest, Failed, rows_of
@@ -29,7 +30,6 @@ from pytest_joules.point import Point
 from pytest_joules.record import FOLDER, Recorder, session_name
 from pytest_joules.report import terminal, text
 from pytest_joules.screen import Screen
-from pytest_joules.session import JoulesSession
 from pytest_joules.sources import Source
 from pytest_joules.sources.choice import chosen_source, reference
 from pytest_joules.sources.live import LiveSource
@@ -55,10 +55,8 @@ class Run:
         self._recorder = (
             _recorder(config, self._settings, chosen.keep) if source.launches else None
         )
-        self.session = JoulesSession(
-            chosen,
-            source,
-            listener=self._recorder,
+        self.session = joining.session_of(
+            chosen, source, screen=screen, listener=self._recorder
         )
         screen.watch(self.session)
         self._config = config
@@ -82,7 +80,8 @@ class Run:
         try:
             chosen = Options.from_pytest(config)
             source: Source | None = config.hook.pytest_joules_source(options=chosen)
-            run = cls(config, chosen, source or chosen_source(chosen))
+            source = source or chosen_source(chosen)
+            run = cls(config, chosen, joining.fleet_of(config, chosen, source) or source)
         except JoulesError as error:
             raise pytest.UsageError(f"pytest-joules: {error}") from None
         run.require_possible()
@@ -253,13 +252,14 @@ class Run:
         chosen, source = self.options, self.session.source.name
         stack = self.session.stack.name
         against = f", against {chosen.against}" if chosen.against else ""
+        where = f", fleet {chosen.fleet}" if chosen.fleet else ""
         warning = text.UNREAL.get(source, "")
         if chosen.plant:
             planted = ", ".join(chosen.plant)
             warning += f"; planted in stack {stack}: {planted}"
         return [
             (
-                f"joules: gpu {chosen.gpu}, source {source}, stack {stack}{against}, "
+                f"joules: gpu {chosen.gpu}, source {source}{where}, stack {stack}{against}, "
                 f"tolerance {percent(chosen.tolerance).lstrip('+')}{warning}"
             )
         ]
@@ -275,6 +275,8 @@ class Run:
         if reporter is not None:
             reporter.write_sep("=", "energy plan: nothing is launched")
             for line in text.describe_plan(made, num_launches=most):
+                reporter.write_line(line)
+            for line in joining.makespan(made, self.session.source):
                 reporter.write_line(line)
         return True
 
@@ -294,7 +296,8 @@ class Run:
             width=writer.fullwidth if reporter.isatty else None,
             paint=lambda text, verdict: writer.markup(text, **terminal.COLOURS[verdict]),
         )
-        lines = [*table, *self._not_written]
+        incidents = [f"fleet: {visible(each)}" for each in self.session.ledger.incidents]
+        lines = [*table, *incidents, *self._not_written]
         if lines:
             warning = text.UNREAL.get(self.session.source.name, "")
             reporter.write_sep("=", f"energy{warning}")
@@ -334,7 +337,7 @@ class Run:
         baselines = {point: known(point) for point in ledger.comparisons}
         return Digest(
             settings=self._settings,
-            rows=rows_of(ledger.results, ledger.comparisons, baselines),
+            rows=rows_of(ledger.kept, ledger.comparisons, baselines),
             failed=tuple(self._failed),
             num_launches=ledger.num_launches,
             spent_gpu_s=ledger.spent_gpu_s,

@@ -72,6 +72,16 @@ class Ledger:
 
     num_launches: int = 0
     spent_gpu_s: float = 0.0
+    set_aside: list[int] = field(default_factory=list)
+    """Positions in ``results`` of valid ones that no verdict may rest on any more."""
+
+    incidents: list[str] = field(default_factory=list)
+    """What a fleet lost on the way, for people."""
+
+    @property
+    def kept(self) -> list[Result]:
+        """The results without those that were set aside."""
+        return [each for i, each in enumerate(self.results) if i not in self.set_aside]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +92,9 @@ class Judgement:
     case: Case
     num_results: int
     """Results of the session when it was made; later ones had no part in it."""
+
+    set_aside: tuple[int, ...] = ()
+    """Positions of those among them that had no part in it either."""
 
 
 class Listener:
@@ -224,6 +237,7 @@ class JoulesSession:
                 comparison=ruling.comparison,
                 case=ruling.case,
                 num_results=len(self.ledger.results),
+                set_aside=tuple(self.ledger.set_aside),
             )
             self._listener.judged(judgement)
         return ruling.next_stack
