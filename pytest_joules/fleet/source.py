@@ -68,12 +68,9 @@ class FleetSource:
     _events: list[Event] = field(default_factory=list)
     _looked_s: float = -_LOOK_S
 
-    # --- Source --------------------------------------------------------------------------
-
     def require_gpu(self, gpu: str) -> None:
-        del gpu
-        self._look()
-        self._require_any()
+        del gpu  # the nodes are asked for that of the options
+        self.look()
 
     def identity(self, launch: Launch) -> Identity:
         hardware = _hardware(launch)
@@ -107,8 +104,6 @@ class FleetSource:
         finally:
             self.release(key)
 
-    # --- many at once --------------------------------------------------------------------
-
     def want(self, key: Key, launch: Launch) -> None:
         """Ask for a cell; ``Ready`` or ``Refused`` will answer."""
         if key not in self._of_key:
@@ -138,11 +133,6 @@ class FleetSource:
         events, self._events = self._events, []
         return events
 
-    @property
-    def nodes(self) -> tuple[NodeInfo, ...]:
-        """The nodes that can measure what was asked, as far as they are known."""
-        return tuple(self._fit.values())
-
     def look(self) -> tuple[NodeInfo, ...]:
         """Return the nodes that can measure what was asked.
 
@@ -151,19 +141,17 @@ class FleetSource:
         """
         self._look()
         self._require_any()
-        return self.nodes
+        return tuple(self._fit.values())
 
     def close(self) -> None:
         """End all cells and leave the cluster."""
         self.cluster.close()
 
-    # --- placing -------------------------------------------------------------------------
-
     def _place(self) -> None:
+        self._move_on()
         if not self._waiting:
             return
         self._look()
-        self._move_on()
         if not self._fit:
             self._refuse_all()
             return
@@ -227,8 +215,6 @@ class FleetSource:
         self.release(key)
         self._events.append(Refused(key=key, error=error))
 
-    # --- knowing the nodes ---------------------------------------------------------------
-
     def _look(self) -> None:
         """Ask nodes that are new what they have; forget those that are gone."""
         if self.clock() - self._looked_s < _LOOK_S and self._fit:
@@ -269,8 +255,6 @@ class FleetSource:
         if not self._fit:
             raise faults.none_fits(self.options.gpu, self._unfit)
         return next(iter(self._fit.values()))
-
-    # --- talking -------------------------------------------------------------------------
 
     def _pump(self) -> None:
         for held, heard in self.cluster.hear(_HEAR_S).items():

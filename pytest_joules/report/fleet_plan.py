@@ -35,8 +35,8 @@ def makespan_on(made: Plan, source: FleetSource) -> str:
     if wide:
         point = wide[0].largest
         return (
-            f"fleet: {point.id} takes {counted(point.num_gpus, 'GPU')} on one node; the largest "
-            f"has {widest}"
+            f"fleet: {point.id} takes {counted(point.num_gpus, 'GPU')} on one node; the "
+            f"largest has {widest}"
         )
     placed = schedule(jobs_of(made), _capacity(nodes, source.options.gpu))
     return describe(placed, nodes, source.options.gpu)

@@ -44,6 +44,11 @@ class HereCluster:
     _said: dict[Held, list[str]] = field(default_factory=dict)
     _outcomes: Counter = field(default_factory=Counter)
     _dead: set[str] = field(default_factory=set)
+    _nodes: dict[Held, Node] = field(default_factory=dict)
+
+    @property
+    def num_held(self):
+        return len(self._said)
 
     def nodes(self):
         return tuple(
@@ -74,7 +79,7 @@ class HereCluster:
         if answers is None or name in self._dead:
             return
         _present.append(self.machines[name])
-        node = self.__dict__.setdefault("_nodes", {}).setdefault(held, Node(self._tell(held)))
+        node = self._nodes.setdefault(held, Node(self._tell(held)))
         try:
             node.answer(json.loads(line))
         except _NodeDies:

@@ -59,7 +59,7 @@ def require_sound(made, jobs, nodes):
         assert all(one.end_s <= two.start_s for one, two in pairwise(runs))
 
 
-def row(name, jobs, nodes, made):
+def row(name, jobs, nodes, *, made):
     gpus = sorted({job.gpu for job in jobs})
     types = []
     for gpu in gpus:
@@ -91,7 +91,7 @@ def experiment(name, results, *, shared, shortest=False):
     made = schedule(jobs, nodes)
     took_s = time.monotonic() - begun_s
     require_sound(made, jobs, nodes)
-    ratio = row(name, jobs, nodes, made)
+    ratio = row(name, jobs, nodes, made=made)
     print(f"    planned and scheduled in {took_s:.1f} s")
     return ratio
 
