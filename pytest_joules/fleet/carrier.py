@@ -50,6 +50,7 @@ class Carrier:
         assert self._process.stdout
         for line in self._process.stdout:
             self._lines.put(line)
+        self._process.stdout.close()
         told = {"status": self._process.wait(), "said": self._tail()}
         self._lines.put(json.dumps({"died": told}) + "\n")
 

@@ -1,6 +1,7 @@
 """The only module that knows Ray: nodes, cells on them, and what the cells say."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -123,6 +124,7 @@ class RayCluster:
         if address == "local":
             extra = {"include_dashboard": False}
             extra |= {"num_gpus": VIRTUAL_GPUS} if is_virtual else {}
+            os.environ.setdefault("RAY_worker_niceness", "0")  # engines inherit it
         try:
             with warnings.catch_warnings():
                 # Tips for those who write Ray programs, in every release others.

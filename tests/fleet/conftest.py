@@ -15,7 +15,11 @@ def _fleet(tmp_path_factory):
     pytest.importorskip("ray", reason="Ray is not installed (pytest-joules[fleet])")
     control = tmp_path_factory.mktemp("control")
     paths = [str(ROOT), str(Path(__file__).parent)]
-    os.environ |= {"FLEET_CONTROL": str(control), "PYTHONPATH": os.pathsep.join(paths)}
+    os.environ |= {
+        "FLEET_CONTROL": str(control),
+        "PYTHONPATH": os.pathsep.join(paths),
+        "RAY_worker_niceness": "0",
+    }
     made = Fleet(control)
     yield made
     made.close()
