@@ -73,6 +73,7 @@ class Cell:
     is_up: bool = False
     is_ready: bool = False
     runs: bool = False
+    is_lost: bool = False
     energy_j: float | None = None
     identity: Identity | None = None
     error: JoulesError | None = None

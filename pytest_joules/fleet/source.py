@@ -61,6 +61,9 @@ class FleetSource:
     _waiting: dict[Key, Launch] = field(default_factory=dict)
     _avoided: dict[Key, set[str]] = field(default_factory=dict)
     _losses: dict[Key, int] = field(default_factory=dict)
+    _silences: dict[str, int] = field(default_factory=dict)
+    """How often a node was lost while it was asked what it has, by id."""
+
     _held_up: dict[str, float] = field(default_factory=dict)
     """Nodes whose GPUs other work holds, until when they are left alone."""
 
@@ -139,7 +142,10 @@ class FleetSource:
         Raises:
             FleetError: There is none; with the reason for each.
         """
-        self._look()
+        for _ in range(TRIES):
+            self._look()
+            if self._fit:
+                break
         self._require_any()
         return tuple(self._fit.values())
 
@@ -240,10 +246,13 @@ class FleetSource:
         self._free(survey)
         if isinstance(survey.error, FleetError):
             raise survey.error
-        if survey.error is not None:
-            self._unfit[node.id] = str(survey.error)
-        else:
+        if survey.error is None:
             self._fit[node.id] = node
+            return
+        self._silences[node.id] = self._silences.get(node.id, 0) + 1
+        # One that was lost may be starting or going: it is asked again.
+        if not survey.is_lost or self._silences[node.id] >= TRIES:
+            self._unfit[node.id] = str(survey.error)
 
     def _survey(self, node: NodeInfo, launch: Launch | None) -> Cell:
         held = self.cluster.hold(node, 0)
@@ -358,7 +367,7 @@ class FleetSource:
         name, key = cell.held.node.name, cell.key
         self._free(cell)
         if key is None:
-            cell.error = JoulesError(f"{name}: {text}")
+            cell.error, cell.is_lost = JoulesError(f"{name}: {text}"), True
             return
         if cell.runs:
             self._tell(cell, LaunchEnds(at_s=self.clock()))

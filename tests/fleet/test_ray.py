@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 from collections import Counter
 from importlib import metadata
 
@@ -19,8 +20,11 @@ POINTS = 4
 
 
 def finished(run):
-    output, _ = run.communicate(timeout=PATIENCE_S)
-    return output
+    try:
+        return run.communicate(timeout=PATIENCE_S)[0]
+    except subprocess.TimeoutExpired:
+        run.kill()
+        pytest.fail(f"still running after {PATIENCE_S} s: {run.communicate()[0]}")
 
 
 def rows(folder):
@@ -29,17 +33,21 @@ def rows(folder):
 
 def boards(folder):
     found = [row["provenance"]["context"]["gpu_uuids"][0] for row in rows(folder)]
-    return {board.split("-")[2] for board in found}
+    return {board.split("-")[1] for board in found}
 
 
-def test_a_plan_is_run_by_all_nodes(fleet, tmp_path):
-    run = fleet.pytest(tmp_path, f"--joules-fleet=ray://127.0.0.1:{fleet.client_port}")
+@pytest.mark.parametrize("kind", ["node", "client"])
+def test_a_plan_is_run_by_all_nodes(fleet, tmp_path, kind):
+    client = f"ray://127.0.0.1:{fleet.client_port}"
+    address = {"node": fleet.address, "client": client}[kind]
+    run = fleet.pytest(tmp_path, f"--joules-fleet={address}")
 
     output = finished(run)
 
     assert run.returncode == 0, output
-    assert f"fleet ray://127.0.0.1:{fleet.client_port}, stack default" in output
+    assert f"fleet {address}, stack default" in output
     assert "4 passed" in output
+    print(output)
     assert boards(tmp_path) == {"a", "b"}
     lines = [line for line in output.splitlines() if line.startswith("joules 0:")]
     assert sum("launch" in line and "batch sizes 64, 16" in line for line in lines) == 2
@@ -60,7 +68,11 @@ def test_the_plan_tells_the_makespan_and_launches_nothing(fleet, tmp_path):
 def test_what_is_killed_is_measured_elsewhere_and_counts_once(fleet, tmp_path, what):
     fleet.hold("a")
     run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}")
-    engine = until(lambda: fleet.engines("a"), "an engine on node a")[0]
+    try:
+        engine = until(lambda: fleet.engines("a"), "an engine on node a")[0]
+    except AssertionError:
+        run.kill()
+        pytest.fail(run.communicate()[0])
 
     if what == "node":
         fleet.kill("a")
