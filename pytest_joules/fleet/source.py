@@ -10,7 +10,18 @@ from dataclasses import dataclass, field
 
 from pytest_joules.errors import FleetError, FormatError, JoulesError, is_expected
 from pytest_joules.fleet import faults, wire
-from pytest_joules.fleet.cell import Came, Cell, Ended, Event, Key, Lost, Ready, Refused
+from pytest_joules.fleet.cell import (
+    Came,
+    Cell,
+    Ended,
+    Event,
+    Key,
+    Lost,
+    Ready,
+    Refused,
+    hardware_of,
+    raise_end,
+)
 from pytest_joules.fleet.cluster import Cluster, Held, NodeInfo
 from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.options import Options
@@ -76,7 +87,7 @@ class FleetSource:
         self.look()
 
     def identity(self, launch: Launch) -> Identity:
-        hardware = _hardware(launch)
+        hardware = hardware_of(launch)
         if hardware not in self._known:
             self._look()
             node = self._require_any()
@@ -102,7 +113,7 @@ class FleetSource:
                     elif isinstance(event, Ready):
                         self.launch(key, launch, frozen)
                     else:
-                        _raise_end(event)
+                        raise_end(event)
                         return
         finally:
             self.release(key)
@@ -345,7 +356,7 @@ class FleetSource:
         if cell.key is None or cell.launch is None:
             return
         name = cell.held.node.name
-        first, of = self._known.setdefault(_hardware(cell.launch), (identity, name))
+        first, of = self._known.setdefault(hardware_of(cell.launch), (identity, name))
         if first != identity:
             self._fail(cell, faults.unlike(f"{name}: {identity}", f"{of}: {first}"))
             return
@@ -388,16 +399,3 @@ class FleetSource:
     def _tell(self, cell: Cell, event: Progress) -> None:
         assert cell.key is not None
         self.say(cell.held.node.name, cell.key, event)
-
-
-def _hardware(launch: Launch) -> object:
-    """Return what of a launch decides its identity."""
-    point = launch.largest
-    return (launch.gpu, point.num_gpus, launch.stack.gpus, point.media)
-
-
-def _raise_end(event: Ended | Lost | Refused) -> None:
-    if isinstance(event, Lost):
-        raise FleetError(event.text)
-    if event.error is not None:
-        raise event.error

@@ -47,7 +47,6 @@ def test_a_plan_is_run_by_all_nodes(fleet, tmp_path, kind):
     assert run.returncode == 0, output
     assert f"fleet {address}, stack default" in output
     assert "4 passed" in output
-    print(output)
     assert boards(tmp_path) == {"a", "b"}
     lines = [line for line in output.splitlines() if line.startswith("joules 0:")]
     assert sum("launch" in line and "batch sizes 64, 16" in line for line in lines) == 2
