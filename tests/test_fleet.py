@@ -16,6 +16,7 @@ from pytest_joules.fleet.source import PATIENCE_S, FleetSource
 from pytest_joules.options import Options
 from pytest_joules.plan import Stack
 from pytest_joules.point import Point
+from pytest_joules.record import Recorder, digest_of, replay
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.testing import source_of
 from pytest_joules.verdict import Verdict
@@ -40,14 +41,14 @@ class Clock:
         return self.now_s
 
 
-def session_on(cluster, tmp_path, **options):
-    asked = Options(gpu="h200", baselines=tmp_path, **options)
+def session_on(cluster, tmp_path, listener=None, **options):
+    asked = Options(gpu="h200", baselines=tmp_path, **{"window": 30.0, **options})
     source = FleetSource(
         cluster=cluster, options=asked, session="s", maker=MAKER, name="fake", clock=Clock()
     )
     told = []
     source.say = lambda node, key, event: told.append((node, key, event))
-    session = FleetSession(asked, source)
+    session = FleetSession(asked, source, listener=listener)
     session.told = told
     return session
 
@@ -72,7 +73,7 @@ def places(session):
 
 def test_a_fleet_measures_what_one_machine_would(tmp_path):
     alone = JoulesSession(
-        Options(gpu="h200", baselines=tmp_path), source_of(machine("alone", num_gpus=8))
+        Options(gpu="h200", baselines=tmp_path), source_of(machine("alone"), window_s=30.0)
     )
     cluster = two()
 
@@ -172,7 +173,7 @@ def test_an_engine_that_fails_is_a_failure_and_no_loss(tmp_path):
 
 
 def test_a_dead_engine_is_started_again_for_the_points_that_it_left(tmp_path):
-    cluster = HereCluster(machines={"a": machine("a", dies_after_requests=100)})
+    cluster = HereCluster(machines={"a": machine("a", dies_after_requests=40)})
     session = noted(session_on(cluster, tmp_path), POINTS[:2])
 
     for point in POINTS[:2]:
@@ -216,7 +217,9 @@ def test_a_comparison_that_loses_its_board_begins_again_and_says_so(tmp_path):
         machines={"a": machine("a", power_w=hot), "b": machine("b", power_w=slower)},
         dies_after={"a": 2},
     )
-    session = session_on(cluster, tmp_path, against="old", stacks=STACKS)
+    folder = tmp_path / "sessions" / "one" / "s"
+    recorder = Recorder(folder=folder, settings={})
+    session = session_on(cluster, tmp_path, recorder, against="old", stacks=STACKS)
     noted(session, POINTS[:1], Wish.CHECK)
 
     comparison = session.check(POINTS[0])
@@ -227,6 +230,11 @@ def test_a_comparison_that_loses_its_board_begins_again_and_says_so(tmp_path):
     assert {r.provenance.context.gpu_uuids for r in kept} == {("GPU-b-h200-0",)}
     assert comparison.num_launches + comparison.num_reference_launches == len(kept)
     assert len(session.ledger.set_aside) == 2
+    (replayed,) = replay(folder)
+    assert replayed.is_same
+    assert replayed.comparison == comparison
+    (row, old_row) = digest_of(folder).rows
+    assert len(row.results) + len(old_row.results) == len(kept)
     assert any(
         "set aside; the comparison begins again on" in t for t in session.ledger.incidents
     )
@@ -235,7 +243,7 @@ def test_a_comparison_that_loses_its_board_begins_again_and_says_so(tmp_path):
 def test_the_gate_asks_for_the_next_launch_only_while_it_is_undecided(tmp_path):
     alone = JoulesSession(
         Options(gpu="h200", baselines=tmp_path, against="old", stacks=STACKS),
-        source_of(machine("alone", power_w=slower)),
+        source_of(machine("alone", power_w=slower), window_s=30.0),
     )
     fleet = session_on(
         HereCluster(machines={n: machine(n, power_w=slower) for n in "ab"}),

@@ -191,8 +191,7 @@ class RayCluster:
     def _reason(self, held: Held, error: Exception) -> str:
         if all(node.id != held.node.id for node in self.nodes()):
             return "the node was lost"
-        first = next(iter(str(error).splitlines()), "")
-        return f"its task was lost: {type(error).__name__}: {first}"
+        return f"the node or its task was lost ({type(error).__name__})"
 
     def free(self, cells: Iterable[Held]) -> None:
         listed = list(cells)

@@ -170,7 +170,8 @@ class FleetSource:
             return
         self._look()
         if not self._fit:
-            self._refuse_all()
+            for key in list(self._waiting):
+                self._refuse(key, faults.none_fits(self.options.gpu, self._unfit))
             return
         rooms = [self._room(node) for node in self._fit.values()]
         by_name = {str(number): key for number, key in enumerate(self._waiting)}
@@ -223,10 +224,6 @@ class FleetSource:
             self._waiting[cell.key] = cell.launch
             del self._of_key[cell.key]
             self._free(cell)
-
-    def _refuse_all(self) -> None:
-        for key in list(self._waiting):
-            self._refuse(key, faults.none_fits(self.options.gpu, self._unfit))
 
     def _refuse(self, key: Key, error: JoulesError) -> None:
         self.release(key)
