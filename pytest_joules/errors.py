@@ -7,6 +7,7 @@
     InvalidPoint           a declaration contradicts itself or the GPU
     MissingDependency      a package or program that this job needs is not installed
     LaunchError            the engine did not become ready
+    FleetError             no node of the fleet can run it, or those that could were lost
     MeterError             the GPUs or their counters cannot be read or trusted
     LeaseError             others keep the GPUs, or GPUs cannot be leased safely
     InvalidMeasurement     a measurement broke the validity contract
@@ -59,6 +60,10 @@ class MissingDependency(JoulesError):
 
 class LaunchError(JoulesError):
     """The engine did not become ready."""
+
+
+class FleetError(JoulesError):
+    """No node of the fleet can run it, or those that could were lost."""
 
 
 class MeterError(JoulesError):

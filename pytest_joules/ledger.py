@@ -44,13 +44,24 @@ class Ledger:
 
     num_launches: int = 0
     spent_gpu_s: float = 0.0
-    """Of launches that are over."""
+    """Of launches that are over; on a fleet, of running ones what they should cost."""
+
+    set_aside: list[int] = field(default_factory=list)
+    """Positions in ``results`` of valid ones that no verdict may rest on any more."""
+
+    incidents: list[str] = field(default_factory=list)
+    """What a fleet lost on the way, for people."""
 
     is_budget_spent: bool = False
     """Whether something was left undone because ``--joules-budget`` was spent."""
 
     taken: "Taken | None" = None
     """What was taken over from an interrupted session; part of all of the above."""
+
+    @property
+    def kept(self) -> list[Result]:
+        """The results without those that were set aside."""
+        return [each for i, each in enumerate(self.results) if i not in self.set_aside]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +72,9 @@ class Judgement:
     case: Case
     num_results: int
     """Results of the session when it was made; later ones had no part in it."""
+
+    set_aside: tuple[int, ...] = ()
+    """Positions of those among them that had no part in it either."""
 
 
 @dataclass(frozen=True, kw_only=True)

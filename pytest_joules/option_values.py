@@ -94,6 +94,15 @@ def plants(value: Any) -> dict[str, float]:
     return {name: _fraction(change) for name, _, change in pairs}
 
 
+def fleet(value: Any) -> str:
+    """Read where a Ray cluster is."""
+    given = text(value)
+    _, _, port = given.removeprefix("ray://").rpartition(":")
+    if given not in ("auto", "local") and not port.isdecimal():
+        raise ValueError("give ray://HOST:PORT, HOST:PORT, auto or local")
+    return given
+
+
 def switch(value: Any) -> bool:
     """Read true or false."""
     if isinstance(value, bool):

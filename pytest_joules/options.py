@@ -151,6 +151,13 @@ DECLARED = (
         "the last one): take over what it measured and judged, and do the rest",
     ),
     Option(
+        name="fleet",
+        metavar="ray://HOST:PORT|auto|local",
+        parse=option_values.fleet,
+        help="measure on the nodes of a Ray cluster: at an address, the one that this machine "
+        "belongs to (auto), or one of this machine alone (local); needs pytest-joules[fleet]",
+    ),
+    Option(
         name="keep",
         metavar="COUNT",
         parse=option_values.count,
@@ -233,6 +240,7 @@ class Options:
     """``None`` leaves it to ``Procedure``."""
 
     resume: str = ""
+    fleet: str = ""
     keep: int = 50
     lease_wait: float = 7200.0
     lease_folder: Path = Path("/tmp/pytest-joules-leases")  # noqa: S108  whatever TMPDIR says

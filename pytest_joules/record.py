@@ -147,8 +147,8 @@ def told(folder: Path) -> Iterator[Told]:
 def _replayed(judgement: Judgement, results: Sequence[Result]) -> Replayed:
     comparison, case = judgement.comparison, judgement.case
     launched: dict[tuple[Point, str], list[Result]] = {}
-    for result in results[: judgement.num_results]:
-        if result.is_valid:
+    for position, result in enumerate(results[: judgement.num_results]):
+        if result.is_valid and position not in judgement.set_aside:
             key = (result.point, result.provenance.context.stack)
             launched.setdefault(key, []).append(result)
     point = comparison.point
@@ -170,7 +170,10 @@ def digest_of(folder: Path) -> Digest:
         FormatError: The session is not there, broken, or of another format.
     """
     settings = settings_of(folder)
-    results, parted = results_of(folder), list(told(folder))
+    results_of(folder)  # raises where they are lost
+    parted = list(told(folder))
+    kept = [each for results, _, judged in parted for each in _kept(results, judged)]
+    results = kept if len(parted) == 1 else _distinct(kept)
     comparisons = [each.comparison for *_, judged in parted for each in judged]
     return Digest(
         settings={name: value for name, value in settings.items() if name != "schema"},
@@ -284,6 +287,7 @@ def _judgement(
             baselines={each: stored[each] for each in tolerances if each in stored},
         ),
         num_results=values["num_results"],
+        set_aside=tuple(values.get("set_aside", ())),
     )
 
 
@@ -338,10 +342,18 @@ def results_of(path: Path) -> list[Result]:
             raise FormatError(f"{path / RESULTS}: is missing, so the results are lost.")
         found = [each for name in names for each in _results(path / of_part(RESULTS, name))]
         # What was only looked up, several workers may have looked up.
-        return (
-            found if len(names) == 1 else list({_text(r.as_json()): r for r in found}.values())
-        )
+        return found if len(names) == 1 else _distinct(found)
     return results_in(path)
+
+
+def _distinct(results: Sequence[Result]) -> list[Result]:
+    return list({_text(each.as_json()): each for each in results}.values())
+
+
+def _kept(results: Sequence[Result], judgements: Sequence[Judgement]) -> list[Result]:
+    """Leave out what no verdict rests on any more."""
+    set_aside = {position for each in judgements for position in each.set_aside}
+    return [each for position, each in enumerate(results) if position not in set_aside]
 
 
 def _by_point(results: Sequence[Result]) -> dict[Point, tuple[Result, ...]]:

@@ -161,6 +161,7 @@ def _verdict(judgement: Judgement) -> dict[str, Any]:
         "tolerances": [[point.as_json(), value] for point, value in case.tolerances.items()],
         "stack": case.stack,
         "against": case.against,
+        **({"set_aside": list(judgement.set_aside)} if judgement.set_aside else {}),
     }
 
 

@@ -85,6 +85,7 @@ def asked_of(session: JoulesSession) -> dict[str, Any]:
         "plugin": __version__,
         "gpu": chosen.gpu,
         "source": session.source.name,
+        "fleet": bool(chosen.fleet),
         "plant": dict(chosen.plant),
         "window_s": chosen.window,
         "record": chosen.record,

@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 import pytest
 from _pytest.runner import runtestprotocol
 
-from pytest_joules import resume
+from pytest_joules import joining, resume
 from pytest_joules.bench import EnergyBench, RehearsalBench, RehearsalEnds
 from pytest_joules.collection import FAILED, failed, grouped, report_collection_error
 from pytest_joules.digest import Digest, Failed, rows_of
@@ -36,7 +36,6 @@ from pytest_joules.parallel import (
 from pytest_joules.point import Point
 from pytest_joules.report import terminal, text
 from pytest_joules.screen import Screen
-from pytest_joules.session import JoulesSession
 from pytest_joules.sources import Source
 from pytest_joules.sources.choice import chosen_source, reference
 from pytest_joules.sources.live import LiveSource
@@ -61,7 +60,9 @@ class Run:
         self._settings = settings_of(chosen, source.name)
         self.team = Team.of(config, is_stored=source.launches)
         self._recorder = self.team.recorder(self._settings, chosen.keep)
-        self.session = JoulesSession(chosen, source, listener=self._recorder)
+        self.session = joining.session_of(
+            chosen, source, screen=screen, listener=self._recorder
+        )
         screen.watch(self.session)
         self._config = config
         self._published = reference(chosen)
@@ -87,10 +88,11 @@ class Run:
             if chosen.plan:
                 stay_alone(config)
             source: Source | None = config.hook.pytest_joules_source(options=chosen)
-            run = cls(config, chosen, source or chosen_source(chosen))
-            resume.require_possible(
-                run.session, is_parallel=is_worker(config) or is_controller(config)
-            )
+            source = source or chosen_source(chosen)
+            is_parallel = is_worker(config) or is_controller(config)
+            fleet = joining.fleet_of(config, chosen, source, is_parallel=is_parallel)
+            run = cls(config, chosen, fleet or source)
+            resume.require_possible(run.session, is_parallel=is_parallel)
         except JoulesError as error:
             raise pytest.UsageError(f"pytest-joules: {error}") from None
         run.require_possible()
@@ -256,13 +258,14 @@ class Run:
         chosen, source = self.options, self.session.source.name
         stack = self.session.stack.name
         against = f", against {chosen.against}" if chosen.against else ""
+        where = f", fleet {chosen.fleet}" if chosen.fleet else ""
         warning = text.UNREAL.get(source, "")
         if chosen.plant:
             planted = ", ".join(chosen.plant)
             warning += f"; planted in stack {stack}: {planted}"
         return [
             (
-                f"joules: gpu {chosen.gpu}, source {source}, stack {stack}{against}, "
+                f"joules: gpu {chosen.gpu}, source {source}{where}, stack {stack}{against}, "
                 f"tolerance {percent(chosen.tolerance).lstrip('+')}{warning}"
             )
         ]
@@ -278,6 +281,8 @@ class Run:
         if reporter is not None:
             reporter.write_sep("=", "energy plan: nothing is launched")
             for line in text.describe_plan(made, num_launches=most):
+                reporter.write_line(line)
+            for line in joining.makespan(made, self.session.source):
                 reporter.write_line(line)
         return True
 
@@ -300,7 +305,8 @@ class Run:
             width=writer.fullwidth if reporter.isatty else None,
             paint=lambda text, verdict: writer.markup(text, **terminal.COLOURS[verdict]),
         )
-        lines = [*table, *self.team.losses(), *self._not_written]
+        incidents = [f"fleet: {visible(each)}" for each in self.session.ledger.incidents]
+        lines = [*table, *incidents, *self.team.losses(), *self._not_written]
         if lines:
             warning = text.UNREAL.get(self.session.source.name, "")
             reporter.write_sep("=", f"energy{warning}")
@@ -354,7 +360,7 @@ class Run:
         baselines = {point: known(point) for point in ledger.comparisons}
         return Digest(
             settings=self._settings,
-            rows=rows_of(ledger.results, ledger.comparisons, baselines),
+            rows=rows_of(ledger.kept, ledger.comparisons, baselines),
             failed=tuple(self._failed),
             num_launches=ledger.num_launches,
             spent_gpu_s=ledger.spent_gpu_s,

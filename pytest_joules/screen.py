@@ -16,6 +16,7 @@ import pytest
 from pytest_joules.plan import server_key
 from pytest_joules.point import Point
 from pytest_joules.progress import Event, LaunchBegins, LaunchEnds, LeaseEnds, LeaseWaits
+from pytest_joules.report.fleet_waiting import FleetWaiting
 from pytest_joules.report.waiting import Session, Waiting
 from pytest_joules.session import JoulesSession
 
@@ -34,6 +35,7 @@ class Screen:
         self._config = config
         self._session: JoulesSession | None = None
         self._waiting = Waiting(session=self._facts)
+        self._fleet = FleetWaiting(session=self._facts)
         self._seen: set[Point] = set()
         self._live: Live | None = None
         self._terminal: io.TextIOWrapper | None = None
@@ -54,7 +56,19 @@ class Screen:
             return
         if _is_terminal(reporter):
             self._show(event, reporter)
-        elif line:
+        else:
+            self.write(line)
+
+    def hear_from(self, node: str, key: Point, event: Event) -> None:
+        """Show an event of a fleet's node."""
+        if isinstance(event, LaunchBegins):
+            self._seen.add(key)
+        self.write(self._fleet.hear(node, key, event))
+
+    def write(self, line: str) -> None:
+        """Show a line, if there is one and anybody wants to read."""
+        reporter = self._reporter()
+        if reporter is not None and line:
             with self._uncaptured():
                 reporter.write_line(line)
                 reporter.flush()

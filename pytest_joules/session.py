@@ -198,6 +198,7 @@ class JoulesSession:
                 comparison=ruling.comparison,
                 case=ruling.case,
                 num_results=len(self.ledger.results),
+                set_aside=tuple(self.ledger.set_aside),
             )
             self._judged(judgement)
             self._listener.judged(judgement)

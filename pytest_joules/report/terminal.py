@@ -50,7 +50,7 @@ def summary(
         width: Columns of the terminal; ``None`` does not fold.
         paint: Colours verdicts; nothing else is coloured.
     """
-    rows = rows_of(ledger.results, ledger.comparisons)
+    rows = rows_of(ledger.kept, ledger.comparisons)
     if not rows:
         return _cost(ledger)
     shows_stacks = len({row.stack for row in rows}) > 1

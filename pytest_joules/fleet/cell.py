@@ -1,0 +1,93 @@
+"""A server key on whole GPUs of one node, and what happens to it."""
+
+from dataclasses import dataclass
+
+from pytest_joules.errors import FleetError, JoulesError
+from pytest_joules.fleet.cluster import Held
+from pytest_joules.measure import Outcome
+from pytest_joules.plan import Launch
+from pytest_joules.point import Point
+from pytest_joules.provenance import Identity
+
+Key = Point
+"""What ``plan.server_key`` returns."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ready:
+    """A key's cell waits for a launch."""
+
+    key: Key
+
+
+@dataclass(frozen=True, kw_only=True)
+class Came:
+    """An outcome of a key's launch."""
+
+    key: Key
+    outcome: Outcome
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """A key's launch is over and its cell waits for another."""
+
+    key: Key
+    elapsed_s: float
+    error: JoulesError | None
+    """Why the points that have no outcome will not get one; ``None`` after a normal end."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lost:
+    """A key's cell is gone, and its launch with it."""
+
+    key: Key
+    text: str
+    elapsed_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refused:
+    """A key cannot be measured on this fleet."""
+
+    key: Key
+    error: JoulesError
+
+
+Event = Ready | Came | Ended | Lost | Refused
+
+
+@dataclass(kw_only=True, eq=False)
+class Cell:
+    """A conversation with a process on a node: a key's, or a survey's without one."""
+
+    held: Held
+    launch: Launch | None
+    """The running one; before the cell is ready, the first of its key."""
+
+    key: Key | None = None
+    since_s: float = 0.0
+    """Start of what it does now, on this machine's clock."""
+
+    is_up: bool = False
+    is_ready: bool = False
+    runs: bool = False
+    is_lost: bool = False
+    energy_j: float | None = None
+    identity: Identity | None = None
+    error: JoulesError | None = None
+
+
+def hardware_of(launch: Launch) -> object:
+    """Return what of a launch decides its identity."""
+    point = launch.largest
+    return (launch.gpu, point.num_gpus, launch.stack.gpus, point.media)
+
+
+def raise_end(event: Ended | Lost | Refused) -> None:
+    """Raise why a launch did not end as it should; nothing where it did."""
+    if isinstance(event, Lost):
+        raise FleetError(event.text)
+    if event.error is not None:
+        raise event.error

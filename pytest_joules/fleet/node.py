@@ -1,0 +1,230 @@
+"""The process on a node: measures what it is told, as pytest would on that machine.
+
+``python -m pytest_joules.fleet.node`` reads one JSON message a line and answers in kind:
+
+``setup``     the options, where the source comes from, the session; answers ``ready``
+``identify``  a launch; answers ``identity``, the hardware that it would run on
+``launch``    a launch and its frozen work; answers ``load`` and ``energy_j`` while it runs,
+              ``outcome`` for each point, and ``ended``
+
+Its first line is ``hello``: what it is, before anything is asked of it. An ``error`` answers
+what cannot be done. ``lost`` says that this node cannot go on, such as
+with a full disk, and is the last line. The end of the input, however it comes about, ends the
+launch and every process of it.
+"""
+
+import errno
+import importlib
+import os
+import queue
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pytest_joules.errors import ConfigurationError, FormatError, JoulesError
+from pytest_joules.fleet import wire
+from pytest_joules.measure import Failure, FrozenWork, Outcome
+from pytest_joules.plan import Launch
+from pytest_joules.point import Point
+from pytest_joules.progress import Event, LoadBegins
+from pytest_joules.sources import Source
+from pytest_joules.sources.choice import chosen_source
+from pytest_joules.sources.live import LiveSource
+from pytest_joules.sources.simulated import SimulatedSource
+from pytest_joules.version import __version__
+
+ROOM_BYTES = 32 << 20
+"""Free space without which no launch is begun: logs and readings must be written."""
+
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_HEARTBEAT_S = 2.0
+
+Tell = Callable[..., None]
+
+
+class Node:
+    """Answers messages, one after the other."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+        self._source: Source | None = None
+        self._energy_j: Callable[[], float | None] = lambda: None
+
+    def answer(self, message: Mapping[str, Any]) -> None:
+        """Do what a message asks.
+
+        Raises:
+            OSError: The disk is full, or the like.
+        """
+        try:
+            match message:
+                case {"setup": told}:
+                    self._set_up(told)
+                case {"identify": told}:
+                    launch = wire.launch_from(told)
+                    self._tell(identity=asdict(self._required().identity(launch)))
+                case {"launch": told, "frozen": frozen}:
+                    self._launch(wire.launch_from(told), wire.frozen_from(frozen))
+                case _:
+                    raise FormatError(f"the session said {message!r}, which is no order.")
+        except JoulesError as error:
+            require_room(Path.cwd())
+            self._tell(error=wire.error_json(error))
+
+    def _set_up(self, told: Mapping[str, Any]) -> None:
+        require_room(Path.cwd())
+        options = wire.options_from(told["options"])
+        made = _source_of(told["maker"], options) if told["maker"] else chosen_source(options)
+        self._source = _of_session(made, told["session"], self._hear)
+        self._source.require_gpu(options.gpu)
+        self._tell(ready={})
+
+    def _launch(self, launch: Launch, frozen: Mapping[Point, FrozenWork]) -> None:
+        source = self._required()
+        require_room(Path.cwd())
+        started_s, error = source.clock(), None
+        try:
+            with (
+                self._beating(),
+                source.leased(launch) as placed,
+                closing(source.outcomes(placed, frozen)) as outcomes,
+            ):
+                for outcome in outcomes:
+                    if isinstance(outcome, Failure):
+                        require_room(Path.cwd())  # it may have failed for nothing else
+                    self._tell(outcome=wire.outcome_json(outcome))
+        except JoulesError as caught:
+            require_room(Path.cwd())
+            error = wire.error_json(caught)
+        self._tell(ended={"elapsed_s": source.clock() - started_s, "error": error})
+
+    def _required(self) -> Source:
+        if self._source is None:
+            raise FormatError("the session gave an order before it said who it is.")
+        return self._source
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, LoadBegins):
+            self._energy_j = event.energy_j
+            point = event.point.as_json()
+            self._tell(load={"point": point, "min_window_s": event.min_window_s})
+
+    @contextmanager
+    def _beating(self) -> Iterator[None]:
+        """Tell every few seconds what the GPUs have drawn."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(_HEARTBEAT_S):
+                self._tell(energy_j=self._energy_j())
+
+        thread = threading.Thread(target=beat, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            self._energy_j = lambda: None
+
+
+def _source_of(maker: str, options: Any) -> Source:
+    """Let an installed pytest plugin make the source.
+
+    Raises:
+        ConfigurationError: It is not installed here, or makes none.
+    """
+    try:
+        made: Source | None = importlib.import_module(maker).pytest_joules_source(options)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"the source comes from the plugin {maker!r}, which cannot be imported here "
+            f"({error}); install it on every node."
+        ) from None
+    if made is None:
+        raise ConfigurationError(f"the plugin {maker!r} makes no source for these options.")
+    return made
+
+
+def _of_session(source: Source, session: str, say: Callable[[Event], None]) -> Source:
+    """Let results name the session that asked, and loads be heard of."""
+    if isinstance(source, SimulatedSource):
+        clean, changed = (_named(each, session) for each in (source.clean, source.changed))
+        return replace(source, clean=clean, changed=changed)
+    return _named(source, session).saying(say) if isinstance(source, LiveSource) else source
+
+
+def _named(source: LiveSource, session: str) -> LiveSource:
+    rigs = {engine: replace(rig, session=session) for engine, rig in source.rigs.items()}
+    return replace(source, rigs=rigs)
+
+
+def require_room(folder: Path, num_bytes: int = ROOM_BYTES) -> None:
+    """Make sure that the disk has room, by taking it and giving it back.
+
+    Raises:
+        OSError: It has not.
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        os.posix_fallocate(file.fileno(), 0, num_bytes)
+
+
+def main() -> int:
+    """Answer until the input ends; return the exit status."""
+    # Whatever a library prints must not stand between our lines.
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    lock = threading.Lock()
+
+    def tell(**message: Any) -> None:
+        with lock:
+            answers.write(wire.line(message))
+            answers.flush()
+
+    orders = _orders()
+    try:
+        tell(hello={"version": __version__, "pid": os.getpid()})
+        node = Node(tell)
+        while (text := orders.get()) is not None:
+            node.answer(wire.message(text))
+    except (KeyboardInterrupt, BrokenPipeError):
+        return 0
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        tell(lost=f"the disk that holds {Path.cwd()} is full ({error.strerror})")
+        return 1
+    return 0
+
+
+def _orders() -> "queue.SimpleQueue[str | None]":
+    """Read orders beside the work; their end interrupts it."""
+    orders: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+    signal.signal(signal.SIGTERM, _interrupt)
+    main_thread = threading.main_thread().ident
+    assert main_thread is not None
+
+    def read() -> None:
+        for text in sys.stdin:
+            orders.put(text)
+        orders.put(None)
+        signal.pthread_kill(main_thread, signal.SIGTERM)
+
+    threading.Thread(target=read, daemon=True).start()
+    return orders
+
+
+def _interrupt(*_: object) -> NoReturn:
+    # Once: what ends the engine must not be interrupted in turn.
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

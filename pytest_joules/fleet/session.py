@@ -1,0 +1,237 @@
+"""A session on a fleet: whatever is open is launched at once, tests take what has come.
+
+The rehearsal has told every point. Each server key has a cell of its own, in which its
+launches follow one another as in any session: the next one only while a point is undecided.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from pytest_joules.errors import ConfigurationError, Inconclusive, is_expected
+from pytest_joules.fleet.cell import Came, Ended, Event, Key, Lost, Ready, Refused
+from pytest_joules.fleet.source import FleetSource
+from pytest_joules.ledger import Listener, Wish
+from pytest_joules.measure import Outcome
+from pytest_joules.options import Options
+from pytest_joules.plan import ATTACHED, Boards, Launch, Plan, Stack, server_key
+from pytest_joules.point import Point
+from pytest_joules.result import Result
+from pytest_joules.session import JoulesSession
+
+__tracebackhide__ = is_expected
+
+Asked = tuple[list[Point], Stack]
+
+
+@dataclass(kw_only=True)
+class _Running:
+    """What a key does in its cell."""
+
+    asked: Asked | None = None
+    """What to launch next, where a test or a lost cell asked for it."""
+
+    launch: Launch | None = None
+    open_points: list[Point] = field(default_factory=list)
+    committed_gpu_s: float = 0.0
+    """What the launch is expected to cost; counted as spent until it has ended."""
+
+
+class FleetSession(JoulesSession):
+    """Measures points on many machines and judges them."""
+
+    def __init__(
+        self,
+        options: Options,
+        source: FleetSource,
+        *,
+        listener: Listener | None = None,
+        report: Callable[[str], None] = lambda text: None,  # noqa: ARG005  silence
+    ) -> None:
+        super().__init__(options, source, listener=listener)
+        self.fleet = source
+        self._report = report
+        self._running: dict[Key, _Running] = {}
+        self._settled: set[Key] = set()
+        """Keys that wanted nothing more when they were last looked at."""
+
+    def note(self, point: Point, wish: Wish, tolerance: float | None = None) -> None:
+        if point.engine == ATTACHED:
+            raise ConfigurationError(
+                f"{point.id}: engine={ATTACHED!r} measures a server of this machine, which no "
+                "fleet can place; run it without --joules-fleet."
+            )
+        super().note(point, wish, tolerance)
+
+    def _launch(self, points: Iterable[Point], stack: Stack) -> None:
+        """See that these points are launched, and take what has come of any.
+
+        Callers ask again until they have what they want, so a turn at a time is enough.
+        """
+        listed = list(points)
+        key = server_key(listed[0])
+        if key not in self._running:
+            self._ask(key, listed, stack)
+        for other in dict.fromkeys(map(server_key, self.ledger.wishes)):
+            if other not in self._running and other not in self._settled:
+                self._want(other, None)
+        for event in self.fleet.wait():
+            self._take(event)
+
+    def _ask(self, key: Key, points: list[Point], stack: Stack) -> None:
+        try:
+            self._require_budget(self._launch_of(points, stack))
+        except Inconclusive:
+            if not self._running:  # what runs is counted as planned and may cost less
+                raise
+        else:
+            self._want(key, (points, stack))
+
+    def _want(self, key: Key, asked: Asked | None) -> None:
+        mates = asked[0] if asked else self._unfinished(key)
+        if not mates:
+            self._settled.add(key)
+            return
+        self._running[key] = _Running(asked=asked)
+        self.fleet.want(key, self._launch_of(mates, self.stack))
+
+    def _unfinished(self, key: Key) -> list[Point]:
+        """Return the points that may need a launch, without asking the gate yet."""
+        ledger = self.ledger
+        return [
+            point
+            for point in ledger.wishes
+            if server_key(point) == key
+            and point not in ledger.failures
+            and point not in ledger.comparisons
+            and (Wish.CHECK in ledger.wishes[point] or not self._of(point, self.stack))
+        ]
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Ready():
+                self._go_on(event.key)
+            case Came():
+                self._came(event.key, event.outcome)
+            case Ended():
+                self._ended(event)
+            case Lost():
+                self._lost(event)
+            case Refused():
+                self._charge(event.key, 0.0)
+                del self._running[event.key]
+                self.fleet.release(event.key)
+                left = self._unfinished(event.key)
+                self.ledger.failures.update(dict.fromkeys(left, event.error))
+
+    def _go_on(self, key: Key) -> None:
+        """Start what the key wants next, or give its GPUs back."""
+        running = self._running[key]
+        asked, running.asked = running.asked or self._next(key), None
+        launch = self._launch_of(*asked) if asked else None
+        if launch is None or not self._can_afford(launch):
+            del self._running[key]
+            self._settled.add(key)
+            self.fleet.release(key)
+            return
+        running.launch, running.open_points = launch, list(launch.points)
+        running.committed_gpu_s = Plan(launches=(launch,)).total_gpu_minutes * 60
+        self.ledger.spent_gpu_s += running.committed_gpu_s
+        self.ledger.num_launches += 1
+        self.fleet.launch(key, launch, self._frozen(launch))
+
+    def _can_afford(self, launch: Launch) -> bool:
+        try:
+            self._require_budget(launch)
+        except Inconclusive:  # the test that needs it asks again, and is told
+            return False
+        return True
+
+    def _next(self, key: Key) -> Asked | None:
+        """Return what to launch next: points that share a server and a stack."""
+        for point in self._unfinished(key):
+            for stack in self._stacks:
+                if self._needs(point, stack):
+                    return self._open_points(point, stack), stack
+        return None
+
+    @property
+    def _stacks(self) -> list[Stack]:
+        is_alone = self.old_stack is None or self.options.records
+        return [self.stack] if is_alone else [self.stack, self.old_stack]  # type: ignore[list-item]
+
+    def _came(self, key: Key, outcome: Outcome) -> None:
+        running = self._running[key]
+        assert running.launch is not None
+        running.open_points.remove(outcome.point)
+        self._keep(outcome, running.launch.stack, self.ledger.spent_gpu_s)
+
+    def _boards(self, launch: Launch) -> Boards:
+        """Leave the boards to the cell, which keeps them from its first launch to its last."""
+        del launch
+        return Boards()
+
+    def _keep(self, outcome: Outcome, stack: Stack, spent_gpu_s: float) -> None:
+        if isinstance(outcome, Result):
+            self._keep_to_one_board(outcome)
+        super()._keep(outcome, stack, spent_gpu_s)
+
+    def _keep_to_one_board(self, new: Result) -> None:
+        """Set aside what was measured on other boards: a comparison begins again on these."""
+        point, ledger = new.point, self.ledger
+        compares = not self.options.record or self.options.calibrate
+        is_open = Wish.CHECK in ledger.wishes[point] and point not in ledger.comparisons
+        if not (new.is_valid and compares and is_open):
+            return
+        boards = _boards(new)
+        for stack in self._stacks:
+            kept = self._of(point, stack)
+            old = [result for result in kept if _boards(result) != boards]
+            if old:
+                kept[:] = [result for result in kept if _boards(result) == boards]
+                ledger.set_aside += [_index(ledger.results, result) for result in old]
+                self._tell(
+                    f"{point.id}: {len(old)} finished launch(es) of stack {stack.name} on "
+                    f"{', '.join(_boards(old[0]))} are set aside; the comparison begins again "
+                    f"on {', '.join(boards)}"
+                )
+
+    def _ended(self, event: Ended) -> None:
+        running = self._running[event.key]
+        assert running.launch is not None
+        self._charge(event.key, event.elapsed_s * running.launch.largest.num_gpus)
+        if event.error is not None:
+            failures = dict.fromkeys(running.open_points, event.error)
+            self.ledger.failures.update(failures)
+        running.launch, running.open_points = None, []
+        self._go_on(event.key)
+
+    def _lost(self, event: Lost) -> None:
+        """Ask for another cell; what came of the launch before it was lost stays."""
+        running = self._running[event.key]
+        launch, asked = running.launch, running.asked
+        if launch is not None:
+            self._charge(event.key, event.elapsed_s * launch.largest.num_gpus)
+            asked = (running.open_points, launch.stack) if running.open_points else None
+        left = f"; {len(asked[0])} point(s) are measured again" if asked else ""
+        self._tell(f"{event.text}{left}")
+        del self._running[event.key]
+        self._want(event.key, asked)
+
+    def _charge(self, key: Key, gpu_s: float) -> None:
+        """Count what a launch really cost instead of what it was expected to."""
+        running = self._running[key]
+        self.ledger.spent_gpu_s += gpu_s - running.committed_gpu_s
+        running.committed_gpu_s = 0.0
+        self._listener.spent(self.ledger.num_launches, self.ledger.spent_gpu_s)
+
+    def _tell(self, text: str) -> None:
+        self.ledger.incidents.append(text)
+        self._report(text)
+
+
+def _boards(result: Result) -> tuple[str, ...]:
+    return result.provenance.context.gpu_uuids
+
+
+def _index(results: list[Result], wanted: Result) -> int:
+    return next(i for i, result in enumerate(results) if result is wanted)

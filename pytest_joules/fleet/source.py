@@ -1,0 +1,410 @@
+"""Places cells on nodes, follows what they say, and replaces those that are lost.
+
+One cell at a time holds a server key: whole GPUs of one node, from its first launch to its
+last, so that all launches of a comparison run on the same boards.
+"""
+
+import time
+from collections.abc import Callable, Generator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+
+from pytest_joules.errors import FleetError, FormatError, JoulesError, is_expected
+from pytest_joules.fleet import faults, wire
+from pytest_joules.fleet.cell import (
+    Came,
+    Cell,
+    Ended,
+    Event,
+    Key,
+    Lost,
+    Ready,
+    Refused,
+    hardware_of,
+    raise_end,
+)
+from pytest_joules.fleet.cluster import Cluster, Held, NodeInfo
+from pytest_joules.measure import Failure, FrozenWork, Outcome
+from pytest_joules.options import Options
+from pytest_joules.plan import Launch, Plan, server_key
+from pytest_joules.point import Point
+from pytest_joules.progress import Event as Progress
+from pytest_joules.progress import LaunchBegins, LaunchEnds, LoadBegins, PointEnds
+from pytest_joules.provenance import Context, Identity
+from pytest_joules.result import SourceName
+from pytest_joules.schedule import Job, Room, starts
+from pytest_joules.version import __version__
+
+__tracebackhide__ = is_expected
+
+TRIES = 3
+"""Nodes that a server key may lose before it is given up."""
+
+PATIENCE_S = 120.0
+"""Seconds that reserving GPUs may take before another node is tried."""
+
+_LOOK_S = 5.0
+_HEAR_S = 2.0
+
+Say = Callable[[str, Key, Progress], None]
+"""Takes a node's name, the key of a cell there, and what happened in it."""
+
+
+@dataclass(kw_only=True)
+class FleetSource:
+    """Measures on the nodes of a cluster."""
+
+    cluster: Cluster
+    options: Options
+    session: str
+    maker: str = ""
+    """Module of the plugin that makes the source on a node; empty: the options do."""
+
+    name: SourceName = "live"
+    launches: bool = True
+    say: Say = lambda node, key, event: None  # noqa: ARG005  silence is the default listener
+    clock: Callable[[], float] = time.monotonic
+    _fit: dict[str, NodeInfo] = field(default_factory=dict)
+    _unfit: dict[str, str] = field(default_factory=dict)
+    """Nodes that cannot measure, by id, and why."""
+
+    _cells: dict[Held, Cell] = field(default_factory=dict)
+    _of_key: dict[Key, Cell] = field(default_factory=dict)
+    _waiting: dict[Key, Launch] = field(default_factory=dict)
+    _avoided: dict[Key, set[str]] = field(default_factory=dict)
+    _losses: dict[Key, int] = field(default_factory=dict)
+    _silences: dict[str, int] = field(default_factory=dict)
+    """How often a node was lost while it was asked what it has, by id."""
+
+    _held_up: dict[str, float] = field(default_factory=dict)
+    """Nodes whose GPUs other work holds, until when they are left alone."""
+
+    _known: dict[object, tuple[Identity, str]] = field(default_factory=dict)
+    _events: list[Event] = field(default_factory=list)
+    _looked_s: float = -_LOOK_S
+
+    def require_gpu(self, gpu: str) -> None:
+        del gpu  # the nodes are asked for that of the options
+        self.look()
+
+    def identity(self, launch: Launch) -> Identity:
+        hardware = hardware_of(launch)
+        if hardware not in self._known:
+            self._look()
+            node = self._require_any()
+            survey = self._survey(node, launch)
+            while survey.identity is None and survey.error is None:
+                self._pump()
+            self._free(survey)
+            if survey.error is not None:
+                raise survey.error
+            assert survey.identity is not None
+            self._known[hardware] = (survey.identity, node.name)
+        return self._known[hardware][0]
+
+    def leased(self, launch: Launch) -> AbstractContextManager[Launch]:
+        """Lease nothing here: a cell holds whole GPUs, and its node leases them."""
+        return nullcontext(launch)
+
+    def context(self, launch: Launch) -> Context:
+        """Nothing goes on with a fleet's session, so nobody needs to know it beforehand."""
+        del launch
+        return Context()
+
+    def outcomes(
+        self, launch: Launch, frozen: Mapping[Point, FrozenWork]
+    ) -> Generator[Outcome, None, None]:
+        """Run one launch alone; ``FleetSession`` runs many at once."""
+        key = server_key(launch.largest)
+        self.want(key, launch)
+        try:
+            while True:
+                for event in self.wait():
+                    if isinstance(event, Came):
+                        yield event.outcome
+                    elif isinstance(event, Ready):
+                        self.launch(key, launch, frozen)
+                    else:
+                        raise_end(event)
+                        return
+        finally:
+            self.release(key)
+
+    def want(self, key: Key, launch: Launch) -> None:
+        """Ask for a cell; ``Ready`` or ``Refused`` will answer."""
+        if key not in self._of_key:
+            self._waiting[key] = launch
+
+    def launch(self, key: Key, launch: Launch, frozen: Mapping[Point, FrozenWork]) -> None:
+        """Start a launch on a key's cell."""
+        cell = self._of_key[key]
+        cell.launch, cell.runs, cell.since_s = launch, True, self.clock()
+        self._tell(cell, LaunchBegins(launch=launch, at_s=cell.since_s))
+        told = {"launch": wire.launch_json(launch), "frozen": wire.frozen_json(frozen)}
+        self.cluster.say(cell.held, wire.line(told))
+
+    def release(self, key: Key) -> None:
+        """Give a key's GPUs back."""
+        self._waiting.pop(key, None)
+        cell = self._of_key.pop(key, None)
+        if cell is not None:
+            self._free(cell)
+
+    def wait(self) -> list[Event]:
+        """Return what happened since; wait a little where nothing did."""
+        if not self._events:
+            self._place()
+            if not self._events:
+                self._pump()
+        events, self._events = self._events, []
+        return events
+
+    def look(self) -> tuple[NodeInfo, ...]:
+        """Return the nodes that can measure what was asked.
+
+        Raises:
+            FleetError: There is none; with the reason for each.
+        """
+        for _ in range(TRIES):
+            self._look()
+            if self._fit:
+                break
+        self._require_any()
+        return tuple(self._fit.values())
+
+    def close(self) -> None:
+        """End all cells and leave the cluster."""
+        self.cluster.close()
+
+    def _place(self) -> None:
+        self._move_on()
+        if not self._waiting:
+            return
+        self._look()
+        if not self._fit:
+            for key in list(self._waiting):
+                self._refuse(key, faults.none_fits(self.options.gpu, self._unfit))
+            return
+        rooms = [self._room(node) for node in self._fit.values()]
+        by_name = {str(number): key for number, key in enumerate(self._waiting)}
+        jobs = [self._job(name, key) for name, key in by_name.items()]
+        for job, node in starts(jobs, rooms):
+            self._hold(by_name[job.name], self._fit[node])
+        for job in jobs:
+            if all(job.num_gpus > node.num_gpus for node in self._fit.values()):
+                self._refuse(
+                    by_name[job.name],
+                    faults.too_wide(by_name[job.name], self._fit, self.options.gpu),
+                )
+
+    def _room(self, node: NodeInfo) -> Room:
+        used = sum(
+            cell.held.num_gpus for cell in self._cells.values() if cell.held.node.id == node.id
+        )
+        is_held_up = self._held_up.get(node.id, 0.0) > self.clock()
+        free = 0 if is_held_up else max(0, node.num_gpus - used)
+        return Room(node=node.id, gpu=self.options.gpu, num_gpus=node.num_gpus, free=free)
+
+    def _job(self, name: str, key: Key) -> Job:
+        launch = self._waiting[key]
+        made = Plan(launches=(launch,))
+        others = frozenset(self._fit) - self._avoided.get(key, set())
+        num_gpus = launch.largest.num_gpus
+        is_left = any(self._fit[each].num_gpus >= num_gpus for each in others)
+        return Job(
+            name=name,
+            gpu=self.options.gpu,
+            num_gpus=num_gpus,
+            duration_s=made.total_gpu_minutes * 60 / num_gpus,
+            only=others if is_left else None,
+        )
+
+    def _hold(self, key: Key, node: NodeInfo) -> None:
+        launch = self._waiting.pop(key)
+        held = self.cluster.hold(node, launch.largest.num_gpus)
+        cell = Cell(held=held, key=key, launch=launch, since_s=self.clock())
+        self._cells[held] = self._of_key[key] = cell
+
+    def _move_on(self) -> None:
+        """Give up reservations that other work of the cluster keeps from being granted."""
+        for cell in list(self._cells.values()):
+            late_s = self.clock() - cell.since_s
+            if cell.key is None or cell.is_up or late_s < PATIENCE_S:
+                continue
+            self._held_up[cell.held.node.id] = self.clock() + PATIENCE_S
+            assert cell.launch is not None
+            self._waiting[cell.key] = cell.launch
+            del self._of_key[cell.key]
+            self._free(cell)
+
+    def _refuse(self, key: Key, error: JoulesError) -> None:
+        self.release(key)
+        self._events.append(Refused(key=key, error=error))
+
+    def _look(self) -> None:
+        """Ask nodes that are new what they have; forget those that are gone."""
+        if self.clock() - self._looked_s < _LOOK_S and self._fit:
+            return
+        self._looked_s = self.clock()
+        alive = {node.id: node for node in self.cluster.nodes()}
+        self._fit = {id_: node for id_, node in self._fit.items() if id_ in alive}
+        new = [node for node in alive.values() if node.id not in {*self._fit, *self._unfit}]
+        asked = [node for node in new if node.may_have(self.options.gpu)]
+        self._unfit |= {
+            node.id: f"{node.name}: Ray says that its GPUs are {node.accelerator}"
+            for node in new
+            if node not in asked
+        }
+        surveys = [self._survey(node, None) for node in asked]
+        while any(not each.is_ready and each.error is None for each in surveys):
+            self._pump()
+        for each in surveys:
+            self._judge(each)
+
+    def _judge(self, survey: Cell) -> None:
+        node = survey.held.node
+        self._free(survey)
+        if isinstance(survey.error, FleetError):
+            raise survey.error
+        if survey.error is None:
+            self._fit[node.id] = node
+            return
+        self._silences[node.id] = self._silences.get(node.id, 0) + 1
+        # One that was lost may be starting or going: it is asked again.
+        if not survey.is_lost or self._silences[node.id] >= TRIES:
+            self._unfit[node.id] = str(survey.error)
+
+    def _survey(self, node: NodeInfo, launch: Launch | None) -> Cell:
+        held = self.cluster.hold(node, 0)
+        cell = Cell(held=held, launch=launch, since_s=self.clock())
+        self._cells[held] = cell
+        return cell
+
+    def _require_any(self) -> NodeInfo:
+        if not self._fit:
+            raise faults.none_fits(self.options.gpu, self._unfit)
+        return next(iter(self._fit.values()))
+
+    def _pump(self) -> None:
+        for held, heard in self.cluster.hear(_HEAR_S).items():
+            cell = self._cells.get(held)
+            for text in heard.lines:
+                if cell is not None and held in self._cells:
+                    self._take(cell, wire.message(text))
+            if heard.lost and held in self._cells and cell is not None:
+                self._lose(cell, heard.lost)
+
+    def _take(self, cell: Cell, told: wire.Message) -> None:
+        match told:
+            case {"hello": {"version": version}}:
+                self._greeted(cell, version)
+            case {"ready": _}:
+                cell.is_ready = True
+                if cell.launch is not None:
+                    asked = {"identify": wire.launch_json(cell.launch)}
+                    self.cluster.say(cell.held, wire.line(asked))
+            case {"identity": values}:
+                self._identified(cell, Identity(**values))
+            case {"error": values}:
+                self._fail(cell, wire.error_from(values, cell.held.node.name))
+            case {"lost": text}:
+                self._unfit[cell.held.node.id] = f"{cell.held.node.name}: {text}"
+                self._fit.pop(cell.held.node.id, None)
+                self._lose(cell, text)
+            case {"died": {"status": status, "said": said}}:
+                self._died(cell, status, said)
+            case _:
+                self._follow(cell, told)
+
+    def _follow(self, cell: Cell, told: wire.Message) -> None:
+        """Take what a running launch says."""
+        assert cell.key is not None
+        match told:
+            case {"load": {"point": point, "min_window_s": window_s}}:
+                cell.energy_j = None
+                began = LoadBegins(
+                    point=Point.from_json(point),
+                    min_window_s=window_s,
+                    energy_j=lambda: cell.energy_j,
+                    at_s=self.clock(),
+                )
+                self._tell(cell, began)
+            case {"energy_j": energy_j}:
+                cell.energy_j = energy_j
+            case {"outcome": values}:
+                outcome = wire.outcome_from(values, cell.held.node.name)
+                seen = outcome.error if isinstance(outcome, Failure) else outcome
+                ends = PointEnds(point=outcome.point, outcome=seen, at_s=self.clock())
+                self._tell(cell, ends)
+                self._events.append(Came(key=cell.key, outcome=outcome))
+            case {"ended": {"elapsed_s": elapsed_s, "error": error}}:
+                cell.runs = False
+                self._tell(cell, LaunchEnds(at_s=self.clock()))
+                why = wire.error_from(error, cell.held.node.name) if error else None
+                self._events.append(Ended(key=cell.key, elapsed_s=elapsed_s, error=why))
+            case _:
+                raise FormatError(
+                    f"{cell.held.node.name} said {dict(told)!r}, which is unknown."
+                )
+
+    def _greeted(self, cell: Cell, version: str) -> None:
+        cell.is_up = True
+        if version != __version__:
+            self._fail(cell, faults.wrong_version(cell.held.node, version))
+            return
+        setup = {
+            "options": wire.options_json(self.options),
+            "maker": self.maker,
+            "session": self.session,
+        }
+        self.cluster.say(cell.held, wire.line({"setup": setup}))
+
+    def _identified(self, cell: Cell, identity: Identity) -> None:
+        """Let a cell begin if its node is like the others."""
+        cell.identity = identity
+        if cell.key is None or cell.launch is None:
+            return
+        name = cell.held.node.name
+        first, of = self._known.setdefault(hardware_of(cell.launch), (identity, name))
+        if first != identity:
+            self._fail(cell, faults.unlike(f"{name}: {identity}", f"{of}: {first}"))
+            return
+        self._events.append(Ready(key=cell.key))
+
+    def _died(self, cell: Cell, status: int, said: str) -> None:
+        if not cell.is_up and "No module named" in said and "pytest_joules" in said:
+            self._fail(cell, faults.missing(cell.held.node, said))
+        else:
+            last = said.splitlines()[-1] if said else "it said nothing"
+            self._lose(cell, f"its process ended with status {status} ({last})")
+
+    def _fail(self, cell: Cell, error: JoulesError) -> None:
+        cell.error = error
+        if cell.key is not None:
+            self._refuse(cell.key, error)
+
+    def _lose(self, cell: Cell, text: str) -> None:
+        name, key = cell.held.node.name, cell.key
+        self._free(cell)
+        if key is None:
+            cell.error, cell.is_lost = JoulesError(f"{name}: {text}"), True
+            return
+        if cell.runs:
+            self._tell(cell, LaunchEnds(at_s=self.clock()))
+        del self._of_key[key]
+        avoided = self._avoided.setdefault(key, set())
+        avoided.add(cell.held.node.id)
+        elapsed_s = self.clock() - cell.since_s if cell.runs else 0.0
+        self._events.append(Lost(key=key, text=f"{name}: {text}", elapsed_s=elapsed_s))
+        self._looked_s = -_LOOK_S
+        self._losses[key] = self._losses.get(key, 0) + 1
+        if self._losses[key] >= TRIES:
+            self._refuse(key, faults.given_up(key, TRIES, f"{name}: {text}"))
+
+    def _free(self, cell: Cell) -> None:
+        if self._cells.pop(cell.held, None) is not None:
+            self.cluster.free([cell.held])
+
+    def _tell(self, cell: Cell, event: Progress) -> None:
+        assert cell.key is not None
+        self.say(cell.held.node.name, cell.key, event)

@@ -1,0 +1,36 @@
+"""A cluster for all tests of this folder: Ray takes seconds to start."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.fleet.nodes import Fleet
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="session")
+def _fleet(tmp_path_factory):
+    pytest.importorskip("ray", reason="Ray is not installed (pytest-joules[fleet])")
+    control = tmp_path_factory.mktemp("control")
+    paths = [str(ROOT), str(Path(__file__).parent)]
+    os.environ |= {
+        "FLEET_CONTROL": str(control),
+        "PYTHONPATH": os.pathsep.join(paths),
+        "RAY_worker_niceness": "0",
+    }
+    made = Fleet(control)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def fleet(_fleet):
+    """Two nodes, ``a`` and ``b``, with 8 GPUs each."""
+    _fleet.add("a")
+    _fleet.add("b")
+    for marker in _fleet.engines():
+        marker.unlink()
+    yield _fleet
+    _fleet.release("a", "b")

@@ -1,0 +1,107 @@
+"""A real Ray cluster of several nodes on this machine, and runs of pytest on it."""
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic, sleep
+
+PATIENCE_S = 120
+_NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+
+TESTS = """
+import pytest
+from pytest_joules import Point
+
+POINTS = [
+    Point(model="Qwen/Qwen3-8B", batch_size=batch, precision=precision, num_gpus=8)
+    for precision in ("bf16", "fp8") for batch in (64, 16)
+]
+
+@pytest.mark.parametrize("point", POINTS, ids=lambda p: p.id)
+def test_energy(energy_bench, point):
+    assert energy_bench.measure(point).power_w > 0
+"""
+
+
+def until(condition, what):
+    deadline = monotonic() + PATIENCE_S
+    while not (value := condition()):
+        assert monotonic() < deadline, f"waited in vain for {what}"
+        sleep(0.05)
+    return value
+
+
+class Fleet:
+    """The cluster, and runs of pytest on it."""
+
+    def __init__(self, control):
+        from ray.cluster_utils import Cluster  # noqa: PLC0415  not in the test extra
+
+        self.control, self.client_port = control, _free_port()
+        self._cluster, self._nodes = Cluster(), {}
+        self._cluster.add_node(
+            num_gpus=0,
+            include_dashboard=False,
+            ray_client_server_port=self.client_port,
+            **_NODE,
+        )
+        self.address = self._cluster.address
+
+    def add(self, name):
+        if name not in self._nodes:
+            self._nodes[name] = self._cluster.add_node(
+                num_gpus=8,
+                resources={"accelerator_type:H200": 1},
+                env_vars={"FLEET_NODE": name},
+                **_NODE,
+            )
+
+    def kill(self, name):
+        self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
+
+    def close(self):
+        self._cluster.shutdown()
+
+    def hold(self, *names):
+        for name in names:
+            (self.control / f"hold-{name}").touch()
+
+    def release(self, *names):
+        for name in names:
+            (self.control / f"hold-{name}").unlink(missing_ok=True)
+
+    def engines(self, name="*"):
+        return sorted(self.control.glob(f"engine-{name}-*[0-9]"))
+
+    def pytest(self, folder, *args):
+        (folder / "pytest.ini").touch()
+        (folder / "test_energy.py").write_text(TESTS)
+        command = [sys.executable, "-m", "pytest", "-p", "fleet_machine", "--gpu=h200"]
+        return subprocess.Popen(
+            [*command, "-p", "no:cacheprovider", "--joules-export=results.json", *args],
+            cwd=folder,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+
+def _free_port():
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def pids_of(marker):
+    return [int(each) for each in marker.read_text().split()]
+
+
+def are_gone(pids):
+    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+def interrupt(run):
+    run.send_signal(signal.SIGINT)
+    return run.communicate(timeout=PATIENCE_S)[0]

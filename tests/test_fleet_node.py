@@ -1,0 +1,178 @@
+"""The process on a node, as a process: what it says, and that its end ends everything."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pytest_joules import errors
+from pytest_joules.errors import FormatError, LaunchError, MeterError
+from pytest_joules.fleet import carrier, wire
+from pytest_joules.fleet.cluster import NodeInfo
+from pytest_joules.fleet.node import require_room
+from pytest_joules.measure import Failure, FrozenWork
+from pytest_joules.options import Options
+from pytest_joules.plan import Launch, Stack
+from pytest_joules.point import Point
+from pytest_joules.steady_state import Work
+from pytest_joules.tasks import Lengths
+from pytest_joules.version import __version__
+
+STACK = Stack(name="old", python="/envs/old/bin/python", env={"A": "b"}, args=("--x", "1"))
+POINT = Point(model="Qwen/Qwen3-8B", batch_size=8, output_tokens=Lengths(mean=50, cv=0.5))
+LAUNCH = Launch(points=(POINT, POINT.but(batch_size=4)), stack=STACK, gpu="h200")
+
+
+def through_the_wire(values):
+    return json.loads(wire.line(values))
+
+
+def test_what_goes_over_the_wire_comes_out_equal():
+    options = Options(gpu="h200", stacks={"old": STACK}, window=12.5, baselines=Path("/b"))
+    frozen = {POINT: FrozenWork(num_requests=64, work=Work(start_index=3, end_index=40))}
+
+    assert wire.launch_from(through_the_wire(wire.launch_json(LAUNCH))) == LAUNCH
+    assert wire.options_from(through_the_wire(wire.options_json(options))) == options
+    sent = through_the_wire({"frozen": wire.frozen_json(frozen)})["frozen"]
+    assert wire.frozen_from(sent) == frozen
+
+
+class OtherError(MeterError):
+    """One that ``errors`` does not list."""
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [(LaunchError("no"), LaunchError), (OtherError("no"), MeterError)],
+    ids=["listed", "nearest"],
+)
+def test_an_error_keeps_its_class_and_names_the_node(error, kind):
+    failure = Failure(point=POINT, error=error)
+
+    back = wire.outcome_from(through_the_wire(wire.outcome_json(failure)), "node a")
+
+    assert back.point == POINT
+    assert type(back.error) is kind
+    assert str(back.error) == "node a: no"
+
+
+@pytest.mark.parametrize(
+    "kind", ["NoSuch", "os", "_Told", "EnergyRegression"], ids=["none", "module", "base", "red"]
+)
+def test_only_errors_of_ours_are_made_from_what_a_node_says(kind):
+    made = wire.error_from({"kind": kind, "text": "x"}, "node a")
+
+    assert type(made) is errors.JoulesError
+
+
+@pytest.mark.parametrize("text", ["", "nonsense", "[1]", '"a"', '{"a":'])
+def test_what_is_no_message_is_refused(text):
+    with pytest.raises(FormatError, match="which is no message"):
+        wire.message(text)
+
+
+def test_room_is_taken_and_given_back(tmp_path):
+    require_room(tmp_path, 1 << 20)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "gpu", "may"),
+    [
+        ("H100", "h100", True),
+        ("H100", "h100-nvl", True),
+        ("H100", "h200", False),
+        ("A100-80G", "a100", True),
+        ("", "anything", True),
+        ("B200", "gb200", False),
+    ],
+)
+def test_which_nodes_are_asked(accelerator, gpu, may):
+    node = NodeInfo(id="0123456789", host="h", num_gpus=8, accelerator=accelerator)
+
+    assert node.may_have(gpu) is may
+    assert node.name == "h (012345)"
+
+
+@pytest.fixture
+def process(tmp_path):
+    child = subprocess.Popen(
+        [sys.executable, "-m", "pytest_joules.fleet.node"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        cwd=tmp_path,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+    )
+    with child:
+        yield child
+        child.kill()
+
+
+def test_a_node_says_who_it_is_and_answers_until_its_input_ends(process):
+    def ask(**message):
+        process.stdin.write(wire.line(message))
+        process.stdin.flush()
+        return json.loads(process.stdout.readline())
+
+    hello = json.loads(process.stdout.readline())["hello"]
+    assert hello == {"version": __version__, "pid": process.pid}
+    early = ask(identify=wire.launch_json(LAUNCH))["error"]
+    assert "before it said who it is" in early["text"]
+    setup = {"maker": "pytest_joules.testing", "session": "s"}
+    options = wire.options_json(Options(gpu="h200"))
+    assert ask(setup={**setup, "options": options}) == {"ready": {}}
+    launch = wire.launch_json(replace(LAUNCH, points=(POINT,)))
+    assert ask(identify=launch)["identity"]["gpu_model"] == "NVIDIA H200"
+    result = ask(launch=launch, frozen=[])
+    while "outcome" not in result:
+        result = json.loads(process.stdout.readline())
+    assert result["outcome"]["result"]["provenance"]["context"]["session"] == "s"
+    process.stdin.close()
+    assert process.wait(60) == 0
+
+
+def test_a_plugin_that_is_not_installed_on_the_node_is_told(process):
+    process.stdout.readline()
+    setup = {"maker": "no_such_plugin", "session": "s"}
+    message = {"setup": {**setup, "options": wire.options_json(Options(gpu="h200"))}}
+    process.stdin.write(wire.line(message))
+    process.stdin.flush()
+
+    error = json.loads(process.stdout.readline())["error"]
+
+    assert error["kind"] == "ConfigurationError"
+    assert "install it on every node" in error["text"]
+
+
+def test_the_actor_needs_nothing_of_this_package_and_tells_how_the_process_ended(
+    tmp_path, monkeypatch
+):
+    """On a node without pytest-joules: its file alone, and an interpreter that lacks it."""
+    source = Path(carrier.__file__).read_text()
+    assert "pytest_joules import" not in source
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr("tempfile.tempdir", None)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -S -I "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    names = {"__name__": "shipped"}
+    exec(compile(source, "<actor>", "exec"), names)
+
+    actor = names["Carrier"]("s", sees_all=True)
+
+    told = []
+    while not told:
+        told = actor.hear(5.0)
+    died = json.loads(told[0])["died"]
+    assert died["status"] == 1
+    assert "No module named" in died["said"]
+    assert "pytest_joules" in died["said"]
+    assert actor.end(5.0)

@@ -1,0 +1,61 @@
+"""Asking for a fleet: what the option may be, and a Ray that is missing or trips."""
+
+import sys
+
+import pytest
+
+from pytest_joules import option_values
+from pytest_joules.errors import MissingDependency
+from pytest_joules.fleet.cluster import RayCluster
+
+
+@pytest.mark.parametrize("value", ["auto", "local", "ray://head:10001", "10.0.0.1:6379"])
+def test_where_a_fleet_may_be(value):
+    assert option_values.fleet(value) == value
+
+
+@pytest.mark.parametrize("value", ["", "head", "ray://head", "ray://head:port", "Local"])
+def test_what_is_no_fleet_is_refused(value):
+    with pytest.raises(ValueError, match="give ray://HOST:PORT"):
+        option_values.fleet(value)
+
+
+@pytest.fixture
+def ray_that(tmp_path, monkeypatch):
+    """Install a Ray whose import does what it is told."""
+
+    def install(text):
+        (tmp_path / "ray").mkdir()
+        (tmp_path / "ray" / "__init__.py").write_text(text)
+        (tmp_path / "ray-2.60.0.dist-info").mkdir()
+        metadata = "Metadata-Version: 2.1\nName: ray\nVersion: 2.60.0\n"
+        (tmp_path / "ray-2.60.0.dist-info" / "METADATA").write_text(metadata)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "ray", raising=False)
+
+    return install
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        pytest.param("raise ImportError('No module named ray')", "pip install", id="missing"),
+        pytest.param(
+            "{}['libamd_smi.so']",
+            r"Ray 2\.60\.0 cannot be imported: from 2\.56 on .*`pip uninstall amdsmi`",
+            id="amdsmi-without-rocm",
+        ),
+    ],
+)
+def test_a_ray_that_cannot_be_imported_is_told_with_the_remedy(ray_that, text, told):
+    ray_that(text)
+
+    with pytest.raises(MissingDependency, match=told):
+        RayCluster.connect("local", is_virtual=True)
+
+
+def test_any_other_fault_of_ray_is_not_explained_away(ray_that):
+    ray_that("{}['something else']")
+
+    with pytest.raises(KeyError, match="something else"):
+        RayCluster.connect("local", is_virtual=True)
