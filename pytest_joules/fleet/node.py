@@ -21,7 +21,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,7 +29,7 @@ from typing import Any, NoReturn
 
 from pytest_joules.errors import ConfigurationError, FormatError, JoulesError
 from pytest_joules.fleet import wire
-from pytest_joules.measure import Failure, FrozenWork, Outcome
+from pytest_joules.measure import Failure, FrozenWork
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.progress import Event, LoadBegins
