@@ -203,6 +203,9 @@ class SamplerRecording:
         assert child.stdin
         assert child.stdout
         with suppress(BrokenPipeError):
+            child.stdin.write(b"\n")
+            child.stdin.flush()
+        with suppress(BrokenPipeError):
             child.stdin.close()
         try:
             child.wait(END_TIMEOUT_S)

@@ -180,7 +180,7 @@ class _Sampler:
 def main(text: str) -> None:
     """Read until standard input closes; say on standard output how starting went."""
     spec = Spec.from_json(text)
-    parent = os.getppid()
+    parent, is_alone = os.getppid(), False
     try:
         with nvml.session(), Path(spec.path).open("ab", buffering=0) as out:
             sampler = _Sampler(spec, _open(spec.uuids), out)
@@ -188,9 +188,11 @@ def main(text: str) -> None:
             _say({"error": None})
             sampler.until(lambda seconds: _is_told_to_end(seconds, parent))
             sampler.last_round()
+            # A parent that ends the recording says so; one that was killed leaves it to us.
+            is_alone = os.getppid() != parent or not os.read(_STDIN, 1)
     except (MeterError, ZeusBaseGPUError) as error:
         _say({"error": str(error)})
-    if os.getppid() != parent:  # killed: nobody else is left to do it
+    if is_alone:
         _clear(Path(spec.path).parent)
 
 
