@@ -30,7 +30,7 @@ from pytest_joules.progress import (
     Say,
 )
 from pytest_joules.provenance import Context, Identity, Provenance
-from pytest_joules.result import Result, SourceName
+from pytest_joules.result import Evidence, Result, SourceName
 from pytest_joules.steady_state import Work
 from pytest_joules.trace import GpuIdentity, MeterTrace
 from pytest_joules.version import __version__
@@ -73,6 +73,12 @@ class FrozenWork:
 
     num_requests: int
     work: Work
+
+
+def frozen_work(evidence: Evidence) -> FrozenWork:
+    """Return the work that a run was measured over, to be repeated exactly."""
+    work = Work(start_index=evidence.start_index, end_index=evidence.end_index)
+    return FrozenWork(num_requests=evidence.num_requests, work=work)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -224,8 +224,7 @@ class Point:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields that were set away from their defaults, JSON-ready."""
-        named = ("model", "task", "batch_size", "precision", "num_gpus", "engine")
-        told = {*named, *_set_fields(self)}
+        told = {*_NAMED, *_set_fields(self)}
         values = {name: getattr(self, name) for name, _ in _DEFAULTS if name in told}
         values |= {n: asdict(v) for n, v in values.items() if isinstance(v, Lengths)}
         return {n: list(v) if isinstance(v, tuple) else v for n, v in values.items()}
@@ -248,10 +247,15 @@ class Point:
         return cls(**{**values, **lengths})
 
     def _is_plain(self) -> bool:
-        named = {"model", "task", "batch_size", "precision", "num_gpus", "engine"}
-        extras = [name for name in _set_fields(self) if name not in named]
         is_default = self.engine == _default_engine(self.spec, self.num_gpus)
-        return not extras and is_default and catalog.model(self.model) is not None
+        return (
+            {*_set_fields(self)} <= {*_NAMED}
+            and is_default
+            and catalog.model(self.model) is not None
+        )
+
+
+_NAMED = ("model", "task", "batch_size", "precision", "num_gpus", "engine")
 
 
 def _set_fields(point: Point) -> list[str]:

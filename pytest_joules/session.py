@@ -20,7 +20,7 @@ from pytest_joules.errors import (
 )
 from pytest_joules.ledger import Judgement, Ledger, Listener, Taken, Wish
 from pytest_joules.load.media import require_media
-from pytest_joules.measure import Failure, FrozenWork, Outcome
+from pytest_joules.measure import Failure, FrozenWork, Outcome, frozen_work
 from pytest_joules.options import Options
 from pytest_joules.plan import (
     ATTACHED,
@@ -40,7 +40,6 @@ from pytest_joules.provenance import require_same_context
 from pytest_joules.referee import Referee
 from pytest_joules.result import Result
 from pytest_joules.sources import Source
-from pytest_joules.steady_state import Work
 from pytest_joules.verdict import Comparison
 
 __tracebackhide__ = is_expected
@@ -306,12 +305,7 @@ class JoulesSession:
         tokens = [point for point in launch.points if point.work_unit == "token"]
         known = {point: self._first_run(point) for point in tokens}
         return {
-            point: FrozenWork(
-                num_requests=run.evidence.num_requests,
-                work=Work(
-                    start_index=run.evidence.start_index, end_index=run.evidence.end_index
-                ),
-            )
+            point: frozen_work(run.evidence)
             for point, run in known.items()
             if run is not None and run.evidence is not None
         }

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pytest_joules.errors import FleetError, JoulesError
+from pytest_joules.errors import JoulesError
 from pytest_joules.fleet.cluster import Held
 from pytest_joules.measure import Outcome
 from pytest_joules.plan import Launch
@@ -83,11 +83,3 @@ def hardware_of(launch: Launch) -> object:
     """Return what of a launch decides its identity."""
     point = launch.largest
     return (launch.gpu, point.num_gpus, launch.stack.gpus, point.media)
-
-
-def raise_end(event: Ended | Lost | Refused) -> None:
-    """Raise why a launch did not end as it should; nothing where it did."""
-    if isinstance(event, Lost):
-        raise FleetError(event.text)
-    if event.error is not None:
-        raise event.error

@@ -21,12 +21,11 @@ from pytest_joules.fleet.cell import (
     Ready,
     Refused,
     hardware_of,
-    raise_end,
 )
 from pytest_joules.fleet.cluster import Cluster, Held, NodeInfo
 from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.options import Options
-from pytest_joules.plan import Launch, Plan, server_key
+from pytest_joules.plan import Launch, Plan
 from pytest_joules.point import Point
 from pytest_joules.progress import Event as Progress
 from pytest_joules.progress import LaunchBegins, LaunchEnds, LoadBegins, PointEnds
@@ -114,21 +113,9 @@ class FleetSource:
     def outcomes(
         self, launch: Launch, frozen: Mapping[Point, FrozenWork]
     ) -> Generator[Outcome, None, None]:
-        """Run one launch alone; ``FleetSession`` runs many at once."""
-        key = server_key(launch.largest)
-        self.want(key, launch)
-        try:
-            while True:
-                for event in self.wait():
-                    if isinstance(event, Came):
-                        yield event.outcome
-                    elif isinstance(event, Ready):
-                        self.launch(key, launch, frozen)
-                    else:
-                        raise_end(event)
-                        return
-        finally:
-            self.release(key)
+        """Refuse: a fleet runs many launches at once, see ``FleetSession``."""
+        del frozen
+        raise FleetError(f"{launch.largest.id}: a fleet runs no launch alone.")
 
     def want(self, key: Key, launch: Launch) -> None:
         """Ask for a cell; ``Ready`` or ``Refused`` will answer."""
