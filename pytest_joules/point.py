@@ -10,7 +10,7 @@ from typing import Any
 from pytest_joules import catalog
 from pytest_joules.engine_rules import require_arguments, require_engine
 from pytest_joules.errors import InvalidPoint, is_expected
-from pytest_joules.tasks import Lengths, Task, task
+from pytest_joules.tasks import Lengths, Task, lengths_from_json, task
 from pytest_joules.vision import FIELDS, Vision, vision_of
 
 __tracebackhide__ = is_expected
@@ -240,7 +240,7 @@ class Point:
         if "model" not in values:
             raise InvalidPoint("a point needs model: a Hugging Face repository or a folder.")
         lengths = {
-            name: _lengths_from_json(name, values[name])
+            name: lengths_from_json(name, values[name])
             for name in _LENGTHS
             if values.get(name) is not None
         }
@@ -275,17 +275,6 @@ def _readable(model: str) -> str:
     last = model.replace("\\", "/").rstrip("/").rsplit("/", 1)[-1]
     # Some folders have no letter that survives: "..", or names in other alphabets.
     return catalog.slug(last) if any(c.isascii() and c.isalnum() for c in last) else "model"
-
-
-def _lengths_from_json(name: str, values: Any) -> Lengths:
-    if isinstance(values, Lengths):
-        return values
-    known = {f.name for f in fields(Lengths)}
-    if not isinstance(values, dict) or "mean" not in values or set(values) - known:
-        raise InvalidPoint(
-            f"{name}={values!r}: give mean and, if need be, cv, shortest and longest."
-        )
-    return Lengths(**values)
 
 
 def _default_precision(model: str) -> str:

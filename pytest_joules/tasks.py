@@ -5,10 +5,10 @@ Source: *Where Do the Joules Go?* (arXiv:2601.22076), appendix A, Table 2.
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from math import isfinite, log, sqrt
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
 
 from pytest_joules.errors import InvalidPoint, is_expected
 
@@ -170,3 +170,19 @@ def task_of_dataset(dataset_name: str) -> Task:
             return candidate
     known = ", ".join(known.dataset_name for known in TASKS.values())
     raise InvalidPoint(f"dataset {dataset_name!r} is unknown; known are {known}.")
+
+
+def lengths_from_json(name: str, values: Any) -> Lengths:
+    """Build lengths from JSON.
+
+    Raises:
+        InvalidPoint: They are none; names the field.
+    """
+    if isinstance(values, Lengths):
+        return values
+    known = {f.name for f in fields(Lengths)}
+    if not isinstance(values, dict) or "mean" not in values or set(values) - known:
+        raise InvalidPoint(
+            f"{name}={values!r}: give mean and, if need be, cv, shortest and longest."
+        )
+    return Lengths(**values)
