@@ -131,6 +131,9 @@ class Digest:
     spent_gpu_s: float | None = None
     """``None`` where the session did not live to say."""
 
+    has_ended: bool = True
+    """Whether the session, if it is over, lived to write its own end."""
+
     @property
     def sources(self) -> tuple[str, ...]:
         """Where the results come from; where there are none, where they would have."""

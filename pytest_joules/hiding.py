@@ -22,6 +22,9 @@ _NAMES: Final = re.compile(
 )
 _IN_URL: Final = re.compile(r"//[^/@\s:]*:([^/@\s]+)@")
 _NUMBER: Final = re.compile(r"[-+.\d]+")
+_ANY: Final = "surrogatepass"
+"""An environment may hold bytes that are no text."""
+
 _remembered: set[str] = set()
 
 
@@ -52,7 +55,7 @@ def spellings(secrets: Iterable[str]) -> tuple[str, ...]:
         for each in secrets
         for form in (
             *(each, json.dumps(each)[1:-1], json.dumps(each, ensure_ascii=False)[1:-1]),
-            *(repr(each)[1:-1], quote(each), quote(each, safe="")),
+            *(repr(each)[1:-1], quote(each, errors=_ANY), quote(each, safe="", errors=_ANY)),
         )
     }
     return tuple(sorted(found, key=lambda form: (-len(form), form)))

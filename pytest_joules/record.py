@@ -200,13 +200,11 @@ def _cost(folder: Path) -> dict[str, Any]:
         (cost_of(folder, part), results)
         for part, (results, *_) in zip(names, found, strict=True)
     ]
+    spent = [cost.get("spent_gpu_s") for cost, _ in costs]
     return {
         "num_launches": sum(c.get("num_launches", num_launches(r)) for c, r in costs),
-        **(
-            {"spent_gpu_s": sum(c["spent_gpu_s"] for c, _ in costs)}
-            if all(c for c, _ in costs)
-            else {}
-        ),
+        "spent_gpu_s": None if None in spent else sum(spent),
+        "has_ended": False,
     }
 
 

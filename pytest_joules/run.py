@@ -59,6 +59,7 @@ class Run:
             source = source.saying(screen.hear)  # others are over in a moment
         self._settings = settings_of(chosen, source.name)
         self.team = Team.of(config, is_stored=source.launches)
+        config.add_cleanup(self.team.close)
         self._recorder = self.team.recorder(self._settings, chosen.keep)
         self.session = joining.session_of(
             chosen, source, screen=screen, listener=self._recorder

@@ -290,7 +290,7 @@ def pytest_joules_source(options: Options) -> LiveSource:
 def source_of(
     machine: FakeMachine,
     *,
-    window_s: float = Procedure.min_window_s,
+    window_s: float = 60.0,
     deadline_s: float = Procedure.deadline_s,
     leases: Leases | None = None,
 ) -> LiveSource:

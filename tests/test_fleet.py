@@ -16,7 +16,8 @@ from pytest_joules.fleet.source import PATIENCE_S, FleetSource
 from pytest_joules.options import Options
 from pytest_joules.plan import Stack
 from pytest_joules.point import Point
-from pytest_joules.record import Recorder, digest_of, replay
+from pytest_joules.record import digest_of, replay
+from pytest_joules.recorder import Recorder
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.testing import source_of
 from pytest_joules.verdict import Verdict

@@ -70,6 +70,7 @@ def test_the_plugin_imports_nothing_heavy():
         "pytest_joules.errors",
         "pytest_joules.version",
         "pytest_joules.visible",
+        "pytest_joules.hiding",
     }
 
 

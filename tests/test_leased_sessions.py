@@ -18,7 +18,8 @@ from pytest_joules.options import Options
 from pytest_joules.parallel import gathered
 from pytest_joules.plan import Boards, Stack, plan
 from pytest_joules.point import Point
-from pytest_joules.record import Recorder, digest_of, replay
+from pytest_joules.record import digest_of, replay
+from pytest_joules.recorder import Recorder
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.sources.live import LiveSource
 from pytest_joules.testing import FakeMachine, source_of
@@ -227,7 +228,7 @@ def test_a_worker_that_left_no_cost_is_counted_by_its_launches(bed: Bed) -> None
     first.measure(MODELS[0])
     second.measure(MODELS[1])
     folder = bed.path / "a" / "b" / "s"
-    (folder / "cost-gw1.json").unlink()
+    (folder / "costs-gw1.jsonl").unlink()
     with (folder / "results-gw1.jsonl").open("a") as stream:
         stream.write('{"cut off')  # it was killed while writing the next
 

@@ -83,19 +83,26 @@ def test_a_result_with_a_reason_is_not_valid_and_one_with_a_note_is() -> None:
 
 numbers = st.none() | st.floats(0, 1e9)
 latencies = st.builds(Latency, **{field.name: numbers for field in fields(Latency)})
-series = st.lists(st.floats(0, 1e6), max_size=5).map(tuple)
-evidences = st.builds(
-    Evidence,
-    launch_id=st.text(max_size=5),
-    window_s=st.floats(1, 1e3),
-    gpu_energy_j=st.lists(st.floats(0, 1e9), min_size=1, max_size=8).map(tuple),
-    work_units=st.floats(1, 1e9),
-    series_energy_j=series,
-    series_work_units=series,
-    start_index=st.integers(0, 10**6),
-    cpu_energy_j=numbers,
-    clock_event_reasons=st.none() | st.integers(0, 511),
-)
+
+
+def evidences_of(length: int) -> st.SearchStrategy[Evidence]:
+    """Both series have a value for each second."""
+    series = st.lists(st.floats(0, 1e6), min_size=length, max_size=length).map(tuple)
+    return st.builds(
+        Evidence,
+        launch_id=st.text(max_size=5),
+        window_s=st.floats(1, 1e3),
+        gpu_energy_j=st.lists(st.floats(0, 1e9), min_size=1, max_size=8).map(tuple),
+        work_units=st.floats(1, 1e9),
+        series_energy_j=series,
+        series_work_units=series,
+        start_index=st.integers(0, 10**6),
+        cpu_energy_j=numbers,
+        clock_event_reasons=st.none() | st.integers(0, 511),
+    )
+
+
+evidences = st.integers(0, 5).flatmap(evidences_of)
 reasons = st.lists(st.builds(Reason, code=st.text(), text=st.text()), max_size=2).map(tuple)
 
 

@@ -198,7 +198,7 @@ def test_what_a_measurement_survives(fault: str, shown: dict[str, Outcome]) -> N
 
 INVALID = {
     "some-500": "request-failed: [34] of 33 requests failed.*status 500: .*EngineDeadError",
-    "some-dropped": "request-failed: .*requests failed.*Server disconnected",
+    "some-dropped": "request-failed: .*requests failed.*server closed the connection",
     "malformed-sse": "request-failed: .*requests failed.*JSON",
     "preemption-storm": "batch-starved: asked for a batch of 4, [12]..*preempted",
     "thermal-brake": "clock-brake: .*thermal.*held the clocks down",
@@ -218,7 +218,7 @@ def test_what_makes_a_measurement_invalid(fault: str, shown: dict[str, Outcome])
 
 ENDED = {
     "every-500": "LoadError: .*8 requests failed one after the other.*status 500",
-    "every-dropped": "LoadError: .*8 requests failed one after the other.*disconnected",
+    "every-dropped": "LoadError: .*8 requests failed one after .*server closed the connection",
     "malformed-metrics": "LoadError: .*/metrics cannot be read",
     "no-metrics": "LoadError: .*/metrics has no vllm:num_requests_running",
     "hang": "LoadError: .*made no token for 1 s with 4 requests in flight",

@@ -68,7 +68,7 @@ class TextServer:
         (ended,) = [event for event in events if event["event"] == "ended"]
         done = [event for event in events if event["event"] == "request"]
         if ended["given_up"]:
-            raise LoadError(given_up(ended["given_up"], sent=ended["issued"], done=len(done)))
+            raise LoadError(given_up(ended["given_up"], done=len(done)))
         return load_trace(done, ended, point)
 
 

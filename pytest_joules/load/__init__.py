@@ -218,8 +218,8 @@ def read_trace(folder: Path, *, max_concurrency: int, counters: Counters = "vllm
     if set(ends) != {"start", "end"}:
         raise LoadError(f"the load generator wrote no start or no end to {folder}.")
     if ends["end"]["given_up"]:
-        sent, done = (sum(e["event"] == name for e in events) for name in ("sent", "done"))
-        raise LoadError(given_up(ends["end"]["given_up"], sent=sent, done=done))
+        done = sum(event["event"] == "done" for event in events)
+        raise LoadError(given_up(ends["end"]["given_up"], done=done))
     done = [_request(event) for event in events if event["event"] == "done"]
     started_s, ended_s = ends["start"]["time_s"], ends["end"]["time_s"]
     rows = _sampled(folder / "samples.jsonl")
@@ -240,11 +240,11 @@ def read_trace(folder: Path, *, max_concurrency: int, counters: Counters = "vllm
     return trace
 
 
-def given_up(why: str, *, sent: int, done: int) -> str:
+def given_up(why: str, *, done: int) -> str:
     """Say why a load was given up, how far it had come, and what would let it come further."""
     return (
-        f"the load was given up: {why} {done} of {sent} requests sent were answered. If it "
-        "only needs longer, raise --joules-point-deadline, or ask for less (--joules-window, "
+        f"the load was given up: {why} {done} requests had ended. If it only "
+        "needs longer, raise --joules-point-deadline, or ask for less (--joules-window, "
         "num_requests)."
     )
 

@@ -121,7 +121,7 @@ def _lines(text: str, name: str) -> Iterator[str]:
         stop = text.find("\n", start)
         stop = len(text) if stop < 0 else stop
         is_first = start == 0 or text[start - 1] == "\n"
-        if is_first and text[start + len(name) : start + len(name) + 1] in {"{", " "}:
+        if is_first and text[start + len(name) : start + len(name) + 1] in {"{", " ", "\n", ""}:
             yield text[start:stop]
         start = text.find(name, stop)
 

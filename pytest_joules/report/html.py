@@ -84,7 +84,7 @@ def _page(digest: Digest) -> dict[str, Any]:
             UNREAL[source].lstrip(": ") for source in digest.sources if source in UNREAL
         ],
         "cost": _cost(digest),
-        "ended": digest.spent_gpu_s is not None,
+        "ended": digest.has_ended,
         "rows": [_cells(index, row) for index, row in enumerate(digest.rows)],
         "verdicts": [str(each) for each in Verdict],
         "told": [row for row in digest.rows if row.verdict in _RED],

@@ -24,11 +24,13 @@ from pytest_joules.digest import Digest, rows_of
 from pytest_joules.engines.endpoint import target_of
 from pytest_joules.errors import ConfigurationError, FormatError, Incomparable, JoulesError
 from pytest_joules.gate.ruling import Case, rule
-from pytest_joules.options import MarkerOptions, Options
+from pytest_joules.ledger import Judgement
+from pytest_joules.marker import MarkerOptions
+from pytest_joules.options import Options
 from pytest_joules.outputs import settings_of
+from pytest_joules.recorder import Recorder
 from pytest_joules.report import export, github, html
 from pytest_joules.result import Result
-from pytest_joules.session import Judgement
 from pytest_joules.sources.mlenergy import read_leaderboard
 from pytest_joules.sources.mlenergy_raw import read_raw
 from pytest_joules.sources.recorded import RecordedSource
@@ -169,12 +171,13 @@ def _session_trees() -> dict[str, Any]:
     comparison = case.compared(point, rule(point, launched, case))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / ".joules" / "sessions" / "s"
-        recorder = record.Recorder(folder=folder, settings={"gpu": "h200", "source": "live"})
+        recorder = Recorder(folder=folder, settings={"gpu": "h200", "source": "live"})
         for run in now:
             recorder.finished(run)
         recorder.judged(Judgement(comparison=comparison, case=case, num_results=len(now)))
         recorder.ended(Digest(rows=(), num_launches=3, spent_gpu_s=60.0))
-        return {path.name: _tree(path) for path in sorted(folder.iterdir())}
+        # Not the lock, which holds nothing.
+        return {path.name: _tree(path) for path in sorted(folder.glob("[!.]*"))}
 
 
 def _tree(path: Path) -> Any:

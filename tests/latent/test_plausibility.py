@@ -79,7 +79,9 @@ def test_joules_show_tells_it_of_live_results_alone():
 
 def test_a_live_result_far_from_the_model_is_noted_and_stays_valid(monkeypatch):
     far = measured(energy=100.0)
-    monkeypatch.setattr(live, "measure", lambda *_: iter([far, measured(energy=1.0)]))
+    monkeypatch.setattr(
+        live, "measure", lambda *_: (each for each in (far, measured(energy=1.0)))
+    )
     rigs = {"vllm": None}
     launch = Launch(points=(POINT,), stack=Stack(), gpu="h100")
     noted, plain = live.LiveSource(rigs=rigs).outcomes(launch, {})

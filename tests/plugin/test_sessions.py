@@ -152,7 +152,7 @@ def test_a_session_cut_off_in_a_line_keeps_what_was_whole(at_root):
     [
         ("session.json", '{"schema": 9}', "schema is 9"),
         ("verdicts.jsonl", "{]\n", "verdicts.jsonl, line 1"),
-        ("results.jsonl", "{}\n", "a result cannot be read"),
+        ("results.jsonl", "{}\n", "results.jsonl, line 1: must contain"),
     ],
 )
 def test_a_broken_session_is_refused_with_file_and_reason(at_root, *, name, text, message):

@@ -58,7 +58,7 @@ def test_a_wrong_value_is_a_usage_error_with_value_and_remedy(joules, args, mess
         ("[tool.pytest-joules.stacks]\nold = 'x'", "*stacks.old*where a table should*"),
         ("[tool.pytest-joules.stacks.old]\ncommand = 'a b'", "*command='a b': *a list*"),
         ("[tool.pytest-joules.stacks.old]\nargs = 5", "*stacks.old[]] args=5: *a list*"),
-        ("[tool.pytest-joules.stacks.old]\nenv = ['x']", "*env=*a table*"),
+        ("[tool.pytest-joules.stacks.old]\nenv = ['x']", "*env: give a table*"),
         ("[tool.pytest-joules.stacks.old]\npython = 3", "*python=3: *a path*"),
         ("[tool.pytest-joules.stacks.old]\nurl = 8000", "*url=8000: give a URL*"),
         ("[tool.pytest-joules.stacks.old]\napi_key_env = 'K'", "*api_key_env needs the url*"),
