@@ -182,7 +182,8 @@ def test_a_configuration_is_written_as_toml_that_can_be_read():
 def test_a_session_that_the_package_wrote_is_read_whole():
     session = targets()["session"]
     assert {*session.trees} == {
-        *("session.json", "results.jsonl", "baselines.jsonl", "verdicts.jsonl", "end.json")
+        *("session.json", "plan.json", "results.jsonl"),
+        *("baselines.jsonl", "verdicts.jsonl", "end.json"),
     }
     with workspace(session) as space:
         (again,) = record.replay(space.folder)
