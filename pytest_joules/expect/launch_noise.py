@@ -14,6 +14,7 @@ from statistics import NormalDist, fmean, variance
 
 from pytest_joules.errors import InvalidMeasurement, is_expected
 from pytest_joules.expect.quantity import number
+from pytest_joules.gate.distributions import student_quantile
 from pytest_joules.result import Evidence, Result
 
 __tracebackhide__ = is_expected
@@ -86,14 +87,8 @@ def noise_of(samples: Iterable[Sample], quantity: str, given: float | None = Non
     return Noise(
         quantity=quantity,
         launch_variance=squares / freedom,
-        quantile=_t_quantile(freedom),
+        quantile=float(student_quantile(freedom, CONFIDENCE)),
     )
-
-
-def _t_quantile(freedom: int) -> float:
-    from scipy.special import stdtrit  # noqa: PLC0415  only measured results need it
-
-    return float(stdtrit(freedom, CONFIDENCE))
 
 
 def _launches(sample: Sample) -> Sequence[Sequence[Result]]:

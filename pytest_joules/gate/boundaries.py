@@ -21,8 +21,8 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri
+
+from pytest_joules.gate.distributions import normal_cdf, normal_quantile, root
 
 _NODES = 401
 _FAR = 9.0
@@ -57,7 +57,7 @@ def spent_obrien_fleming(information: float, total: float) -> float:
     Source:
         Lan & DeMets 1983, alpha-star 1.
     """
-    return 2 * float(ndtr(ndtri(total / 2) / math.sqrt(information)))
+    return 2 * float(normal_cdf(normal_quantile(total / 2) / math.sqrt(information)))
 
 
 def critical_values(information: Sequence[float], spent: Sequence[float]) -> tuple[float, ...]:
@@ -98,9 +98,7 @@ def _limit(
 ) -> float:
     """Find the score that the surviving paths exceed next with probability ``error``."""
     low, high = float(points.min()) - _FAR * sd, float(points.max()) + _FAR * sd
-    return float(
-        brentq(lambda x: float(mass @ ndtr((points - x) / sd)) - error, low, high, xtol=1e-12)
-    )
+    return root(lambda x: float(mass @ normal_cdf((points - x) / sd)) - error, low, high)
 
 
 def _survivors(

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from scipy.special import stdtrit
 
 from pytest_joules.gate.design import Design, Look, variance
+from pytest_joules.gate.distributions import student_quantile
 
 Number = Any
 """A float, or an array of them in experiments."""
@@ -118,7 +118,7 @@ def decide(seen: Estimate, look: Look, design: Design) -> Claims:
     seen in more than one launch. ``unchanged`` means that a rise by the tolerance is
     excluded and that the estimate is no fall by the tolerance either.
     """
-    for_change = -stdtrit(seen.df, look.p_change) * np.sqrt(seen.cautious_variance)
+    for_change = -student_quantile(seen.df, look.p_change) * np.sqrt(seen.cautious_variance)
     for_same = half_width(seen, look)
     no_rise = design.delta - seen.change >= for_same
     no_fall = design.delta + seen.change >= for_same
@@ -131,4 +131,4 @@ def decide(seen: Estimate, look: Look, design: Design) -> Claims:
 
 def half_width(seen: Estimate, look: Look) -> Number:
     """Return half the interval of the change: what ``unchanged`` is judged by."""
-    return -stdtrit(seen.df, look.p_unchanged) * np.sqrt(seen.variance)
+    return -student_quantile(seen.df, look.p_unchanged) * np.sqrt(seen.variance)

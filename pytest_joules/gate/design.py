@@ -9,14 +9,13 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-from scipy.special import ndtr, stdtrit
-
 from pytest_joules.errors import ConfigurationError
 from pytest_joules.gate.boundaries import (
     critical_values,
     spent_hwang_shih_decani,
     spent_pocock,
 )
+from pytest_joules.gate.distributions import normal_cdf, student_quantile
 from pytest_joules.gate.launch_value import PooledNoise
 
 OLD, NEW = "A", "B"
@@ -175,7 +174,12 @@ def looks(design: Design, num_baseline: int, *, has_old: bool) -> tuple[Look, ..
     )
     same = critical_values(information, [spent_pocock(t, design.beta) for t in information])
     return tuple(
-        Look(num_old=a, num_new=b, p_change=float(ndtr(-c)), p_unchanged=float(ndtr(-s)))
+        Look(
+            num_old=a,
+            num_new=b,
+            p_change=float(normal_cdf(-c)),
+            p_unchanged=float(normal_cdf(-s)),
+        )
         for (a, b), c, s in zip(counts, change, same, strict=True)
     )
 
@@ -207,7 +211,7 @@ def detectable_change(
         num_old=look.num_old,
         num_new=look.num_new,
     )
-    quantiles = -float(stdtrit(df, look.p_change)) + float(stdtrit(df, FOUND))
+    quantiles = -float(student_quantile(df, look.p_change)) + float(student_quantile(df, FOUND))
     log_rise = quantiles * math.sqrt(v)
     return math.expm1(log_rise) if log_rise < _BEYOND else math.inf
 
