@@ -34,7 +34,7 @@ def test_the_soak_sees_what_is_left(
     torn.write_text('{"gpu": ')
     with subprocess.Popen(["sleep", "1000"], env={MARK: "planted"}) as left:
         # The kernel tells of an exec a moment before it shows the new environment.
-        while not kill_soak._has(Path(f"/proc/{left.pid}"), f"{MARK}=planted".encode()):
+        while not kill_soak.carries(Path(f"/proc/{left.pid}"), f"{MARK}=planted".encode()):
             assert left.poll() is None
         made.require_nothing_runs("planted")
         left.kill()

@@ -206,7 +206,7 @@ class Soak:
 
     def _left(self, mark: bytes) -> list[str]:
         deadline = monotonic() + PATIENCE_S
-        while left := [path.name for path in Path("/proc").glob("[0-9]*") if _has(path, mark)]:
+        while left := [p.name for p in Path("/proc").glob("[0-9]*") if carries(p, mark)]:
             if monotonic() > deadline:
                 return left
             sleep(0.02)
@@ -254,7 +254,8 @@ class Soak:
                 self._fault(f"{path}: {error}")
 
 
-def _has(process: Path, mark: bytes) -> bool:
+def carries(process: Path, mark: bytes) -> bool:
+    """Tell whether a process of /proc has this variable."""
     try:
         return mark in (process / "environ").read_bytes().split(b"\0")
     except OSError:
