@@ -32,7 +32,15 @@ def through_the_wire(values):
 
 
 def test_what_goes_over_the_wire_comes_out_equal():
-    options = Options(gpu="h200", stacks={"old": STACK}, window=12.5, baselines=Path("/b"))
+    options = Options(
+        gpu="h200",
+        stacks={"old": STACK},
+        window=12.5,
+        baselines=Path("/b"),
+        point_deadline=90.0,
+        lease_wait=5.0,
+        lease_folder=Path("/leases"),
+    )
     frozen = {POINT: FrozenWork(num_requests=64, work=Work(start_index=3, end_index=40))}
 
     assert wire.launch_from(through_the_wire(wire.launch_json(LAUNCH))) == LAUNCH
