@@ -20,6 +20,7 @@ from pytest_joules.plan import Boards, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.record import digest_of, replay
 from pytest_joules.recorder import Recorder
+from pytest_joules.resume import begin
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.sources.live import LiveSource
 from pytest_joules.testing import FakeMachine, source_of
@@ -138,6 +139,31 @@ def test_waiting_costs_no_gpu_minutes(bed: Bed) -> None:
 
     assert session.ledger.spent_gpu_s == 0
     assert session.ledger.num_launches == 0
+
+
+def test_who_goes_on_stays_on_the_board_of_the_interrupted_session(bed: Bed) -> None:
+    died, recorder = interruptible(bed, "died", against="old")
+    with bed.taken(bed.gpus[0]):
+        died.measure(POINT)
+    recorder.ended(Digest(), unfinished="interrupted")
+    bed.machine.boards.clear()
+
+    went_on, _ = interruptible(bed, "went-on", against="old", resume="died")
+    went_on.check(POINT)
+
+    assert went_on.ledger.taken is not None
+    assert len(bed.machine.boards) > 1
+    assert set(bed.machine.boards) == {bed.gpus[1:]}
+
+
+def interruptible(bed: Bed, name: str, **changes: object) -> tuple[JoulesSession, Recorder]:
+    """A session that is asked to check one point, and who writes it down."""
+    recorder = Recorder(folder=bed.path / "a" / "b" / name, settings={})
+    source = source_of(bed.machine, leases=bed.leases())
+    session = JoulesSession(bed.options(**changes), source, listener=recorder)
+    session.note(POINT, Wish.CHECK)
+    begin(session, recorder)
+    return session, recorder
 
 
 def test_a_lease_that_fails_fails_all_points_of_the_launch_once(bed: Bed) -> None:
