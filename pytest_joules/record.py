@@ -38,7 +38,7 @@ SCHEMA = 1
 FOLDER = Path(".joules") / "sessions"
 SETTINGS = "session.json"
 BASELINES, VERDICTS = "baselines.jsonl", "verdicts.jsonl"
-PLAN, LOCK = "plan.json", ".running.lock"
+PLAN, LOCK = "plan.json", "running.lock"
 END = "end.json"
 
 
@@ -57,7 +57,7 @@ def running_lock(folder: Path, part: str = "") -> FileLock:
 def is_running(folder: Path) -> bool:
     """Tell whether a process that writes a stored session lives."""
     try:
-        for part in parts(folder) or [""]:
+        for part in parts(folder, LOCK):  # one is there before the first result
             with running_lock(folder, part):
                 pass
     except Timeout:

@@ -3,9 +3,12 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+
+from filelock import Timeout
 
 from pytest_joules import record
 from pytest_joules.contract import reason
@@ -26,6 +29,7 @@ __tracebackhide__ = is_expected
 LATEST = "latest"
 NOTE = "taken-over"
 _ANEW = "measure all anew without --joules-resume"
+_LEAVE = "Leave --joules-resume out to measure anew"
 _SHOWN = 3
 _STOPPED = {2: "interrupted", 3: "internal error"}
 """By pytest's exit code."""
@@ -63,9 +67,10 @@ def begin(session: JoulesSession, recorder: Recorder) -> None:
     recorder.asked = asked_of(session)
     if session.options.resume:
         folder = recorder.folder.with_name(session.options.resume)
-        taken = taken_over(folder, session)
-        recorder.take_over(taken)
-        close(folder, resumed_by=recorder.folder.name)
+        with _held(folder):
+            taken = taken_over(folder, session)
+            recorder.take_over(taken)
+            close(folder, resumed_by=recorder.folder.name)
         session.take_over(taken)
 
 
@@ -143,9 +148,7 @@ def interrupted(root: Path, name: str) -> Path:
         return _require_dead(open_ones[-1])
     found = record.find(name, root)
     if ended := _ended(found):
-        raise ConfigurationError(
-            f"--joules-resume={name}: {ended}. Leave --joules-resume out to measure anew."
-        )
+        raise ConfigurationError(f"--joules-resume={name}: {ended}. {_LEAVE}.")
     return _require_dead(found)
 
 
@@ -167,6 +170,24 @@ def _require_dead(folder: Path) -> Path:
             f"--joules-resume: session {folder.name} still runs. Wait until it ends, or end it."
         )
     return folder
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep everybody else from going on with a session inside the block.
+
+    Raises:
+        ConfigurationError: Somebody does, or did since it was chosen.
+    """
+    try:
+        with record.running_lock(folder):
+            if ended := _ended(folder):
+                raise ConfigurationError(f"--joules-resume={folder.name}: {ended}. {_LEAVE}.")
+            yield
+    except Timeout:
+        raise ConfigurationError(
+            f"--joules-resume: session {folder.name} is just being taken over by another run."
+        ) from None
 
 
 def taken_over(folder: Path, session: JoulesSession) -> Taken:

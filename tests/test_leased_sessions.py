@@ -9,7 +9,7 @@ import pytest
 
 from pytest_joules.digest import Digest
 from pytest_joules.engines.vllm import VllmEngine
-from pytest_joules.errors import Inconclusive, LeaseError
+from pytest_joules.errors import ConfigurationError, Inconclusive, LaunchError, LeaseError
 from pytest_joules.leases import Leases
 from pytest_joules.leases.allocation import Request
 from pytest_joules.measure import Rig
@@ -18,7 +18,7 @@ from pytest_joules.options import Options
 from pytest_joules.parallel import gathered
 from pytest_joules.plan import Boards, Stack, plan
 from pytest_joules.point import Point
-from pytest_joules.record import digest_of, replay
+from pytest_joules.record import digest_of, is_running, replay, running_lock
 from pytest_joules.recorder import Recorder
 from pytest_joules.resume import begin
 from pytest_joules.session import JoulesSession, Wish
@@ -154,6 +154,22 @@ def test_who_goes_on_stays_on_the_board_of_the_interrupted_session(bed: Bed) -> 
     assert went_on.ledger.taken is not None
     assert len(bed.machine.boards) > 1
     assert set(bed.machine.boards) == {bed.gpus[1:]}
+    modes = [path.stat().st_mode & 0o777 for path in (bed.path / "a" / "b").glob("*")]
+    assert modes == [0o700, 0o700]
+    with pytest.raises(ConfigurationError, match="session went-on went on with it already"):
+        interruptible(bed, "late", against="old", resume="died")
+
+
+def test_nobody_takes_over_what_another_run_is_taking_over(bed: Bed) -> None:
+    died, recorder = interruptible(bed, "died")
+    died.measure(POINT)
+    recorder.ended(Digest(), unfinished="interrupted")
+
+    with (
+        running_lock(bed.path / "a" / "b" / "died"),
+        pytest.raises(ConfigurationError, match="just being taken over by another run"),
+    ):
+        interruptible(bed, "went-on", resume="died")
 
 
 def interruptible(bed: Bed, name: str, **changes: object) -> tuple[JoulesSession, Recorder]:
@@ -275,6 +291,28 @@ def test_a_worker_counts_what_the_others_have_spent(bed: Bed) -> None:
     with pytest.raises(Inconclusive, match=r"of 3.5 GPU minutes are spent"):
         second.measure(MODELS[1])
     assert second.ledger.num_launches == 0
+
+
+def test_a_worker_counts_what_failed_launches_of_the_others_have_spent(bed: Bed) -> None:
+    first, second = workers(bed)
+    bed.machine.fails_to_launch = "no"
+    with pytest.raises(LaunchError, match="no"):
+        first.measure(MODELS[0])
+    bed.machine.fails_to_launch = ""
+    folder = bed.path / "a" / "b" / "s"
+
+    assert first.ledger.spent_gpu_s > 0
+    assert (
+        Recorder(folder=folder, settings={}, part="gw1").spent_elsewhere_gpu_s()
+        == first.ledger.spent_gpu_s
+    )
+    assert is_running(folder)  # though nothing is measured yet
+    second.measure(MODELS[1])
+
+    digest, ledger = gathered(folder)
+    assert ledger.num_launches == digest_of(folder).num_launches == 2
+    assert digest.spent_gpu_s == first.ledger.spent_gpu_s + second.ledger.spent_gpu_s
+    assert [row.point for row in digest.rows] == MODELS[1:]
 
 
 def test_where_nothing_was_stored_there_is_nothing(tmp_path: Path) -> None:
