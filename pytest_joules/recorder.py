@@ -81,6 +81,10 @@ class Recorder(Listener):
         self._cost["calibrations"] = self._calibrations
         self._write(COSTS, [self._cost])
 
+    def set_aside(self, positions: Sequence[int]) -> None:
+        self._cost["set_aside"] = list(positions)
+        self._write(COSTS, [self._cost])
+
     def finished(self, result: Result) -> None:
         self._write(RESULTS, [result.as_json()])
 
@@ -180,7 +184,8 @@ def close(folder: Path, *, resumed_by: str) -> None:
     Raises:
         OSError: The folder cannot be written.
     """
-    cost = {"num_launches": 0, "spent_gpu_s": None, **cost_of(folder)}
+    known = {"num_launches": 0, "spent_gpu_s": None, **cost_of(folder)}
+    cost = {name: known[name] for name in ("num_launches", "spent_gpu_s")}
     end = {"failed": [], **cost, **end_of(folder), "resumed_by": resumed_by}
     end["failed"] = [asdict(each) for each in end["failed"]]
     write_atomically(folder / END, _pretty(end))

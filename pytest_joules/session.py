@@ -97,7 +97,8 @@ class JoulesSession:
 
     def plan(self) -> Plan:
         """Return the launches of all noted points, each made once."""
-        return plan(tuple(self.ledger.wishes), stack=self.stack, gpu=self.options.gpu)
+        made = plan(tuple(self.ledger.wishes), stack=self.stack, gpu=self.options.gpu)
+        return replace(made, costs=self._budget.costs)
 
     def take_over(self, taken: Taken) -> None:
         """Go on where an interrupted session stopped: what it knew counts as found out here."""

@@ -16,7 +16,7 @@ from pytest_joules.fleet.source import PATIENCE_S, FleetSource
 from pytest_joules.options import Options
 from pytest_joules.plan import Stack
 from pytest_joules.point import Point
-from pytest_joules.record import digest_of, replay
+from pytest_joules.record import digest_of, replay, results_of
 from pytest_joules.recorder import Recorder
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.testing import source_of
@@ -236,6 +236,11 @@ def test_a_comparison_that_loses_its_board_begins_again_and_says_so(tmp_path):
     assert replayed.comparison == comparison
     (row, old_row) = digest_of(folder).rows
     assert len(row.results) + len(old_row.results) == len(kept)
+    assert results_of(folder) == kept
+    for name in ("verdicts.jsonl", "end.json"):  # cut off before it had a verdict
+        (folder / name).unlink(missing_ok=True)
+    assert results_of(folder) == kept
+    assert sum(len(each.results) for each in digest_of(folder).rows) == len(kept)
     assert any(
         "set aside; the comparison begins again on" in t for t in session.ledger.incidents
     )
@@ -269,7 +274,7 @@ def test_recording_makes_as_many_launches_as_on_one_machine(tmp_path):
 
 
 def test_running_launches_count_towards_the_budget(tmp_path):
-    # Two servers of two points: 270 s each, on one GPU 4.5 GPU minutes; 6 hold one of them.
+    # Two servers of two points and 30 s windows: 90 + 2 * (30 + 30) s, 3.5 GPU minutes each.
     session = noted(session_on(two(), tmp_path, budget=6.0), POINTS)
 
     with pytest.raises(Inconclusive, match="GPU minutes are spent"):

@@ -25,7 +25,7 @@ from pytest_joules.fleet.cell import (
 from pytest_joules.fleet.cluster import Cluster, Held, NodeInfo
 from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.options import Options
-from pytest_joules.plan import Launch, Plan
+from pytest_joules.plan import Costs, Launch, Plan
 from pytest_joules.point import Point
 from pytest_joules.progress import Event as Progress
 from pytest_joules.progress import LaunchBegins, LaunchEnds, LoadBegins, PointEnds
@@ -194,7 +194,7 @@ class FleetSource:
 
     def _job(self, name: str, key: Key) -> Job:
         launch = self._waiting[key]
-        made = Plan(launches=(launch,))
+        made = Plan(launches=(launch,), costs=Costs(min_window_s=self.options.window))
         others = frozenset(self._fit) - self._avoided.get(key, set())
         num_gpus = launch.largest.num_gpus
         is_left = any(self._fit[each].num_gpus >= num_gpus for each in others)
