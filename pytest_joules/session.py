@@ -337,8 +337,7 @@ class JoulesSession:
 
     def _keep_to_board(self, result: Result) -> None:
         """Let all later launches of the result's server run where this one ran."""
-        board = result.provenance.context.gpu_uuids
-        if board:
+        if board := result.provenance.context.gpu_uuids:
             self.ledger.boards.setdefault(server_key(result.point), board)
 
     def _other_software(self, result: Result) -> ConfigurationError | None:

@@ -13,9 +13,11 @@ from pytest_joules.errors import (
 )
 from pytest_joules.fleet.session import FleetSession
 from pytest_joules.fleet.source import PATIENCE_S, FleetSource
+from pytest_joules.ledger import Listener
 from pytest_joules.options import Options
 from pytest_joules.plan import Stack
 from pytest_joules.point import Point
+from pytest_joules.progress import PointEnds
 from pytest_joules.record import digest_of, replay, results_of
 from pytest_joules.recorder import Recorder
 from pytest_joules.session import JoulesSession, Wish
@@ -87,6 +89,29 @@ def test_a_fleet_measures_what_one_machine_would(tmp_path):
     assert Counter(r.point for r in fleet.ledger.results) == dict.fromkeys(POINTS, 1)
     assert fleet.ledger.num_launches == 2  # one a server, both batch sizes in each
     assert fleet.ledger.spent_gpu_s == pytest.approx(alone.ledger.spent_gpu_s, rel=0.05)
+
+
+def test_a_result_is_stored_before_it_is_announced(tmp_path):
+    stored, announced = [], []
+
+    class Stores(Listener):
+        def finished(self, result):
+            stored.append(result)
+
+    def say(*told):
+        event = told[-1]
+        if isinstance(event, PointEnds):
+            announced.append((event.outcome, event.outcome in stored))
+        else:
+            announced.append((event, True))
+
+    session = noted(session_on(two(), tmp_path, Stores()), POINTS)
+    session.fleet.say = say
+    measure_all(session, POINTS)
+
+    told = [each for each, is_stored in announced if is_stored]
+    assert [each for each in told if each in stored] == stored
+    assert len(told) == len(announced)
 
 
 def test_everything_open_is_launched_before_the_first_test_has_its_value(tmp_path):

@@ -1,5 +1,6 @@
 """Sessions that lease: on which board they measure, what they wait for, what workers share."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,11 +19,12 @@ from pytest_joules.options import Options
 from pytest_joules.parallel import gathered
 from pytest_joules.plan import Boards, Stack, plan
 from pytest_joules.point import Point
-from pytest_joules.record import digest_of, is_running, replay, running_lock
-from pytest_joules.recorder import Recorder
+from pytest_joules.record import digest_of, end_of, is_running, replay, running_lock
+from pytest_joules.recorder import Recorder, close
 from pytest_joules.resume import begin
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.sources.live import LiveSource
+from pytest_joules.storage import append_durably
 from pytest_joules.testing import FakeMachine, source_of
 from tests.fakes.mock_nvml import MockNvml
 
@@ -180,6 +182,17 @@ def interruptible(bed: Bed, name: str, **changes: object) -> tuple[JoulesSession
     session.note(POINT, Wish.CHECK)
     begin(session, recorder)
     return session, recorder
+
+
+def test_an_interrupted_calibration_ends_like_any_other(tmp_path: Path) -> None:
+    cost = {"num_launches": 1, "spent_gpu_s": 2.0, "calibrations": [[{}, {}]]}
+    append_durably(tmp_path / "costs.jsonl", [json.dumps(cost)])
+
+    close(tmp_path, resumed_by="another")
+
+    end = end_of(tmp_path)
+    assert (end["num_launches"], end["spent_gpu_s"]) == (1, 2.0)
+    assert end["resumed_by"] == "another"
 
 
 def test_a_lease_that_fails_fails_all_points_of_the_launch_once(bed: Bed) -> None:

@@ -112,9 +112,12 @@ class FleetSession(JoulesSession):
                 self._go_on(event.key)
             case Came():
                 self._came(event.key, event.outcome)
+                event.tell()
             case Ended():
+                event.tell()
                 self._ended(event)
             case Lost():
+                event.tell()
                 self._lost(event)
             case Refused():
                 self._charge(event.key, 0.0)
