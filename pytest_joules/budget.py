@@ -17,6 +17,10 @@ class Budget:
     gpu_minutes: float | None = None
     costs: Costs = field(default_factory=Costs)
 
+    def of(self, launch: Launch) -> float:
+        """Return the GPU minutes that a launch should take."""
+        return Plan(launches=(launch,), costs=self.costs).total_gpu_minutes
+
     def require(self, launch: Launch, spent_gpu_s: float) -> None:
         """Refuse a launch that would take more than what is left.
 
@@ -25,11 +29,11 @@ class Budget:
         """
         if self.gpu_minutes is None:
             return
-        spent, cost = spent_gpu_s / 60, Plan(launches=(launch,), costs=self.costs)
-        if spent + cost.total_gpu_minutes > self.gpu_minutes:
+        spent, cost = spent_gpu_s / 60, self.of(launch)
+        if spent + cost > self.gpu_minutes:
             raise Inconclusive(
                 f"{launch.largest.id}: {spent:.1f} of {self.gpu_minutes:g} GPU minutes are "
-                f"spent and the next launch takes about {cost.total_gpu_minutes:.1f}; raise "
+                f"spent and the next launch takes about {cost:.1f}; raise "
                 "--joules-budget."
             )
 

@@ -107,6 +107,9 @@ class Listener:
     def calibrated(self, point: Point, calibration: Calibration) -> None:
         """Take what a calibration found."""
 
+    def set_aside(self, positions: Sequence[int]) -> None:
+        """Take which results, by position, no verdict may rest on any more."""
+
     def finished(self, result: Result) -> None:
         """Take a result, valid or not."""
 

@@ -19,9 +19,9 @@ def of_part(name: str, part: str) -> str:
     return f"{stem}-{part}.{suffix}" if part else name
 
 
-def parts(folder: Path) -> list[str]:
-    """Return the names of those who wrote results into a session."""
-    stem, _, suffix = RESULTS.partition(".")
+def parts(folder: Path, name: str = RESULTS) -> list[str]:
+    """Return the names of those who wrote such a file, by default results, into a session."""
+    stem, _, suffix = name.partition(".")
     found = [each.name for each in folder.glob(f"{stem}*.{suffix}")]
     names = [name.removeprefix(stem).removesuffix(f".{suffix}")[1:] for name in found]
     return sorted(names, key=lambda name: (len(name), name))

@@ -38,7 +38,7 @@ SCHEMA = 1
 FOLDER = Path(".joules") / "sessions"
 SETTINGS = "session.json"
 BASELINES, VERDICTS = "baselines.jsonl", "verdicts.jsonl"
-PLAN, LOCK = "plan.json", ".running.lock"
+PLAN, LOCK = "plan.json", "running.lock"
 END = "end.json"
 
 
@@ -57,7 +57,7 @@ def running_lock(folder: Path, part: str = "") -> FileLock:
 def is_running(folder: Path) -> bool:
     """Tell whether a process that writes a stored session lives."""
     try:
-        for part in parts(folder) or [""]:
+        for part in parts(folder, LOCK):  # one is there before the first result
             with running_lock(folder, part):
                 pass
     except Timeout:
@@ -170,10 +170,8 @@ def digest_of(folder: Path) -> Digest:
         FormatError: The session is not there, broken, or of another format.
     """
     settings = settings_of(folder)
-    results_of(folder)  # raises where they are lost
+    results = results_of(folder)  # raises where they are lost
     parted = list(told(folder))
-    kept = [each for results, _, judged in parted for each in _kept(results, judged)]
-    results = kept if len(parted) == 1 else _distinct(kept)
     comparisons = [each.comparison for *_, judged in parted for each in judged]
     return Digest(
         settings={name: value for name, value in settings.items() if name != "schema"},
@@ -331,6 +329,8 @@ def find(name: str, root: Path) -> Path:
 def results_of(path: Path) -> list[Result]:
     """Read the results of a stored session's folder, or of a file of --joules-export.
 
+    Those of a session that it set aside are left out: nothing may be compared with them.
+
     Raises:
         FormatError: They cannot be read.
     """
@@ -338,7 +338,7 @@ def results_of(path: Path) -> list[Result]:
         names = parts(path)
         if not names:  # a session is stored from its first result on
             raise FormatError(f"{path / RESULTS}: is missing, so the results are lost.")
-        found = [each for name in names for each in _results(path / of_part(RESULTS, name))]
+        found = [each for name in names for each in _kept(path, name)]
         # What was only looked up, several workers may have looked up.
         return found if len(names) == 1 else _distinct(found)
     return results_in(path)
@@ -348,9 +348,9 @@ def _distinct(results: Sequence[Result]) -> list[Result]:
     return list({_text(each.as_json()): each for each in results}.values())
 
 
-def _kept(results: Sequence[Result], judgements: Sequence[Judgement]) -> list[Result]:
-    """Leave out what no verdict rests on any more."""
-    set_aside = {position for each in judgements for position in each.set_aside}
+def _kept(folder: Path, part: str) -> list[Result]:
+    results = _results(folder / of_part(RESULTS, part))
+    set_aside = {*cost_of(folder, part).get("set_aside", ())}
     return [each for position, each in enumerate(results) if position not in set_aside]
 
 

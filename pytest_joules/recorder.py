@@ -58,6 +58,7 @@ class Recorder(Listener):
 
     def take_over(self, taken: Taken) -> None:
         """Write down all that is taken over; only then is this a session that others see."""
+        self._guarded(self._hold)  # makes the folder, which is private
         self.spent(taken.num_launches, taken.spent_gpu_s)
         self._append(RESULTS, [result.as_json() for result in taken.results])
         for judgement in taken.judgements:
@@ -68,6 +69,8 @@ class Recorder(Listener):
         self._cost = {**self._cost, "num_launches": num_launches, "spent_gpu_s": gpu_s}
         if self._has_begun:
             self._write(COSTS, [self._cost])
+        elif self.part:  # others share the budget, also with one whose launches all fail
+            self._guarded(self._begin)
 
     def spent_elsewhere_gpu_s(self) -> float:
         others = [part for part in parts(self.folder) if part != self.part]
@@ -76,6 +79,10 @@ class Recorder(Listener):
     def calibrated(self, point: Point, calibration: Calibration) -> None:
         self._calibrations.append([point.as_json(), calibration.as_json()])
         self._cost["calibrations"] = self._calibrations
+        self._write(COSTS, [self._cost])
+
+    def set_aside(self, positions: Sequence[int]) -> None:
+        self._cost["set_aside"] = list(positions)
         self._write(COSTS, [self._cost])
 
     def finished(self, result: Result) -> None:
@@ -133,18 +140,24 @@ class Recorder(Listener):
         text = f"pytest-joules: this session is not stored any further: {error}"
         warnings.warn(text, stacklevel=4)
 
+    def _hold(self) -> None:
+        if self._lock is None:
+            self._lock = running_lock(self.folder, self.part)
+            self._lock.acquire()
+
     def _begin(self) -> None:
         if self._has_begun:
             return
         self._has_begun = True
-        self._lock = running_lock(self.folder, self.part)
-        self._lock.acquire()
+        self._hold()
         self._append(COSTS, [self._cost] if self._cost else [])
+        if self.part:
+            append_durably(self.folder / of_part(RESULTS, self.part), [])
         if not is_session(self.folder):
             settings = {"schema": SCHEMA, **self.settings}
             write_atomically(self.folder / PLAN, _pretty({"schema": SCHEMA, **self.asked}))
             write_atomically(self.folder / SETTINGS, _pretty(settings))
-            (self.folder.parents[1] / ".gitignore").write_text("*\n", encoding="utf-8")
+            write_atomically(self.folder.parents[1] / ".gitignore", "*\n")
             prune(self.folder.parent, newest=self.keep, holding=SETTINGS, ending=END)
 
 
@@ -171,7 +184,8 @@ def close(folder: Path, *, resumed_by: str) -> None:
     Raises:
         OSError: The folder cannot be written.
     """
-    cost = {"num_launches": 0, "spent_gpu_s": None, **cost_of(folder)}
+    known = {"num_launches": 0, "spent_gpu_s": None, **cost_of(folder)}
+    cost = {name: known[name] for name in ("num_launches", "spent_gpu_s")}
     end = {"failed": [], **cost, **end_of(folder), "resumed_by": resumed_by}
     end["failed"] = [asdict(each) for each in end["failed"]]
     write_atomically(folder / END, _pretty(end))

@@ -3,17 +3,20 @@
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from filelock import Timeout
+
 from pytest_joules import record
 from pytest_joules.contract import reason
-from pytest_joules.errors import ConfigurationError, FormatError, is_expected
+from pytest_joules.errors import ConfigurationError, FormatError, MeterError, is_expected
 from pytest_joules.ledger import Judgement, Taken
 from pytest_joules.options import Options
 from pytest_joules.parts import RESULTS, parts
-from pytest_joules.plan import ATTACHED, Launch, Stack, plan
+from pytest_joules.plan import ATTACHED, Boards, Launch, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity, require_same, require_same_context
 from pytest_joules.recorder import Recorder, close
@@ -26,6 +29,7 @@ __tracebackhide__ = is_expected
 LATEST = "latest"
 NOTE = "taken-over"
 _ANEW = "measure all anew without --joules-resume"
+_LEAVE = "Leave --joules-resume out to measure anew"
 _SHOWN = 3
 _STOPPED = {2: "interrupted", 3: "internal error"}
 """By pytest's exit code."""
@@ -63,9 +67,10 @@ def begin(session: JoulesSession, recorder: Recorder) -> None:
     recorder.asked = asked_of(session)
     if session.options.resume:
         folder = recorder.folder.with_name(session.options.resume)
-        taken = taken_over(folder, session)
-        recorder.take_over(taken)
-        close(folder, resumed_by=recorder.folder.name)
+        with _held(folder):
+            taken = taken_over(folder, session)
+            recorder.take_over(taken)
+            close(folder, resumed_by=recorder.folder.name)
         session.take_over(taken)
 
 
@@ -143,9 +148,7 @@ def interrupted(root: Path, name: str) -> Path:
         return _require_dead(open_ones[-1])
     found = record.find(name, root)
     if ended := _ended(found):
-        raise ConfigurationError(
-            f"--joules-resume={name}: {ended}. Leave --joules-resume out to measure anew."
-        )
+        raise ConfigurationError(f"--joules-resume={name}: {ended}. {_LEAVE}.")
     return _require_dead(found)
 
 
@@ -167,6 +170,24 @@ def _require_dead(folder: Path) -> Path:
             f"--joules-resume: session {folder.name} still runs. Wait until it ends, or end it."
         )
     return folder
+
+
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Keep everybody else from going on with a session inside the block.
+
+    Raises:
+        ConfigurationError: Somebody does, or did since it was chosen.
+    """
+    try:
+        with record.running_lock(folder):
+            if ended := _ended(folder):
+                raise ConfigurationError(f"--joules-resume={folder.name}: {ended}. {_LEAVE}.")
+            yield
+    except Timeout:
+        raise ConfigurationError(
+            f"--joules-resume: session {folder.name} is just being taken over by another run."
+        ) from None
 
 
 def taken_over(folder: Path, session: JoulesSession) -> Taken:
@@ -228,12 +249,19 @@ def _require_same_machine(session: JoulesSession, results: Sequence[Result], nam
                 f"sample however often it is asked; {_ANEW}."
             )
         theirs = result.provenance
-        require_same(here.identity(result), theirs.identity, what)
-        require_same_context(here.context(result), theirs.context, what)
+        try:
+            identity, context = here.identity(result), here.context(result)
+        except MeterError as error:  # such as a board that is gone
+            raise ConfigurationError(f"{what}: {error} Or {_ANEW}.") from None
+        require_same(identity, theirs.identity, what)
+        require_same_context(context, theirs.context, what)
 
 
 class _Here:
-    """What this machine is for each launch, asked once for all that must be alike."""
+    """What this machine is for each launch, asked once for all that must be alike.
+
+    Asked on the boards where the launch ran: others of the machine may be free or taken now.
+    """
 
     def __init__(self, session: JoulesSession) -> None:
         self._session = session
@@ -242,14 +270,14 @@ class _Here:
 
     def identity(self, result: Result) -> Identity:
         stack, point = result.provenance.context.stack, result.point
-        key = stack, point.num_gpus, point.media
+        key = stack, point.num_gpus, point.media, _board(result)
         if key not in self._identities:
             self._identities[key] = self._session.source.identity(self._launch(result))
         return self._identities[key]
 
     def context(self, result: Result) -> Context:
         stack, point = result.provenance.context.stack, result.point
-        key = stack, point.num_gpus, point.engine
+        key = stack, point.num_gpus, point.engine, _board(result)
         if key not in self._contexts:
             self._contexts[key] = self._session.source.context(self._launch(result))
         return self._contexts[key]
@@ -257,7 +285,12 @@ class _Here:
     def _launch(self, result: Result) -> Launch:
         session, name = self._session, result.provenance.context.stack
         stack = next(s for s in (session.stack, session.old_stack) if s and s.name == name)
-        return plan([result.point], stack=stack, gpu=session.options.gpu).launches[0]
+        launch = plan([result.point], stack=stack, gpu=session.options.gpu).launches[0]
+        return replace(launch, boards=Boards(fixed=_board(result)))
+
+
+def _board(result: Result) -> tuple[str, ...]:
+    return result.provenance.context.gpu_uuids
 
 
 def _require_none(differences: Iterator[str], name: str) -> None:

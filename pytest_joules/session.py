@@ -97,7 +97,8 @@ class JoulesSession:
 
     def plan(self) -> Plan:
         """Return the launches of all noted points, each made once."""
-        return plan(tuple(self.ledger.wishes), stack=self.stack, gpu=self.options.gpu)
+        made = plan(tuple(self.ledger.wishes), stack=self.stack, gpu=self.options.gpu)
+        return replace(made, costs=self._budget.costs)
 
     def take_over(self, taken: Taken) -> None:
         """Go on where an interrupted session stopped: what it knew counts as found out here."""
@@ -107,6 +108,7 @@ class JoulesSession:
         for result in taken.results:
             key = (result.point, result.provenance.context.stack)
             ledger.of_stack.setdefault(key, []).append(result)
+            self._keep_to_board(result)
         for judgement in taken.judgements:
             self._judged(judgement)
         ledger.num_launches += taken.num_launches
@@ -322,9 +324,7 @@ class JoulesSession:
             self.ledger.failures[outcome.point] = outcome.error
             return
         self.ledger.results.append(outcome)
-        if outcome.provenance.context.gpu_uuids:
-            board = outcome.provenance.context.gpu_uuids
-            self.ledger.boards.setdefault(server_key(outcome.point), board)
+        self._keep_to_board(outcome)
         self._listener.finished(outcome)
         if self._is_of_the_baseline(outcome):
             self.ledger.failures[outcome.point] = _not_restarted(outcome)
@@ -335,19 +335,21 @@ class JoulesSession:
         else:
             self._of(outcome.point, stack).append(outcome)
 
+    def _keep_to_board(self, result: Result) -> None:
+        """Let all later launches of the result's server run where this one ran."""
+        if board := result.provenance.context.gpu_uuids:
+            self.ledger.boards.setdefault(server_key(result.point), board)
+
     def _other_software(self, result: Result) -> ConfigurationError | None:
         """Find what only a launch shows to differ from the runs that were taken over."""
-        taken = self.ledger.taken
-        alike = (
-            [r for r in taken.results if _launch_alike(r) == _launch_alike(result)]
-            if taken
-            else []
-        )
-        if not taken or not alike:
+        taken, shared = self.ledger.taken, _launch_alike(result)
+        known = taken.results if taken else ()
+        alike = next((each for each in known if _launch_alike(each) == shared), None)
+        if taken is None or alike is None:
             return None
         try:
-            ours, known = result.provenance.context, alike[0].provenance.context
-            require_same_context(ours, known, f"{alike[0].point.id}: session {taken.session}")
+            ours, theirs = result.provenance.context, alike.provenance.context
+            require_same_context(ours, theirs, f"{alike.point.id}: session {taken.session}")
         except ConfigurationError as error:
             return error
         return None

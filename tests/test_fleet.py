@@ -13,10 +13,12 @@ from pytest_joules.errors import (
 )
 from pytest_joules.fleet.session import FleetSession
 from pytest_joules.fleet.source import PATIENCE_S, FleetSource
+from pytest_joules.ledger import Listener
 from pytest_joules.options import Options
 from pytest_joules.plan import Stack
 from pytest_joules.point import Point
-from pytest_joules.record import digest_of, replay
+from pytest_joules.progress import PointEnds
+from pytest_joules.record import digest_of, replay, results_of
 from pytest_joules.recorder import Recorder
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.testing import source_of
@@ -87,6 +89,29 @@ def test_a_fleet_measures_what_one_machine_would(tmp_path):
     assert Counter(r.point for r in fleet.ledger.results) == dict.fromkeys(POINTS, 1)
     assert fleet.ledger.num_launches == 2  # one a server, both batch sizes in each
     assert fleet.ledger.spent_gpu_s == pytest.approx(alone.ledger.spent_gpu_s, rel=0.05)
+
+
+def test_a_result_is_stored_before_it_is_announced(tmp_path):
+    stored, announced = [], []
+
+    class Stores(Listener):
+        def finished(self, result):
+            stored.append(result)
+
+    def say(*told):
+        event = told[-1]
+        if isinstance(event, PointEnds):
+            announced.append((event.outcome, event.outcome in stored))
+        else:
+            announced.append((event, True))
+
+    session = noted(session_on(two(), tmp_path, Stores()), POINTS)
+    session.fleet.say = say
+    measure_all(session, POINTS)
+
+    told = [each for each, is_stored in announced if is_stored]
+    assert [each for each in told if each in stored] == stored
+    assert len(told) == len(announced)
 
 
 def test_everything_open_is_launched_before_the_first_test_has_its_value(tmp_path):
@@ -236,6 +261,11 @@ def test_a_comparison_that_loses_its_board_begins_again_and_says_so(tmp_path):
     assert replayed.comparison == comparison
     (row, old_row) = digest_of(folder).rows
     assert len(row.results) + len(old_row.results) == len(kept)
+    assert results_of(folder) == kept
+    for name in ("verdicts.jsonl", "end.json"):  # cut off before it had a verdict
+        (folder / name).unlink(missing_ok=True)
+    assert results_of(folder) == kept
+    assert sum(len(each.results) for each in digest_of(folder).rows) == len(kept)
     assert any(
         "set aside; the comparison begins again on" in t for t in session.ledger.incidents
     )
@@ -269,7 +299,7 @@ def test_recording_makes_as_many_launches_as_on_one_machine(tmp_path):
 
 
 def test_running_launches_count_towards_the_budget(tmp_path):
-    # Two servers of two points: 270 s each, on one GPU 4.5 GPU minutes; 6 hold one of them.
+    # Two servers of two points and 30 s windows: 90 + 2 * (30 + 30) s, 3.5 GPU minutes each.
     session = noted(session_on(two(), tmp_path, budget=6.0), POINTS)
 
     with pytest.raises(Inconclusive, match="GPU minutes are spent"):

@@ -13,14 +13,18 @@ from pytest_joules import errors
 from pytest_joules.errors import FormatError, LaunchError, MeterError
 from pytest_joules.fleet import carrier, wire
 from pytest_joules.fleet.cluster import NodeInfo
-from pytest_joules.fleet.node import require_room
+from pytest_joules.fleet.node import Node, require_room
+from pytest_joules.leases import Leases
+from pytest_joules.leases.allocation import Request
 from pytest_joules.measure import Failure, FrozenWork
 from pytest_joules.options import Options
-from pytest_joules.plan import Launch, Stack
+from pytest_joules.plan import Launch, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.steady_state import Work
 from pytest_joules.tasks import Lengths
+from pytest_joules.testing import FakeMachine, source_of
 from pytest_joules.version import __version__
+from tests.fakes import fleet
 
 STACK = Stack(name="old", python="/envs/old/bin/python", env={"A": "b"}, args=("--x", "1"))
 POINT = Point(model="Qwen/Qwen3-8B", batch_size=8, output_tokens=Lengths(mean=50, cv=0.5))
@@ -32,7 +36,15 @@ def through_the_wire(values):
 
 
 def test_what_goes_over_the_wire_comes_out_equal():
-    options = Options(gpu="h200", stacks={"old": STACK}, window=12.5, baselines=Path("/b"))
+    options = Options(
+        gpu="h200",
+        stacks={"old": STACK},
+        window=12.5,
+        baselines=Path("/b"),
+        point_deadline=90.0,
+        lease_wait=5.0,
+        lease_folder=Path("/leases"),
+    )
     frozen = {POINT: FrozenWork(num_requests=64, work=Work(start_index=3, end_index=40))}
 
     assert wire.launch_from(through_the_wire(wire.launch_json(LAUNCH))) == LAUNCH
@@ -176,3 +188,30 @@ def test_the_actor_needs_nothing_of_this_package_and_tells_how_the_process_ended
     assert "No module named" in died["said"]
     assert "pytest_joules" in died["said"]
     assert actor.end(5.0)
+
+
+def test_waiting_for_others_on_the_node_is_told_and_costs_nothing(tmp_path, monkeypatch):
+    made = FakeMachine(num_gpus=1)
+    leases = Leases(folder=tmp_path / "leases", wait_s=0.05, poll_s=0.01)
+    source = source_of(made, leases=leases)
+    monkeypatch.setattr(fleet, "pytest_joules_source", lambda _: source)
+    said = []
+
+    def tell(**message):
+        said.append(message)
+        made.clock.now_s += 100.0 * ("waits" in message)
+
+    node = Node(tell)
+    options = wire.options_json(Options(gpu="h200"))
+    node.answer({"setup": {"options": options, "maker": fleet.MAKER, "session": "s"}})
+    launch = plan([POINT], stack=STACK, gpu="h200").launches[0]
+    asked = Request(count=1, gpus=(made.identify()[0].uuid,))
+    with leases.held(asked, lambda _: None, what="somebody else"):
+        node.answer({"launch": wire.launch_json(launch), "frozen": []})
+
+    first, *_, last = [each["waits"] for each in said if "waits" in each]
+    assert "somebody else" in first
+    assert last == ""
+    ended = said[-1]["ended"]
+    assert ended["elapsed_s"] == 0
+    assert ended["error"]["kind"] == "LeaseError"

@@ -1,5 +1,6 @@
 """Sessions that lease: on which board they measure, what they wait for, what workers share."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,7 +10,7 @@ import pytest
 
 from pytest_joules.digest import Digest
 from pytest_joules.engines.vllm import VllmEngine
-from pytest_joules.errors import Inconclusive, LeaseError
+from pytest_joules.errors import ConfigurationError, Inconclusive, LaunchError, LeaseError
 from pytest_joules.leases import Leases
 from pytest_joules.leases.allocation import Request
 from pytest_joules.measure import Rig
@@ -18,10 +19,12 @@ from pytest_joules.options import Options
 from pytest_joules.parallel import gathered
 from pytest_joules.plan import Boards, Stack, plan
 from pytest_joules.point import Point
-from pytest_joules.record import digest_of, replay
-from pytest_joules.recorder import Recorder
+from pytest_joules.record import digest_of, end_of, is_running, replay, running_lock
+from pytest_joules.recorder import Recorder, close
+from pytest_joules.resume import begin
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.sources.live import LiveSource
+from pytest_joules.storage import append_durably
 from pytest_joules.testing import FakeMachine, source_of
 from tests.fakes.mock_nvml import MockNvml
 
@@ -140,6 +143,58 @@ def test_waiting_costs_no_gpu_minutes(bed: Bed) -> None:
     assert session.ledger.num_launches == 0
 
 
+def test_who_goes_on_stays_on_the_board_of_the_interrupted_session(bed: Bed) -> None:
+    died, recorder = interruptible(bed, "died", against="old")
+    with bed.taken(bed.gpus[0]):
+        died.measure(POINT)
+    recorder.ended(Digest(), unfinished="interrupted")
+    bed.machine.boards.clear()
+
+    went_on, _ = interruptible(bed, "went-on", against="old", resume="died")
+    went_on.check(POINT)
+
+    assert went_on.ledger.taken is not None
+    assert len(bed.machine.boards) > 1
+    assert set(bed.machine.boards) == {bed.gpus[1:]}
+    modes = [path.stat().st_mode & 0o777 for path in (bed.path / "a" / "b").glob("*")]
+    assert modes == [0o700, 0o700]
+    with pytest.raises(ConfigurationError, match="session went-on went on with it already"):
+        interruptible(bed, "late", against="old", resume="died")
+
+
+def test_nobody_takes_over_what_another_run_is_taking_over(bed: Bed) -> None:
+    died, recorder = interruptible(bed, "died")
+    died.measure(POINT)
+    recorder.ended(Digest(), unfinished="interrupted")
+
+    with (
+        running_lock(bed.path / "a" / "b" / "died"),
+        pytest.raises(ConfigurationError, match="just being taken over by another run"),
+    ):
+        interruptible(bed, "went-on", resume="died")
+
+
+def interruptible(bed: Bed, name: str, **changes: object) -> tuple[JoulesSession, Recorder]:
+    """A session that is asked to check one point, and who writes it down."""
+    recorder = Recorder(folder=bed.path / "a" / "b" / name, settings={})
+    source = source_of(bed.machine, leases=bed.leases())
+    session = JoulesSession(bed.options(**changes), source, listener=recorder)
+    session.note(POINT, Wish.CHECK)
+    begin(session, recorder)
+    return session, recorder
+
+
+def test_an_interrupted_calibration_ends_like_any_other(tmp_path: Path) -> None:
+    cost = {"num_launches": 1, "spent_gpu_s": 2.0, "calibrations": [[{}, {}]]}
+    append_durably(tmp_path / "costs.jsonl", [json.dumps(cost)])
+
+    close(tmp_path, resumed_by="another")
+
+    end = end_of(tmp_path)
+    assert (end["num_launches"], end["spent_gpu_s"]) == (1, 2.0)
+    assert end["resumed_by"] == "another"
+
+
 def test_a_lease_that_fails_fails_all_points_of_the_launch_once(bed: Bed) -> None:
     session, other = bed.session(), POINT.but(batch_size=16)
     for point in (POINT, other):
@@ -249,6 +304,28 @@ def test_a_worker_counts_what_the_others_have_spent(bed: Bed) -> None:
     with pytest.raises(Inconclusive, match=r"of 3.5 GPU minutes are spent"):
         second.measure(MODELS[1])
     assert second.ledger.num_launches == 0
+
+
+def test_a_worker_counts_what_failed_launches_of_the_others_have_spent(bed: Bed) -> None:
+    first, second = workers(bed)
+    bed.machine.fails_to_launch = "no"
+    with pytest.raises(LaunchError, match="no"):
+        first.measure(MODELS[0])
+    bed.machine.fails_to_launch = ""
+    folder = bed.path / "a" / "b" / "s"
+
+    assert first.ledger.spent_gpu_s > 0
+    assert (
+        Recorder(folder=folder, settings={}, part="gw1").spent_elsewhere_gpu_s()
+        == first.ledger.spent_gpu_s
+    )
+    assert is_running(folder)  # though nothing is measured yet
+    second.measure(MODELS[1])
+
+    digest, ledger = gathered(folder)
+    assert ledger.num_launches == digest_of(folder).num_launches == 2
+    assert digest.spent_gpu_s == first.ledger.spent_gpu_s + second.ledger.spent_gpu_s
+    assert [row.point for row in digest.rows] == MODELS[1:]
 
 
 def test_where_nothing_was_stored_there_is_nothing(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """A server key on whole GPUs of one node, and what happens to it."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from pytest_joules.errors import JoulesError
@@ -11,6 +12,9 @@ from pytest_joules.provenance import Identity
 
 Key = Point
 """What ``plan.server_key`` returns."""
+
+Tell = Callable[[], None]
+"""Announces an event, once the session has got to it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +30,8 @@ class Came:
 
     key: Key
     outcome: Outcome
+    tell: Tell
+    """Called once the outcome is stored: nothing is announced that a kill could lose."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +43,8 @@ class Ended:
     error: JoulesError | None
     """Why the points that have no outcome will not get one; ``None`` after a normal end."""
 
+    tell: Tell
+
 
 @dataclass(frozen=True, kw_only=True)
 class Lost:
@@ -45,6 +53,7 @@ class Lost:
     key: Key
     text: str
     elapsed_s: float
+    tell: Tell
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,9 @@
 
 ``setup``     the options, where the source comes from, the session; answers ``ready``
 ``identify``  a launch; answers ``identity``, the hardware that it would run on
-``launch``    a launch and its frozen work; answers ``load`` and ``energy_j`` while it runs,
-              ``outcome`` for each point, and ``ended``
+``launch``    a launch and its frozen work; answers ``waits`` while others lease the GPUs (empty
+              once they do not), ``load`` and ``energy_j`` while it runs, ``outcome`` for each
+              point, and ``ended``
 
 Its first line is ``hello``: what it is, before anything is asked of it. An ``error`` answers
 what cannot be done. ``lost`` says that this node cannot go on, such as
@@ -21,7 +22,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -29,10 +30,10 @@ from typing import Any, NoReturn
 
 from pytest_joules.errors import ConfigurationError, FormatError, JoulesError
 from pytest_joules.fleet import wire
-from pytest_joules.measure import Failure, FrozenWork
+from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
-from pytest_joules.progress import Event, LoadBegins
+from pytest_joules.progress import Event, LeaseEnds, LeaseWaits, LoadBegins
 from pytest_joules.sources import Source
 from pytest_joules.sources.choice import chosen_source
 from pytest_joules.sources.live import LiveSource
@@ -88,21 +89,24 @@ class Node:
     def _launch(self, launch: Launch, frozen: Mapping[Point, FrozenWork]) -> None:
         source = self._required()
         require_room(Path.cwd())
-        started_s, error = source.clock(), None
+        started_s: float | None = None
+        error: dict[str, str] | None = None
         try:
-            with (
-                self._beating(),
-                source.leased(launch) as placed,
-                closing(source.outcomes(placed, frozen)) as outcomes,
-            ):
-                for outcome in outcomes:
-                    if isinstance(outcome, Failure):
-                        require_room(Path.cwd())  # it may have failed for nothing else
-                    self._tell(outcome=wire.outcome_json(outcome))
+            with self._beating(), source.leased(launch) as placed:
+                started_s = source.clock()  # waiting for others costs no GPU minutes
+                self._measure(source.outcomes(placed, frozen))
         except JoulesError as caught:
             require_room(Path.cwd())
             error = wire.error_json(caught)
-        self._tell(ended={"elapsed_s": source.clock() - started_s, "error": error})
+        elapsed_s = 0.0 if started_s is None else source.clock() - started_s
+        self._tell(ended={"elapsed_s": elapsed_s, "error": error})
+
+    def _measure(self, found: Generator[Outcome, None, None]) -> None:
+        with closing(found) as outcomes:
+            for outcome in outcomes:
+                if isinstance(outcome, Failure):
+                    require_room(Path.cwd())  # it may have failed for nothing else
+                self._tell(outcome=wire.outcome_json(outcome))
 
     def _required(self) -> Source:
         if self._source is None:
@@ -110,6 +114,10 @@ class Node:
         return self._source
 
     def _hear(self, event: Event) -> None:
+        if isinstance(event, LeaseWaits):
+            self._tell(waits=event.text)
+        if isinstance(event, LeaseEnds):
+            self._tell(waits="")
         if isinstance(event, LoadBegins):
             self._energy_j = event.energy_j
             point = event.point.as_json()

@@ -13,7 +13,7 @@ from pytest_joules.fleet.source import FleetSource
 from pytest_joules.ledger import Listener, Wish
 from pytest_joules.measure import Outcome
 from pytest_joules.options import Options
-from pytest_joules.plan import ATTACHED, Boards, Launch, Plan, Stack, server_key
+from pytest_joules.plan import ATTACHED, Boards, Launch, Stack, server_key
 from pytest_joules.point import Point
 from pytest_joules.result import Result
 from pytest_joules.session import JoulesSession
@@ -112,9 +112,12 @@ class FleetSession(JoulesSession):
                 self._go_on(event.key)
             case Came():
                 self._came(event.key, event.outcome)
+                event.tell()
             case Ended():
+                event.tell()
                 self._ended(event)
             case Lost():
+                event.tell()
                 self._lost(event)
             case Refused():
                 self._charge(event.key, 0.0)
@@ -134,7 +137,7 @@ class FleetSession(JoulesSession):
             self.fleet.release(key)
             return
         running.launch, running.open_points = launch, list(launch.points)
-        running.committed_gpu_s = Plan(launches=(launch,)).total_gpu_minutes * 60
+        running.committed_gpu_s = self._budget.of(launch) * 60
         self.ledger.spent_gpu_s += running.committed_gpu_s
         self.ledger.num_launches += 1
         self.fleet.launch(key, launch, self._frozen(launch))
@@ -189,6 +192,7 @@ class FleetSession(JoulesSession):
             if old:
                 kept[:] = [result for result in kept if _boards(result) == boards]
                 ledger.set_aside += [_index(ledger.results, result) for result in old]
+                self._listener.set_aside(ledger.set_aside)
                 self._tell(
                     f"{point.id}: {len(old)} finished launch(es) of stack {stack.name} on "
                     f"{', '.join(_boards(old[0]))} are set aside; the comparison begins again "

@@ -8,7 +8,9 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 
+from pytest_joules import progress
 from pytest_joules.errors import FleetError, FormatError, JoulesError, is_expected
 from pytest_joules.fleet import faults, wire
 from pytest_joules.fleet.cell import (
@@ -20,15 +22,14 @@ from pytest_joules.fleet.cell import (
     Lost,
     Ready,
     Refused,
+    Tell,
     hardware_of,
 )
 from pytest_joules.fleet.cluster import Cluster, Held, NodeInfo
 from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.options import Options
-from pytest_joules.plan import Launch, Plan
+from pytest_joules.plan import Costs, Launch, Plan
 from pytest_joules.point import Point
-from pytest_joules.progress import Event as Progress
-from pytest_joules.progress import LaunchBegins, LaunchEnds, LoadBegins, PointEnds
 from pytest_joules.provenance import Context, Identity
 from pytest_joules.result import SourceName
 from pytest_joules.schedule import Job, Room, starts
@@ -45,7 +46,7 @@ PATIENCE_S = 120.0
 _LOOK_S = 5.0
 _HEAR_S = 2.0
 
-Say = Callable[[str, Key, Progress], None]
+Say = Callable[[str, Key, progress.Event], None]
 """Takes a node's name, the key of a cell there, and what happened in it."""
 
 
@@ -126,7 +127,7 @@ class FleetSource:
         """Start a launch on a key's cell."""
         cell = self._of_key[key]
         cell.launch, cell.runs, cell.since_s = launch, True, self.clock()
-        self._tell(cell, LaunchBegins(launch=launch, at_s=cell.since_s))
+        self._tell(cell, progress.LaunchBegins(launch=launch, at_s=cell.since_s))
         told = {"launch": wire.launch_json(launch), "frozen": wire.frozen_json(frozen)}
         self.cluster.say(cell.held, wire.line(told))
 
@@ -179,10 +180,8 @@ class FleetSource:
             self._hold(by_name[job.name], self._fit[node])
         for job in jobs:
             if all(job.num_gpus > node.num_gpus for node in self._fit.values()):
-                self._refuse(
-                    by_name[job.name],
-                    faults.too_wide(by_name[job.name], self._fit, self.options.gpu),
-                )
+                key = by_name[job.name]
+                self._refuse(key, faults.too_wide(key, self._fit, self.options.gpu))
 
     def _room(self, node: NodeInfo) -> Room:
         used = sum(
@@ -194,7 +193,7 @@ class FleetSource:
 
     def _job(self, name: str, key: Key) -> Job:
         launch = self._waiting[key]
-        made = Plan(launches=(launch,))
+        made = Plan(launches=(launch,), costs=Costs(min_window_s=self.options.window))
         others = frozenset(self._fit) - self._avoided.get(key, set())
         num_gpus = launch.largest.num_gpus
         is_left = any(self._fit[each].num_gpus >= num_gpus for each in others)
@@ -306,45 +305,45 @@ class FleetSource:
     def _follow(self, cell: Cell, told: wire.Message) -> None:
         """Take what a running launch says."""
         assert cell.key is not None
+        assert cell.launch is not None
+        key, name, at_s = cell.key, cell.held.node.name, self.clock()
         match told:
+            case {"waits": text}:
+                waits = progress.LeaseWaits(launch=cell.launch, text=text, at_s=at_s)
+                self._tell(cell, waits if text else progress.LeaseEnds(at_s=at_s))
             case {"load": {"point": point, "min_window_s": window_s}}:
                 cell.energy_j = None
-                began = LoadBegins(
+                began = progress.LoadBegins(
                     point=Point.from_json(point),
                     min_window_s=window_s,
                     energy_j=lambda: cell.energy_j,
-                    at_s=self.clock(),
+                    at_s=at_s,
                 )
                 self._tell(cell, began)
             case {"energy_j": energy_j}:
                 cell.energy_j = energy_j
             case {"outcome": values}:
-                outcome = wire.outcome_from(values, cell.held.node.name)
+                outcome = wire.outcome_from(values, name)
                 seen = outcome.error if isinstance(outcome, Failure) else outcome
-                ends = PointEnds(point=outcome.point, outcome=seen, at_s=self.clock())
-                self._tell(cell, ends)
-                self._events.append(Came(key=cell.key, outcome=outcome))
+                ends = progress.PointEnds(point=outcome.point, outcome=seen, at_s=at_s)
+                tell = partial(self._tell, cell, ends)
+                self._events.append(Came(key=key, outcome=outcome, tell=tell))
             case {"ended": {"elapsed_s": elapsed_s, "error": error}}:
                 cell.runs = False
-                self._tell(cell, LaunchEnds(at_s=self.clock()))
-                why = wire.error_from(error, cell.held.node.name) if error else None
-                self._events.append(Ended(key=cell.key, elapsed_s=elapsed_s, error=why))
+                why = wire.error_from(error, name) if error else None
+                tell = partial(self._tell, cell, progress.LaunchEnds(at_s=at_s))
+                ended = Ended(key=key, elapsed_s=elapsed_s, error=why, tell=tell)
+                self._events.append(ended)
             case _:
-                raise FormatError(
-                    f"{cell.held.node.name} said {dict(told)!r}, which is unknown."
-                )
+                raise FormatError(f"{name} said {dict(told)!r}, which is unknown.")
 
     def _greeted(self, cell: Cell, version: str) -> None:
         cell.is_up = True
         if version != __version__:
             self._fail(cell, faults.wrong_version(cell.held.node, version))
             return
-        setup = {
-            "options": wire.options_json(self.options),
-            "maker": self.maker,
-            "session": self.session,
-        }
-        self.cluster.say(cell.held, wire.line({"setup": setup}))
+        setup = {"options": wire.options_json(self.options), "maker": self.maker}
+        self.cluster.say(cell.held, wire.line({"setup": {**setup, "session": self.session}}))
 
     def _identified(self, cell: Cell, identity: Identity) -> None:
         """Let a cell begin if its node is like the others."""
@@ -376,13 +375,14 @@ class FleetSource:
         if key is None:
             cell.error, cell.is_lost = JoulesError(f"{name}: {text}"), True
             return
-        if cell.runs:
-            self._tell(cell, LaunchEnds(at_s=self.clock()))
+        over = progress.LaunchEnds(at_s=self.clock())
+        tell: Tell = partial(self._tell, cell, over) if cell.runs else lambda: None
         del self._of_key[key]
         avoided = self._avoided.setdefault(key, set())
         avoided.add(cell.held.node.id)
         elapsed_s = self.clock() - cell.since_s if cell.runs else 0.0
-        self._events.append(Lost(key=key, text=f"{name}: {text}", elapsed_s=elapsed_s))
+        lost = Lost(key=key, text=f"{name}: {text}", elapsed_s=elapsed_s, tell=tell)
+        self._events.append(lost)
         self._looked_s = -_LOOK_S
         self._losses[key] = self._losses.get(key, 0) + 1
         if self._losses[key] >= TRIES:
@@ -392,6 +392,6 @@ class FleetSource:
         if self._cells.pop(cell.held, None) is not None:
             self.cluster.free([cell.held])
 
-    def _tell(self, cell: Cell, event: Progress) -> None:
+    def _tell(self, cell: Cell, event: progress.Event) -> None:
         assert cell.key is not None
         self.say(cell.held.node.name, cell.key, event)

@@ -19,8 +19,13 @@ __tracebackhide__ = is_expected
 
 Message = Mapping[str, Any]
 
-_OPTIONS = ("gpu", "source", "window", "keep", "record", "calibrate", "launches", "stack")
+_OPTIONS = (
+    *("gpu", "source", "stack", "window", "point_deadline", "keep"),
+    *("record", "calibrate", "launches", "lease_wait"),
+)
 """Options that decide how a node measures."""
+
+_PATHS = ("baselines", "lease_folder")
 
 
 def line(message: Message) -> str:
@@ -46,7 +51,7 @@ def message(text: str) -> Message:
 def options_json(options: Options) -> dict[str, Any]:
     """Return what a node must know of the options."""
     values: dict[str, Any] = {name: getattr(options, name) for name in _OPTIONS}
-    values["baselines"] = str(options.baselines)
+    values |= {name: str(getattr(options, name)) for name in _PATHS}
     stacks = {name: stack_json(stack) for name, stack in options.stacks.items()}
     return {**values, "plant": dict(options.plant), "stacks": stacks}
 
@@ -54,8 +59,8 @@ def options_json(options: Options) -> dict[str, Any]:
 def options_from(values: Mapping[str, Any]) -> Options:
     """Rebuild the options."""
     stacks = {name: stack_from(stack) for name, stack in values["stacks"].items()}
-    baselines = Path(values["baselines"])
-    return Options(**{**values, "stacks": stacks, "baselines": baselines})
+    paths = {name: Path(values[name]) for name in _PATHS}
+    return Options(**{**values, **paths, "stacks": stacks})
 
 
 def stack_json(stack: Stack) -> dict[str, Any]:

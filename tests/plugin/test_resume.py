@@ -312,7 +312,7 @@ DIFFERENT = {
     "packages": (_other_software, [], "packages.torch='absent', now it is '9.9'"),
     "limit": (_other_limit, [], "power_limit_w=700.0, now it is 350.0"),
     "driver": (_other_driver, [], "driver='fake', now it is '999.1'"),
-    "board": (_other_board, [], "gpu_uuids=("),
+    "board": (_other_board, [], "launches so far ran on GPU-*-0, which are not all visible"),
 }
 
 
