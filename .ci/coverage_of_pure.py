@@ -7,9 +7,9 @@ from pathlib import Path
 LEAST = 95.0
 PURE = """
 assess baseline batches boards budget catalog digest energy engine_arguments engine_rules errors
-hiding ledger leases/allocation parts pipelines plan point procedure progress prompts provenance
-referee request_times result schedule steady_state storage strategies tasks timeline trace units
-validity verdict visible vision
+hiding intervals ledger leases/allocation parts pipelines plan point procedure progress prompts
+provenance referee request_times result sampling_error schedule steady_state storage strategies
+tasks timeline trace units validity verdict visible vision
 counter/ expect/ gate/ claims/ report/
 """
 

@@ -16,6 +16,7 @@ from pytest_joules.procedure import Procedure
 from pytest_joules.provenance import Provenance
 from pytest_joules.request_times import request_times
 from pytest_joules.result import Evidence, Latency, Reason, Result, SourceName
+from pytest_joules.sampling_error import latency_intervals
 from pytest_joules.steady_state import (
     Window,
     Work,
@@ -123,6 +124,10 @@ def _of_load(load: Load, window: Window, measured: Window) -> dict[str, Any]:
         "mean_output_tokens": fmean(r.output_tokens for r in answered) if answered else None,
         "kv_cache_usage": _mean(load.server, measured, "kv_cache_usage"),
         "latency": _with_server_times(latency(answered, window), load.server, measured),
+        "latency_intervals": latency_intervals(
+            [tuple(_gaps_inside(request, window)) for request in answered],
+            _firsts_inside(answered, window),
+        ),
     }
 
 
@@ -133,11 +138,7 @@ def latency(answered: Sequence[RequestTrace], window: Window) -> Latency:
     window that it ends in.
     """
     gaps = [gap for request in answered for gap in _gaps_inside(request, window)]
-    firsts = [
-        r.first_token_s - r.sent_s
-        for r in answered
-        if r.first_token_s is not None and window.holds(r.first_token_s)
-    ]
+    firsts = _firsts_inside(answered, window)
     whole = [r.finish_s - r.sent_s for r in answered if window.holds(r.finish_s)]
     return Latency(
         median_itl_s=_quantile(gaps, 0.5),
@@ -167,6 +168,14 @@ def _gaps_inside(request: RequestTrace, window: Window) -> Iterator[float]:
         now_s += gap_s
         if window.holds(now_s):
             yield gap_s
+
+
+def _firsts_inside(answered: Sequence[RequestTrace], window: Window) -> list[float]:
+    return [
+        r.first_token_s - r.sent_s
+        for r in answered
+        if r.first_token_s is not None and window.holds(r.first_token_s)
+    ]
 
 
 def _require_every_gpu(measured: Measured) -> None:

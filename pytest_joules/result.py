@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from pytest_joules.errors import NotMeasured, WrongUnit, is_expected
+from pytest_joules.intervals import LatencyIntervals
 from pytest_joules.point import Point
 from pytest_joules.provenance import Provenance
 from pytest_joules.units import Quantity, si
@@ -180,6 +181,9 @@ class Result:
     """Mean share of the KV cache in use, 0 to 1."""
 
     latency: Latency = field(default_factory=Latency)
+    latency_intervals: LatencyIntervals | None = None
+    """``None`` where no request streamed, and for published and older results."""
+
     evidence: Evidence | None = None
     """``None`` for published results, whose windows are not public."""
 
@@ -308,6 +312,7 @@ class Result:
         """
         values = {name: value for name, value in values.items() if name != "comparison"}
         evidence, timeline = values.get("evidence"), values.get("timeline")
+        intervals = values.get("latency_intervals")
         point = values["point"]
         return cls(
             **{
@@ -317,6 +322,9 @@ class Result:
                 "throughput_work_units_per_s": _number(values["throughput_work_units_per_s"]),
                 "provenance": Provenance.from_json(values["provenance"]),
                 "latency": Latency(**values.get("latency", {})),
+                "latency_intervals": LatencyIntervals.from_json(intervals)
+                if intervals
+                else None,
                 "evidence": _evidence(evidence) if evidence else None,
                 "timeline": Timeline(**_with_tuples(timeline)) if timeline else None,
                 "reasons": tuple(Reason(**reason) for reason in values.get("reasons", ())),

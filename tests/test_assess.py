@@ -80,6 +80,12 @@ def test_energy_per_token_is_power_over_throughput() -> None:
     assert result.mean_batch_size == pytest.approx(16)
     assert result.median_itl_s == pytest.approx(0.02)
     assert result.median_ttft_s == pytest.approx(0.02)
+    found = result.latency_intervals
+    assert found.num_itl_requests > 1
+    assert found.num_ttft_requests > 1
+    assert found.median_itl_s == pytest.approx((0.02, 0.02))
+    assert found.median_ttft_s == pytest.approx((0.02, 0.02))
+    assert found.p99_ttft_s == (pytest.approx(0.02), None)
     assert result.kv_cache_usage == 0.5
 
 

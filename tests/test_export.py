@@ -9,6 +9,7 @@ import pytest
 
 from pytest_joules.digest import Digest, rows_of
 from pytest_joules.errors import ConfigurationError
+from pytest_joules.intervals import LatencyIntervals
 from pytest_joules.report.export import Target, as_json, export
 from pytest_joules.result import Reason, Result
 from pytest_joules.verdict import Verdict
@@ -21,6 +22,14 @@ INVALID = make_result(
     1.0,
     batch_size=16,
     reasons=(Reason(code="mig-on", text='a, "b"\nc'), Reason(code="gpu-lost", text="x")),
+)
+SAMPLED = TOKENS.but(
+    latency_intervals=LatencyIntervals(
+        num_itl_requests=16,
+        num_ttft_requests=15,
+        median_itl_s=(0.019, 0.022),
+        p99_itl_s=(0.03, None),
+    )
 )
 IMAGES = make_result(1500.0, model="x/y", task="text-to-image", source="recorded")
 COMPARISON = make_comparison(TOKENS.point, verdict=Verdict.UNCHANGED, change=0.01)
@@ -53,6 +62,18 @@ def test_pandas_reads_the_same_values_back(name: str, tmp_path: Path) -> None:
     assert frame["change"][0] == 0.01
     assert frame["median_itl_s"][0] == 0.02
     assert not isinstance(frame["verdict"][1], str) or not frame["verdict"][1]
+
+
+def test_percentiles_stand_beside_their_intervals(tmp_path: Path) -> None:
+    frame = written(tmp_path / "a.csv", SAMPLED)
+
+    assert list(frame.filter(like="itl").iloc[0].dropna().items()) == [
+        ("median_itl_s", 0.02),
+        ("median_itl_low_s", 0.019),
+        ("median_itl_high_s", 0.022),
+        ("p99_itl_low_s", 0.03),
+    ]
+    assert frame["p99_itl_high_s"].isna()[0]
 
 
 def test_the_old_stacks_launches_have_no_verdict(tmp_path: Path) -> None:
@@ -101,14 +122,14 @@ def test_plain_names_and_negative_numbers_are_left_alone(tmp_path: Path) -> None
 
 
 def test_json_is_what_the_schema_says_and_holds_the_verdict(tmp_path: Path) -> None:
-    export(Target.parse(f"{tmp_path}/a.json"), digest(TOKENS, INVALID, IMAGES))
+    export(Target.parse(f"{tmp_path}/a.json"), digest(SAMPLED, INVALID, IMAGES))
 
     schema = json.loads((files("pytest_joules") / "schemas" / "result.json").read_text())
     jsonschema.Draft7Validator.check_schema(schema)
     validator = jsonschema.Draft7Validator(schema)
     values = json.loads((tmp_path / "a.json").read_text())
     assert [list(validator.iter_errors(value)) for value in values] == [[], [], []]
-    assert [Result.from_json(value) for value in values] == [TOKENS, INVALID, IMAGES]
+    assert [Result.from_json(value) for value in values] == [SAMPLED, INVALID, IMAGES]
     assert values[0]["comparison"]["verdict"] == "unchanged"
     assert values[0]["comparison"]["change"] == 0.01
     assert values[1]["comparison"] is None

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_joules.errors import NotMeasured, WrongUnit
+from pytest_joules.intervals import LatencyIntervals
 from pytest_joules.result import Evidence, Latency, Reason, Result
 from pytest_joules.units import Quantity
 from tests.fakes.results import make_evidence, make_result
@@ -106,11 +107,42 @@ evidences = st.integers(0, 5).flatmap(evidences_of)
 reasons = st.lists(st.builds(Reason, code=st.text(), text=st.text()), max_size=2).map(tuple)
 
 
-@given(latency=latencies, evidence=st.none() | evidences, reasons=reasons, notes=reasons)
+highs = st.none() | st.floats(1e3, 1e9)
+bounds = st.none() | st.tuples(st.floats(0, 1e3), highs)
+intervals = st.builds(
+    LatencyIntervals,
+    num_itl_requests=st.integers(0, 99),
+    num_ttft_requests=st.integers(0, 99),
+    **{field.name: bounds for field in fields(LatencyIntervals) if field.name.endswith("_s")},
+)
+
+
+@given(
+    latency=latencies,
+    latency_intervals=st.none() | intervals,
+    evidence=st.none() | evidences,
+    reasons=reasons,
+    notes=reasons,
+)
 def test_a_result_survives_json(**changes: Any) -> None:
     result = replace(TOKENS, **changes)
 
     assert Result.from_json(json.loads(json.dumps(result.as_json()))) == result
+
+
+@pytest.mark.parametrize("wrong", [[0.3, 0.2], [None, 0.2], [0.1]])
+def test_an_interval_that_is_none_is_refused(wrong: list[float | None]) -> None:
+    values = {"num_itl_requests": 1, "num_ttft_requests": 1, "p99_itl_s": wrong}
+
+    with pytest.raises(ValueError, match="p99_itl_s"):
+        Result.from_json({**TOKENS.as_json(), "latency_intervals": values})
+
+
+def test_a_result_of_before_the_intervals_is_read() -> None:
+    values = TOKENS.as_json()
+    del values["latency_intervals"]
+
+    assert Result.from_json(values).latency_intervals is None
 
 
 def test_json_holds_lists_only() -> None:

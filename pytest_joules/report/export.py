@@ -153,9 +153,9 @@ def cells(row: Row, result: Result) -> dict[str, Any]:
         f"throughput_{point.work_unit}s_per_s": float(result.throughput_work_units_per_s),
         "mean_batch_size": result.mean_batch_size,
         "mean_output_tokens": result.mean_output_tokens,
-        "median_itl_s": latency.median_itl_s,
-        "p99_itl_s": latency.p99_itl_s,
-        "median_ttft_s": latency.median_ttft_s,
+        **_sampled(result, "median_itl_s"),
+        **_sampled(result, "p99_itl_s"),
+        **_sampled(result, "median_ttft_s"),
         "mean_preprocessing_s": latency.mean_preprocessing_s,
         "mean_queue_s": latency.mean_queue_s,
         "batch_latency_s": latency.batch_latency_s,
@@ -166,6 +166,17 @@ def cells(row: Row, result: Result) -> dict[str, Any]:
         "change_low": comparison.low if comparison else None,
         "change_high": comparison.high if comparison else None,
         "tolerance": comparison.tolerance if comparison else None,
+    }
+
+
+def _sampled(result: Result, name: str) -> dict[str, float | None]:
+    """Return a percentile and its 95 % interval; an empty high is not bounded."""
+    low, high = getattr(result.latency_intervals, name, None) or (None, None)
+    start = name.removesuffix("_s")
+    return {
+        name: getattr(result.latency, name),
+        f"{start}_low_s": low,
+        f"{start}_high_s": high,
     }
 
 

@@ -21,7 +21,7 @@ from pytest_joules.digest import Digest, Row, mean
 from pytest_joules.errors import MissingDependency, is_expected
 from pytest_joules.report.causes import evidence
 from pytest_joules.report.figures import figures
-from pytest_joules.report.text import UNREAL, rate
+from pytest_joules.report.text import UNREAL, rate, sampled
 from pytest_joules.storage import write_atomically
 from pytest_joules.units import counted, percent, si
 from pytest_joules.verdict import Verdict
@@ -87,6 +87,7 @@ def _page(digest: Digest) -> dict[str, Any]:
         "ended": digest.has_ended,
         "rows": [_cells(index, row) for index, row in enumerate(digest.rows)],
         "verdicts": [str(each) for each in Verdict],
+        "sampled": [row for row in map(_latencies, digest.rows) if row],
         "told": [row for row in digest.rows if row.verdict in _RED],
         "failed": digest.failed,
         "software": _software(digest),
@@ -135,6 +136,28 @@ def _cells(index: int, row: Row) -> dict[str, Any]:
         "clock_reasons": ", ".join(sorted({f"0x{mask:x}" for mask in masks})),
         "kv": _scaled(mean(result.kv_cache_usage for result in row.judged), 100),
     }
+
+
+_PERCENTILES = (
+    "median_itl_s",
+    "p90_itl_s",
+    "p95_itl_s",
+    "p99_itl_s",
+    "median_ttft_s",
+    "p99_ttft_s",
+)
+
+
+def _latencies(row: Row) -> tuple[str, ...]:
+    """Return the cells of the last judged launch that streamed; none where none did."""
+    drawn = next((each for each in reversed(row.judged) if each.latency_intervals), None)
+    if drawn is None or drawn.latency_intervals is None:
+        return ()
+    found = drawn.latency_intervals
+    cells = (
+        sampled(getattr(drawn.latency, name), getattr(found, name)) for name in _PERCENTILES
+    )
+    return row.id, *cells, str(found.num_itl_requests), str(found.num_ttft_requests)
 
 
 def _scaled(value: float | None, factor: float) -> float | None:

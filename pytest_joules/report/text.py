@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Sequence
 
 from pytest_joules import pipelines
+from pytest_joules.intervals import Interval
 from pytest_joules.plan import Launch, Plan
 from pytest_joules.provenance import differences
 from pytest_joules.result import Result
@@ -134,6 +135,21 @@ def rate(per_s: float, unit: str) -> str:
     """
     number = f"{per_s:.0f}" if per_s >= 100 else f"{per_s:.3g}"  # noqa: PLR2004  three digits
     return f"{number} {unit}/s"
+
+
+def sampled(value_s: float | None, interval: Interval | None) -> str:
+    """Write a latency with its sampling error; nothing where it was not measured.
+
+    >>> sampled(0.0201, (0.0198, 0.0204)), sampled(0.5, (0.3, None))
+    ('20.1 ms (19.8 ms to 20.4 ms)', '500 ms (300 ms or more)')
+    """
+    if value_s is None:
+        return ""
+    if interval is None:
+        return si(value_s, "s")
+    low, high = interval
+    upper = "or more" if high is None else f"to {si(high, 's')}"
+    return f"{si(value_s, 's')} ({si(low, 's')} {upper})"
 
 
 def change(comparison: Comparison | None) -> str:

@@ -7,6 +7,10 @@ import pytest
 from typer.testing import CliRunner
 
 from pytest_joules.cli import app
+from pytest_joules.digest import Digest, rows_of
+from pytest_joules.intervals import LatencyIntervals
+from pytest_joules.report import html
+from tests.fakes.results import make_result
 
 POWER = "power_w=lambda stack, point: 400.0 * {factor}"
 RUNNER = CliRunner()
@@ -30,6 +34,26 @@ def test_a_report_holds_verdicts_failures_and_that_nothing_was_measured(worse):
     assert "EnergyRegression" in text
     assert "test_energy.py::test_energy[16]" in text
     assert "FAKE, a machine that does not exist" in text
+
+
+def test_latencies_stand_with_their_sampling_error():
+    pytest.importorskip("plotly", reason="pytest-joules[report] is not installed")
+    known = LatencyIntervals(
+        num_itl_requests=16,
+        num_ttft_requests=15,
+        median_itl_s=(0.019, 0.022),
+        p99_itl_s=(0.03, None),
+    )
+    told = make_result(median_itl_s=0.02, p99_itl_s=0.035, latency_intervals=known)
+
+    with_them, without = (
+        html.render(Digest(rows=rows_of([each], {}))) for each in (told, make_result())
+    )
+
+    assert "<td>20.0 ms (19.0 ms to 22.0 ms)</td>" in with_them
+    assert "<td>35.0 ms (30.0 ms or more)</td>" in with_them
+    assert "<td>16</td><td>15</td>" in with_them
+    assert "Table of latencies" not in without
 
 
 def test_a_stored_session_makes_the_same_page(worse, monkeypatch):
