@@ -101,6 +101,7 @@ def test_energy_before_a_unit_finishes_belongs_to_it(energy_j, work_units, expec
     ("energy_j", "work_units"),
     [
         pytest.param((1.0, math.nan), (1.0, 1.0), id="nan"),
+        pytest.param((1e308, 1.0), (1e-300, 1.0), id="by-hardly-any-work"),
         pytest.param((1.0, math.inf), (1.0, 1.0), id="infinite"),
         pytest.param((1.0, -1.0), (1.0, 1.0), id="negative-energy"),
         pytest.param((1.0, 1.0), (1.0, -1.0), id="negative-work"),

@@ -92,9 +92,12 @@ def launch_value(result: Result) -> LaunchValue:
 
 def _with_series(bare: LaunchValue, evidence: Evidence) -> LaunchValue:
     energy_j, work_units = worked(evidence.series_energy_j, evidence.series_work_units)
-    if not work_units.size or not _all_positive(energy_j, work_units):
+    is_positive = bool(work_units.size) and _all_positive(energy_j, work_units)
+    with np.errstate(over="ignore"):  # by hardly any work; infinite is no number either
+        ratios = energy_j / work_units if is_positive else energy_j
+    if not (is_positive and _all_positive(ratios)):
         return replace(bare, log_energy=math.nan, from_mean=False)
-    clipped, share, spread = clip(energy_j / work_units)
+    clipped, share, spread = clip(ratios)
     energy_per_work_unit_j = math.fsum(clipped * work_units) / math.fsum(work_units)
     return replace(
         bare,

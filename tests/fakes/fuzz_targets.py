@@ -179,7 +179,7 @@ def _session_trees() -> dict[str, Any]:
         recorder.judged(Judgement(comparison=comparison, case=case, num_results=len(now)))
         recorder.ended(Digest(rows=(), num_launches=3, spent_gpu_s=60.0))
         # Not the lock, which holds nothing.
-        return {path.name: _tree(path) for path in sorted(folder.glob("[!.]*"))}
+        return {path.name: _tree(path) for path in sorted(folder.glob("*.json*"))}
 
 
 def _tree(path: Path) -> Any:
