@@ -21,6 +21,7 @@ from pytest_joules.sources.importers import (
 from pytest_joules.sources.mlenergy_raw import even_gaps, read_raw
 from pytest_joules.sources.store import read_results
 from tests.fakes.leaderboard import image_row, small_tasks, text_row, write_leaderboard
+from tests.fakes.raw_runs import gauges, image_results, text_results
 
 TEXT_RUN = Path(
     "llm/h100/current/run/llm/gpqa/results/Qwen/Qwen3-8B/H100",
@@ -30,34 +31,6 @@ IMAGE_RUN = Path(
     "diffusion/b200/current/run/diffusion/text-to-image/maker/painter",
     "batch-2+uly-2+ring-1+size-512x768+steps-20",
 )
-
-
-def text_results() -> dict[str, Any]:
-    return {
-        "completed": 2,
-        "total_output_tokens": 1000,
-        "steady_state_duration": 50.0,
-        "steady_state_energy": 30_000.0,
-        "steady_state_energy_per_token": 0.3,
-        "results": [
-            {"success": True, "ttft": 0.2, "itl": [0.01, 0.03, 0.0]},
-            {"success": True, "ttft": 0.4, "itl": [0.02, 0.02]},
-        ],
-    }
-
-
-def gauges() -> dict[str, Any]:
-    stats = {"vllm:num_requests_running": 3.8, "vllm:kv_cache_usage_perc": 0.25}
-    return {"steady_state_stats": stats}
-
-
-def image_results() -> dict[str, Any]:
-    return {
-        "iteration_energy_measurements": [
-            {"gpu_energy": {"0": 1000.0, "1": 1400.0}, "time": 4.0},
-            {"gpu_energy": {"0": 1200.0, "1": 1600.0}, "time": 6.0},
-        ]
-    }
 
 
 def write_json(path: Path, values: Any) -> None:
