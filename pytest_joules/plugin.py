@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_joules import options
+from pytest_joules import declared
 
 if TYPE_CHECKING:  # loaded on first use, see above
     from pytest_joules.bench import EnergyBench, RehearsalBench
@@ -25,7 +25,7 @@ _run_key = pytest.StashKey["Run"]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    options.add_to(parser)
+    declared.add_to(parser)
 
 
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
@@ -36,7 +36,7 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
-    if options.is_asked(config) or options.is_expected(config):
+    if declared.is_asked(config) or _is_expected(config):
         _run(config)
 
 
@@ -128,6 +128,15 @@ def _prepare(
 
         report_collection_error(session, tests[0], error)
         items[:] = [item for item in items if item not in tests]
+
+
+def _is_expected(config: pytest.Config) -> bool:
+    """Tell whether workers of pytest-xdist may run energy tests: where files name a GPU."""
+    if getattr(config.option, "dist", "no") == "no":  # as it is in workers
+        return False
+    from pytest_joules import options  # noqa: PLC0415  keeps start-up free
+
+    return options.is_gpu_named(config)
 
 
 def _run(config: pytest.Config) -> "Run":

@@ -14,6 +14,7 @@ from _pytest.runner import runtestprotocol
 from pytest_joules import joining, resume
 from pytest_joules.bench import EnergyBench, RehearsalBench, RehearsalEnds
 from pytest_joules.collection import FAILED, failed, grouped, report_collection_error
+from pytest_joules.declared import is_asked
 from pytest_joules.digest import Digest, Failed, rows_of
 from pytest_joules.errors import (
     ConfigurationError,
@@ -23,7 +24,7 @@ from pytest_joules.errors import (
 )
 from pytest_joules.gate.calibration import FEWEST
 from pytest_joules.marker import MarkerOptions
-from pytest_joules.options import Options, is_asked
+from pytest_joules.options import Options
 from pytest_joules.outputs import Outputs, settings_of
 from pytest_joules.parallel import (
     Hooks,

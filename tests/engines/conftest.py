@@ -96,6 +96,13 @@ def tiny_image(tmp_path_factory: pytest.TempPathFactory) -> Point:
 
 
 @pytest.fixture(scope="session")
+def tiny_light_image(tmp_path_factory: pytest.TempPathFactory) -> Point:
+    """A model that computes so little that most of a step's work is shared by the batch."""
+    folder = tmp_path_factory.mktemp("light")
+    return _tiny(folder, "PixArtSigmaPipeline", task="text-to-image")
+
+
+@pytest.fixture(scope="session")
 def tiny_video(tmp_path_factory: pytest.TempPathFactory) -> Point:
     folder = tmp_path_factory.mktemp("video")
     return _tiny(folder, "WanPipeline", task="text-to-video", num_frames=5)
