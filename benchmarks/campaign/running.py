@@ -125,6 +125,7 @@ def _ran(campaign: Campaign, step: Step, *, left_s: float) -> Done:
             stdout=stream,
             stderr=subprocess.STDOUT,
             env=_environment(),
+            preexec_fn=_hear_interrupts,  # noqa: PLW1509  no thread of this program runs yet
         )
         code, cut_off = _awaited(child, min(step.most_seconds, left_s))
     return Done(
@@ -136,6 +137,11 @@ def _ran(campaign: Campaign, step: Step, *, left_s: float) -> Done:
         began=began,
         sessions=tuple(sorted(_sessions(campaign.out) - before)),
     )
+
+
+def _hear_interrupts() -> None:
+    """Undo that a shell lets what it starts in the background ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _awaited(child: subprocess.Popen[bytes], seconds: float) -> tuple[int, bool]:
