@@ -74,3 +74,8 @@ def told(text: str) -> str:
     for form in spellings(secrets_of(os.environ) | _remembered):
         text = text.replace(form, MASK)
     return text
+
+
+def beginning(text: str, most: int) -> str:
+    """Hide secrets, then cut: half a secret would not be found any more, and tells much."""
+    return told(text)[:most]

@@ -1,6 +1,7 @@
 """The promises of SECURITY.md that can be seen without a run."""
 
 import ast
+import json
 import os
 import re
 import stat
@@ -19,6 +20,7 @@ from pytest_joules import baseline, hiding, storage
 from pytest_joules.baseline.format import parse_entries
 from pytest_joules.engine_arguments import refused
 from pytest_joules.engines import folders, vllm_command
+from pytest_joules.engines.worker.channel import Channel
 from pytest_joules.errors import ConfigurationError, FormatError, InvalidPoint, LaunchError
 from pytest_joules.plan import Launch, Stack, plan
 from pytest_joules.point import Point
@@ -337,6 +339,26 @@ def test_an_error_tells_no_secret_of_the_environment(monkeypatch, said):
 
     assert "planted9" not in shown
     assert "***" in shown
+
+
+def test_a_text_is_cut_after_its_secrets_are_hidden(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghij")
+
+    assert hiding.beginning("no such token: hf_abcdefghij", 19) == "no such token: ***"
+    assert vllm_command.cause("ValueError: " + "x" * 280 + "hf_abcdefghij").endswith("x***")
+
+
+def test_a_worker_cuts_what_it_tells_after_its_secrets_are_hidden(monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefghij")
+    (tmp_path / "orders.0").touch()
+
+    channel = Channel(tmp_path, rank=0)
+    ends = channel._events, channel._orders  # noqa: SLF001  to be closed
+    with pytest.raises(ValueError, match="hf_"), ends[0], ends[1], channel:
+        raise ValueError("x" * 1980 + "hf_abcdefghij")
+
+    (event,) = (tmp_path / "events.0").read_text().splitlines()
+    assert json.loads(event)["text"] == "ValueError: " + "x" * 1980 + "***"
 
 
 def test_an_error_about_a_table_of_variables_tells_none_of_them():

@@ -14,7 +14,7 @@ from typing import Any, Final
 from pytest_joules.engines import api, logs, vllm_command
 from pytest_joules.engines.folders import KEEP, LAUNCHES, marking_failure, new_folder
 from pytest_joules.errors import LaunchError, ServerDied, is_expected
-from pytest_joules.hiding import told
+from pytest_joules.hiding import beginning
 from pytest_joules.load import Limits, Target, offer
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
@@ -234,7 +234,7 @@ class _Start:
                 return None if length is None else int(length)
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             what = f"vLLM answered /v1/models in no form that is known ({error!r}): {answer}"
-            raise LaunchError(_story(what[:_ANSWER_CHARS], self._child)) from None
+            raise LaunchError(_story(beginning(what, _ANSWER_CHARS), self._child)) from None
         served = ", ".join(map(str, lengths))
         raise LaunchError(f"vLLM serves {served or 'nothing'} instead of {self._target.model}.")
 
@@ -272,8 +272,9 @@ class _Start:
                 _story(f"vLLM gave no answer to {path} ({error}).", self._child)
             ) from error
         if status != http.client.OK or not isinstance(values, dict):
+            said = beginning(text, _ANSWER_CHARS)
             raise LaunchError(
-                _story(f"vLLM answered {path} with {status}: {told(text)[:300]}", self._child)
+                _story(f"vLLM answered {path} with {status}: {said}", self._child)
             )
         return values
 

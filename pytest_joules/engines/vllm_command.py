@@ -7,6 +7,7 @@ from typing import Final
 
 from pytest_joules import catalog
 from pytest_joules.errors import InvalidPoint, is_expected
+from pytest_joules.hiding import beginning
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.stack import visible_gpus
@@ -197,8 +198,8 @@ def cause(log: str) -> str:
     """
     for line in log.splitlines():
         if _DEATH.search(line):
-            return line[:_CAUSE_CHARS]
+            return beginning(line, _CAUSE_CHARS)
         found = None if "WARNING" in line else _ERROR.search(line)
         if found and not any(later in line for later in _CONSEQUENCES):
-            return found.group()[:_CAUSE_CHARS]
+            return beginning(found.group(), _CAUSE_CHARS)
     return ""

@@ -6,6 +6,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from pytest_joules.hiding import beginning
+
 ORDERS = "orders.{rank}"
 EVENTS = "events.{rank}"
 _TEXT_CHARS = 2_000
@@ -29,7 +31,7 @@ class Channel:
         trace: TracebackType | None,
     ) -> None:
         if kind is not None:
-            self.say("error", text=f"{kind.__name__}: {error}"[:_TEXT_CHARS])
+            self.say("error", text=beginning(f"{kind.__name__}: {error}", _TEXT_CHARS))
 
     def say(self, event: str, **facts: Any) -> None:
         """Tell the parent at once."""
