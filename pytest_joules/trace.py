@@ -4,6 +4,7 @@ Every time is in seconds of the machine's monotonic clock (``time.monotonic``), 
 processes of one machine share, so traces of different processes can be laid side by side.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Literal
@@ -216,6 +217,9 @@ class MeterTrace:
 LARGEST_ENERGY_MJ = 2**64 - 1
 """NVML's counter is an unsigned 64-bit integer."""
 
+_HUGE = 1e30
+_NUMBERS = (int, float)  # a tuple: a union is made anew at each of some ten thousand looks
+
 
 def require_load(load: Load) -> None:
     """Refuse a load that nothing can be computed of.
@@ -234,9 +238,8 @@ def _require_batches(load: BatchLoad) -> None:
         raise LoadError(f"{len(load.batches)} batches of {load.batch_size}: nothing was made.")
     latest_s = -inf
     for number, batch in enumerate(load.batches):
-        for name, value in _numbers(batch).items():
-            if not _is_measurable(value):
-                raise LoadError(f"{name} of batch {number} is {value}, which nobody measured.")
+        for name, value in _unmeasured(vars(batch)):
+            raise LoadError(f"{name} of batch {number} is {value}, which nobody measured.")
         if not latest_s <= batch.started_s < batch.finish_s:
             raise LoadError(
                 f"batch {number} ran from {batch.started_s} s to {batch.finish_s} s, after one "
@@ -259,12 +262,11 @@ def _require_requests(load: LoadTrace) -> None:
     client = {"client_cpu_s": load.client_cpu_s, "client_lag_s": load.client_lag_s}
     for place, values in (
         ("the load", {**times, **client}),
-        *((f"request {request.index}", _numbers(request)) for request in load.requests),
-        *((f"sample {i}", _numbers(sample)) for i, sample in enumerate(load.server)),
+        *((f"request {request.index}", vars(request)) for request in load.requests),
+        *((f"sample {i}", vars(sample)) for i, sample in enumerate(load.server)),
     ):
-        for name, value in values.items():
-            if not _is_measurable(value):
-                raise LoadError(f"{name} of {place} is {value}, which nobody measured.")
+        for name, value in _unmeasured(values):
+            raise LoadError(f"{name} of {place} is {value}, which nobody measured.")
 
 
 def require_meter(meter: MeterTrace) -> None:
@@ -276,9 +278,8 @@ def require_meter(meter: MeterTrace) -> None:
     for gpu in meter.gpus:
         latest_s = -inf
         for reading in gpu.readings:
-            for name, value in _numbers(reading).items():
-                if not _is_measurable(value):
-                    raise MeterError(f"{gpu.gpu.uuid}: {name}={value} was never measured.")
+            for name, value in _unmeasured(vars(reading)):
+                raise MeterError(f"{gpu.gpu.uuid}: {name}={value} was never measured.")
             if not 0 <= reading.energy_mj <= LARGEST_ENERGY_MJ:
                 raise MeterError(
                     f"{gpu.gpu.uuid}: the energy counter shows {reading.energy_mj} mJ, but it "
@@ -292,14 +293,10 @@ def require_meter(meter: MeterTrace) -> None:
             latest_s = reading.time_s
 
 
-def _is_measurable(value: float) -> bool:
-    return -1e30 < value < 1e30  # noqa: PLR2004  neither NaN, nor infinite, nor a huge int
-
-
-def _numbers(record: object) -> dict[str, float]:
-    """Return every number of a record by the name of its field; energy is judged apart."""
-    return {
-        name: value
-        for name, value in vars(record).items()
-        if isinstance(value, int | float) and name != "energy_mj"
-    }
+def _unmeasured(fields: Mapping[str, object]) -> list[tuple[str, float]]:
+    """Return the numbers that are NaN, infinite or beyond all sense; energy is judged apart."""
+    return [
+        (name, value)
+        for name, value in fields.items()
+        if isinstance(value, _NUMBERS) and not -_HUGE < value < _HUGE and name != "energy_mj"
+    ]

@@ -7,6 +7,7 @@ its value is as old as the last tick, so a window's edges are put on ticks.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from statistics import median
 
@@ -29,8 +30,33 @@ class Tick:
     """Time since the reading before was asked for, which still showed the old value."""
 
 
+class _Same:
+    """Readings as a key: the very tuple, as comparing thousands costs more than a search."""
+
+    def __init__(self, readings: tuple[Reading, ...]) -> None:
+        self.readings = readings
+
+    def __hash__(self) -> int:
+        return id(self.readings)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.readings is other.readings
+
+
 def ticks(readings: Sequence[Reading]) -> tuple[Tick, ...]:
-    """Find every change of the counter, in order of time; the first reading is none."""
+    """Find every change of the counter, in order of time; the first reading is none.
+
+    Every rule of a window asks for them, so those of the last few tuples are kept.
+    """
+    return _kept_ticks(_Same(readings)) if isinstance(readings, tuple) else _found(readings)
+
+
+@lru_cache(maxsize=8)
+def _kept_ticks(same: _Same) -> tuple[Tick, ...]:
+    return _found(same.readings)
+
+
+def _found(readings: Sequence[Reading]) -> tuple[Tick, ...]:
     return tuple(
         Tick(
             time_s=after.time_s,

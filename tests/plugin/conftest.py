@@ -1,6 +1,9 @@
 """Runs of pytest on a machine that does not exist, through the public fakes."""
 
 import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
 
 import pandas as pd
 import pytest
@@ -22,7 +25,7 @@ MACHINE = """
     machine = FakeMachine({machine})
 
     def pytest_joules_source(options):
-        return source_of(machine, window_s=options.window)
+        return source_of(machine, window_s=min(options.window, {window}))
 
     def pytest_sessionfinish(session):
         made = [",".join(str(p.batch_size) for p in each.points) for each in machine.launches]
@@ -41,6 +44,10 @@ CHECK = """
 """
 
 
+T = TypeVar("T")
+_MADE: dict[Any, Any] = {}
+
+
 class Joules:
     """A scratch project with energy tests and a fake machine."""
 
@@ -48,9 +55,13 @@ class Joules:
         self.pytester = pytester
         self.path = pytester.path
 
-    def machine(self, arguments: str = "", extra: str = "") -> None:
-        """Write a conftest whose machine has these properties."""
-        text = textwrap.dedent(MACHINE.format(machine=arguments)) + textwrap.dedent(extra)
+    def machine(self, arguments: str = "", extra: str = "", *, window: float = 15) -> None:
+        """Write a conftest whose machine has these properties.
+
+        Its windows are short unless asked: what they cost here is mostly their length.
+        """
+        made = MACHINE.format(machine=arguments, window=window)
+        text = textwrap.dedent(made) + textwrap.dedent(extra)
         (self.path / "conftest.py").write_text(text)
 
     def tests(self, text: str, name: str = "test_energy.py") -> None:
@@ -62,6 +73,30 @@ class Joules:
     def run(self, *args: str, gpu: str | None = "h200") -> pytest.RunResult:
         chosen = [f"--gpu={gpu}"] if gpu else []
         return self.pytester.runpytest_inprocess("-s", *_WITHOUT, *chosen, *args)
+
+    def remembered(self, make: Callable[[], T], *key: object) -> T:
+        """Call ``make``, or give the project the files that it left when called before.
+
+        Projects that tests only read need to be measured once. What ``make`` depends on is
+        ``key`` and the project's files.
+        """
+        whole = (key, *sorted(self.files().items()))
+        if whole not in _MADE:
+            _MADE[whole] = (make(), self.files())
+        made, texts = _MADE[whole]
+        for path, text in texts.items():
+            (self.path / path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (self.path / path).write_bytes(text)
+        return made
+
+    def files(self) -> dict[Path, bytes]:
+        """Return the content of every file but of what Python compiled."""
+        paths = [each for each in self.path.rglob("*") if each.is_file()]
+        return {
+            path.relative_to(self.path): path.read_bytes()
+            for path in paths
+            if path.suffix != ".pyc"
+        }
 
     def baseline_files(self) -> list[str]:
         root = self.path / "baselines"

@@ -121,11 +121,9 @@ def test_a_sweep_of_twelve_batch_sizes_is_one_launch_and_launches_overlap_nothin
 
 
 def test_a_point_that_takes_too_long_is_given_up_and_says_how_far_it_came(joules):
-    joules.machine("step_s=0.11", HEARD)
+    joules.machine("step_s=0.11", HEARD, window=60)
     conftest = joules.path / "conftest.py"
-    text = conftest.read_text().replace(
-        "window_s=options.window", "window_s=options.window, deadline_s=options.point_deadline"
-    )
+    text = conftest.read_text().replace("60))", "60), deadline_s=options.point_deadline)")
     conftest.write_text(text)
     joules.tests(SWEEP)
 

@@ -41,7 +41,7 @@ def test_a_spent_budget_is_inconclusive(joules):
 
 
 def test_an_engine_that_dies_is_invalid(joules):
-    joules.machine("dies_after_requests=40")
+    joules.machine("dies_after_requests=40", window=60)
     joules.tests(INVALID)
 
     assert joules.run().ret == 6

@@ -25,28 +25,14 @@ def sessions(joules):
     return sorted((joules.path / ".joules" / "sessions").iterdir())
 
 
-_MADE = {}
-
-
 def checked(joules, *args, factor=1.0):
-    """Record with one machine, check on another; return run and stored session.
+    """Record with one machine, check on another; return run and stored session."""
 
-    A project that another test made in the same way is taken over: it is read, not made, here.
-    """
-    key = (args, factor, *(text for _, text in sorted(files(joules.path).items())))
-    if key not in _MADE:
-        _MADE[key] = (*made(joules, *args, factor=factor), files(joules.path))
-    run, name, texts = _MADE[key]
-    for path, text in texts.items():
-        (joules.path / path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (joules.path / path).write_bytes(text)
+    def make():
+        return made(joules, *args, factor=factor)
+
+    run, name = joules.remembered(make, args, factor)
     return run, joules.path / name
-
-
-def files(folder):
-    """Return the content of every file below a folder but of what Python compiled."""
-    paths = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".pyc"]
-    return {path.relative_to(folder): path.read_bytes() for path in paths}
 
 
 def made(joules, *args, factor):
