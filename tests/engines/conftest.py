@@ -114,7 +114,7 @@ def point(tiny_model: Path) -> Point:
         model=str(tiny_model),
         batch_size=8,
         weights="dummy",
-        num_requests=64,
+        num_requests=48,
         max_model_len=1024,
         engine_args=["--enforce-eager"],
         # Staggered: equal lengths would finish in lockstep and empty the batch.

@@ -23,8 +23,8 @@ LARGEST_DIFFERENCE = 0.005
 
 @pytest.fixture(scope="module")
 def traces(server: VllmServer, point: Point) -> list[LoadTrace]:
-    """Two loads of the same 300 requests, eight at once."""
-    fixed = point.but(num_requests=300)
+    """Two loads of the same 160 requests, eight at once."""
+    fixed = point.but(num_requests=160)
     return [server.drive(fixed, min_window_s=0.0, deadline_s=PATIENCE_S) for _ in range(2)]
 
 
@@ -47,7 +47,7 @@ def test_the_requests_are_the_same_and_finish_in_nearly_the_same_order(
     first, again = ([r.output_tokens for r in trace.requests] for trace in traces)
 
     assert first == again
-    assert all(len(finish_times(trace)) == 300 for trace in traces)
+    assert all(len(finish_times(trace)) == 160 for trace in traces)
 
 
 def test_a_window_cut_at_the_same_work_holds_the_same_tokens(
@@ -55,6 +55,6 @@ def test_a_window_cut_at_the_same_work_holds_the_same_tokens(
 ) -> None:
     first, again = (tokens_at_edges(trace, work) for trace in traces)
 
-    assert work.end_index - work.start_index > 200
+    assert work.end_index - work.start_index > 100
     assert again[1] == pytest.approx(first[1], rel=LARGEST_DIFFERENCE)
     assert again[1] - again[0] == pytest.approx(first[1] - first[0], rel=LARGEST_DIFFERENCE)

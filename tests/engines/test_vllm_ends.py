@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent
 from time import monotonic, sleep
@@ -20,6 +21,13 @@ from tests.engines.conftest import PATIENCE_S, gone, title
 
 ROOT = Path(__file__).parents[2]
 START_S = 300
+
+
+@pytest.fixture(scope="module")
+def launch(launch: Launch) -> Launch:
+    """As vLLM runs unless told otherwise: its core has workers, which must end, too."""
+    usual = {k: v for k, v in launch.stack.env.items() if "MULTIPROCESSING" not in k}
+    return replace(launch, stack=replace(launch.stack, env=usual))
 
 
 def test_a_missing_model_folder_is_a_launch_error_with_a_hint(
@@ -88,6 +96,7 @@ def test_nothing_is_left_when_the_holder_of_a_server_is_killed_under_load(
             _await_load(tmp_path, START_S, lambda: holder.poll() is None)
             pids = descendants(holder.pid)
             assert any("EngineCore" in title(pid) for pid in pids)
+            assert any("Worker" in title(pid) for pid in pids)
         finally:
             holder.kill()
 

@@ -48,12 +48,12 @@ def test_the_servers_tokens_are_those_of_the_requests(
     first, last = trace.server[0], trace.server[-1]
     pinned = list(point.requests())
 
-    assert [r.error for r in trace.requests] == [None] * 64
+    assert [r.error for r in trace.requests] == [None] * 48
     assert [r.output_tokens for r in trace.requests] == [p.output_tokens for p in pinned]
     assert last.output_tokens - first.output_tokens == sum(p.output_tokens for p in pinned)
     assert last.prompt_tokens - first.prompt_tokens == sum(p.prompt_tokens for p in pinned)
-    assert last.finished - first.finished == 64
-    assert last.first_tokens - first.first_tokens == 64
+    assert last.finished - first.finished == 48
+    assert last.first_tokens - first.first_tokens == 48
     assert (first.running, last.running, last.waiting) == (0, 0, 0)
 
 
@@ -66,7 +66,7 @@ def test_the_batch_is_full_while_the_queue_lasts(
     busy = [
         sample
         for sample in trace.server
-        if batch_size <= sample.finished - first.finished <= 64 - 2 * batch_size
+        if batch_size <= sample.finished - first.finished <= 48 - 2 * batch_size
     ]
     start, end = busy[0], busy[-1]
     assert start.steps is not None
