@@ -23,7 +23,7 @@ MACHINE = """
 
     def pytest_joules_source(options):
         machine = FakeMachine(power_w=lambda stack, point: 400.0 * {factor}, launch_noise=0.002)
-        return source_of(machine, window_s=options.window)
+        return source_of(machine, window_s=min(options.window, 15))
 """
 TEST = """
     from pytest_joules import Point

@@ -40,7 +40,7 @@ MACHINE = """
 
     def pytest_joules_source(options):
         leases = Leases(folder=options.lease_folder, wait_s=options.lease_wait, poll_s=0.01)
-        return source_of(machine, window_s=options.window, leases=leases)
+        return source_of(machine, window_s=min(options.window, 15), leases=leases)
 """
 
 MODELS = """
