@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_joules.errors import LoadError
-from pytest_joules.load.scrape import Sampler, fetch, gauges, server_sample
+from pytest_joules.load.scrape import Sampler, gauges, server_sample
 from tests.fakes.openai_server import running
 
 # Two engines of one server, as vLLM writes them; most lines are not needed.
@@ -109,7 +109,7 @@ def test_an_answer_that_is_no_metrics_is_refused() -> None:
 
 def test_one_answer_takes_its_time_into_account() -> None:
     with running() as server:
-        sampler = Sampler(host="127.0.0.1", port=server.port, api_key="secret", counters="vllm")
+        sampler = Sampler.of("127.0.0.1", server.port, api_key="secret", counters="vllm")
         sample = sampler.sample()
 
     assert sample["took_s"] > 0
@@ -118,7 +118,7 @@ def test_one_answer_takes_its_time_into_account() -> None:
 
 def test_another_status_is_refused() -> None:
     with running(metrics_status=503) as server, pytest.raises(LoadError, match="answered 503"):
-        fetch("127.0.0.1", server.port, "secret")
+        Sampler.of("127.0.0.1", server.port, api_key="secret", counters="vllm").sample()
 
 
 SGLANG = """\
