@@ -6,7 +6,6 @@ load itself, and no socket is opened for each answer.
 
 import socket
 from contextlib import suppress
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 
@@ -20,26 +19,56 @@ __tracebackhide__ = is_expected
 _BLOCK_BYTES: Final = 1 << 18
 
 
-@dataclass
 class _Answer:
     """What has come back so far."""
 
-    pieces: list[bytes] = field(default_factory=list)
-    is_whole: bool = False
-    has_length: bool = False
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._pieces: list[bytes] = []
+        self._has_length = False
+        self.status = 0
+        self.is_whole = False
+        self.is_kept = False
+
+    @property
+    def may_end_here(self) -> bool:
+        """Whether the server may tell the end by hanging up."""
+        return self.status != 0 and not self._has_length
+
+    @property
+    def body(self) -> bytes:
+        """What has come of its body."""
+        return b"".join(self._pieces)
+
+    def take(self, block: bytes) -> None:
+        """Take what came.
+
+        Raises:
+            ConnectionError: It is no HTTP.
+        """
+        try:
+            self._parser.feed_data(block)
+        except httptools.HttpParserError as error:
+            raise ConnectionError(f"what came is no HTTP: {error}") from None
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """httptools: one header."""
         del value
-        self.has_length |= name.lower() in {b"content-length", b"transfer-encoding"}
+        self._has_length |= name.lower() in {b"content-length", b"transfer-encoding"}
+
+    def on_headers_complete(self) -> None:
+        """httptools: all headers."""
+        self.status = self._parser.get_status_code()
+        self._keeps = self._parser.should_keep_alive()
 
     def on_body(self, piece: bytes) -> None:
         """httptools: a piece of the body."""
-        self.pieces.append(piece)
+        self._pieces.append(piece)
 
     def on_message_complete(self) -> None:
         """httptools: the end of the answer."""
         self.is_whole = True
+        self.is_kept = self._keeps
 
 
 class _Stale(ConnectionError):
@@ -67,12 +96,12 @@ class Page:
             LoadError: The answer is not what it should be.
         """
         try:
-            status, body = self._exchange()
+            answer = self._exchange()
         except _Stale:
-            status, body = self._exchange()
-        text = body.decode(errors="replace")
-        if status != HTTPStatus.OK:
-            raise LoadError(f"{self._path} answered {status}: {told(text)[:300]}")
+            answer = self._exchange()
+        text = answer.body.decode(errors="replace")
+        if answer.status != HTTPStatus.OK:
+            raise LoadError(f"{self._path} answered {answer.status}: {told(text)[:300]}")
         return text
 
     def close(self) -> None:
@@ -81,45 +110,34 @@ class Page:
             self._socket.close()
             self._socket = None
 
-    def _exchange(self) -> tuple[int, bytes]:
+    def _exchange(self) -> _Answer:
         is_kept = self._socket is not None
         if self._socket is None:
             self._socket = socket.create_connection(self._place, timeout=self._timeout_s)
         answer = _Answer()
-        parser = httptools.HttpResponseParser(answer)
-        keeps = False
         try:
-            self._read(self._socket, parser, answer, is_kept=is_kept)
-            keeps = answer.is_whole and parser.should_keep_alive()
-            return parser.get_status_code(), b"".join(answer.pieces)
-        except httptools.HttpParserError as error:
-            raise ConnectionError(f"what came is no HTTP: {error}") from None
+            with suppress(ConnectionError):  # reading tells it, too
+                self._socket.sendall(self._ask)
+            _read(self._socket, answer, is_kept=is_kept)
         finally:
-            if not keeps:
+            if not answer.is_kept:
                 self.close()
+        return answer
 
-    def _read(
-        self,
-        sock: socket.socket,
-        parser: httptools.HttpResponseParser,
-        answer: _Answer,
-        *,
-        is_kept: bool,
-    ) -> None:
-        with suppress(ConnectionError):  # what reading tells, too
-            sock.sendall(self._ask)
-        has_begun = False
-        while not answer.is_whole:
-            try:
-                block = sock.recv(_BLOCK_BYTES)
-            except ConnectionError:
-                block = b""
-            if block:
-                has_begun = True
-                parser.feed_data(block)
-            elif is_kept and not has_begun:
-                raise _Stale
-            elif has_begun and parser.get_status_code() and not answer.has_length:
-                return  # its end is told by hanging up
-            else:
-                raise ConnectionError("the server closed the connection midway")
+
+def _read(sock: socket.socket, answer: _Answer, *, is_kept: bool) -> None:
+    has_begun = False
+    while not answer.is_whole:
+        try:
+            block = sock.recv(_BLOCK_BYTES)
+        except ConnectionError:
+            block = b""
+        if block:
+            has_begun = True
+            answer.take(block)
+        elif is_kept and not has_begun:
+            raise _Stale
+        elif answer.may_end_here:
+            return
+        else:
+            raise ConnectionError("the server closed the connection midway")
