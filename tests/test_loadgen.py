@@ -18,7 +18,7 @@ from pytest_joules.errors import LoadError
 from pytest_joules.load import Job
 from pytest_joules.load import generator as loadgen
 from pytest_joules.load.asks import ask, is_streamed
-from pytest_joules.load.completions import Answer, Chunk
+from pytest_joules.load.completions import Answer, Chunk, _Stream
 from pytest_joules.load.generator import ClosedLoop, run
 from pytest_joules.point import Point, Request
 from pytest_joules.prompts import prompt_ids
@@ -127,6 +127,43 @@ def test_one_token_at_a_time_gives_one_latency_less_than_tokens() -> None:
     assert answer.first_token_s == 1.0
     assert answer.itl_s == pytest.approx([0.25, 0.25, 0.2, 0.2, 0.2])
     assert (answer.prompt_tokens, answer.output_tokens) == (4, 6)
+
+
+def event(number: int, text: str = "w") -> bytes:
+    usage = {"prompt_tokens": 4, "completion_tokens": number}
+    return f"data: {json.dumps({'choices': [{'text': text}], 'usage': usage})}\n\n".encode()
+
+
+@pytest.mark.parametrize("number", [0, 1, 31])
+@pytest.mark.parametrize("end", ["data: [DONE]\n\n", "data: [DONE]\r\n\r\n"])
+def test_blocks_of_a_stream_keep_their_times_however_late_they_are_read(
+    number: int, end: str
+) -> None:
+    """80 tokens, one each half second; the text of one claims to be the end, which is cut."""
+    answer = Answer()
+    stream = _Stream(answer, number)
+    for token in range(1, 81):
+        text = "[DONE]" if token == 40 else "w"
+        assert not stream.take(event(token, text), 10 + token / 2)
+    *cut, last = (end[at : at + 1].encode() for at in range(len(end.rstrip("\r\n")) + 2))
+    assert not any(stream.take(byte, 60.0) for byte in cut[:-1])
+    assert stream.take(cut[-1] + last, 60.0)
+
+    assert answer.output_tokens == 80
+    assert answer.first_token_s == 10.5
+    assert answer.itl_s == pytest.approx([0.5] * 79)
+
+
+def test_what_is_held_of_a_broken_stream_is_read_at_its_end() -> None:
+    answer = Answer()
+    stream = _Stream(answer, 31)
+    assert not stream.take(event(1), 1.0)
+    assert not stream.take(b"data: {no json}\n\n", 2.0)
+    assert answer.first_token_s is None
+
+    with pytest.raises(ValueError, match="property name"):
+        stream.settle()
+    assert answer.first_token_s == 1.0
 
 
 OF_A_STREAM = {

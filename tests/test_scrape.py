@@ -1,11 +1,13 @@
 """The server's own counters: read right, or refused by name."""
 
+from math import inf
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_joules.errors import LoadError
-from pytest_joules.load.scrape import Sampler, fetch, gauges, server_sample
+from pytest_joules.load.scrape import Sampler, gauges, server_sample
 from tests.fakes.openai_server import running
 
 # Two engines of one server, as vLLM writes them; most lines are not needed.
@@ -109,16 +111,20 @@ def test_an_answer_that_is_no_metrics_is_refused() -> None:
 
 def test_one_answer_takes_its_time_into_account() -> None:
     with running() as server:
-        sampler = Sampler(host="127.0.0.1", port=server.port, api_key="secret", counters="vllm")
+        sampler = Sampler.of("127.0.0.1", server.port, api_key="secret", counters="vllm")
         sample = sampler.sample()
+        sampler.page.close()
 
     assert sample["took_s"] > 0
     assert sample["finished"] == 0
 
 
 def test_another_status_is_refused() -> None:
-    with running(metrics_status=503) as server, pytest.raises(LoadError, match="answered 503"):
-        fetch("127.0.0.1", server.port, "secret")
+    with running(metrics_status=503) as server:
+        sampler = Sampler.of("127.0.0.1", server.port, api_key="secret", counters="vllm")
+        with pytest.raises(LoadError, match="answered 503"):
+            sampler.sample()
+        sampler.page.close()
 
 
 SGLANG = """\
@@ -156,3 +162,23 @@ def test_sglang_tells_the_batch_and_its_token_counters_are_left_alone() -> None:
 def test_metrics_that_cannot_be_parsed_are_refused_in_words(line: str) -> None:
     with pytest.raises(LoadError, match=r"/metrics cannot be read .*num_requests_running"):
         server_sample(line, time_s=0, took_s=0)
+
+
+def test_a_line_seen_before_is_read_as_the_first_time_whatever_its_value() -> None:
+    """Its name and labels are remembered; odd numbers and times of day go to the parser."""
+    head = 'vllm:num_requests_waiting{engine="9",model_name="seen before"}'
+    for value, expected in (
+        ("3.0", 3.0),
+        ("3", 3),
+        ("1.5e+06", 1.5e6),
+        ("-1", -1),
+        ("+Inf", inf),
+    ):
+        text = f"{TWO_ENGINES}{head} {value}\n"
+        assert server_sample(text, time_s=0, took_s=0).waiting == 2 + expected
+    for wrong in ("1_0", "1.0.0", "3.0 x", "²"):
+        with pytest.raises(LoadError, match="cannot be read"):
+            server_sample(f"{TWO_ENGINES}{head} {wrong}\n", time_s=0, took_s=0)
+    stamped = f"{TWO_ENGINES}{head} 3.0 1700000000000\n"
+    assert server_sample(stamped, time_s=0, took_s=0).waiting == 5
+    assert server_sample(stamped.replace("000\n", "999\n"), time_s=0, took_s=0).waiting == 5

@@ -5,13 +5,16 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
-from typing import Any
+from typing import Any, Final
 
 from pytest_joules.load import Job
 from pytest_joules.load.completions import Ask
 from pytest_joules.load.media import parts
 from pytest_joules.point import Point, Request
 from pytest_joules.prompts import prompt_ids, prompt_text
+
+_TOGETHER: Final = 16
+"""Requests made at once; they hold up the event loop for less than a millisecond."""
 
 
 def is_streamed(index: int, point: Point, sample_size: int) -> bool:
@@ -32,11 +35,15 @@ def asks(job: Job) -> Iterator[Ask]:
     time, too, and not in the thread that keeps requests in flight.
     """
     size = job.point.batch_size
-    if job.point.vision is not None:
-        made = _ahead(job, size)
-    else:
-        made = (ask(request, job) for request in job.point.requests())
+    made = _some_at_once(job) if job.point.vision is None else _ahead(job, size)
     return chain(list(islice(made, size)), made)
+
+
+def _some_at_once(job: Job) -> Iterator[Ask]:
+    """Make a few together: alone, each would cost three times as much, caches being cold."""
+    requests = job.point.requests()
+    while some := [ask(request, job) for request in islice(requests, _TOGETHER)]:
+        yield from some
 
 
 def _ahead(job: Job, size: int) -> Iterator[Ask]:

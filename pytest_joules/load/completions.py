@@ -14,6 +14,10 @@ from pytest_joules.trace import RequestTrace
 __tracebackhide__ = is_expected
 
 _EXCERPT: Final = 300
+_DONE: Final = b"[DONE]"
+_TAIL_BYTES: Final = 16
+_HELD: Final = 32
+"""Blocks of a stream that are read together; each was stamped when it came."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,10 +122,14 @@ class Client:
         if self._connection is None or not self._connection.is_usable:
             self.close()
             self._connection = await Connection.to(self._address)
-        stream = _Stream(answer) if ask.streamed else None
-        status, body, finish_s = await self._connection.post(
-            self._address, ask.body, stream.take if stream else None
-        )
+        stream = _Stream(answer, ask.index) if ask.streamed else None
+        try:
+            status, body, finish_s = await self._connection.post(
+                self._address, ask.body, stream.take if stream else None
+            )
+        finally:
+            if stream is not None:
+                stream.settle()
         if status != HTTPStatus.OK:
             text = body.decode(errors="replace")
             raise BadAnswer(f"status {status}: {told(text)[:_EXCERPT]}")
@@ -140,21 +148,46 @@ class Client:
 
 
 class _Stream:
-    """Cuts what comes of a stream into its events."""
+    """Cuts what comes of a stream into its events, some blocks at a time.
 
-    def __init__(self, answer: Answer) -> None:
+    The first time after fewer, by its number: else thousands that begin together would hold up
+    the event loop together.
+    """
+
+    def __init__(self, answer: Answer, number: int) -> None:
         self._answer = answer
         self._rest = b""
+        self._held: list[tuple[bytes, float]] = []
+        self._room = 1 + number % _HELD
+        self._tail = b""
         self.is_done = False
 
     def take(self, block: bytes, now_s: float) -> bool:
+        self._held.append((block, now_s))
+        # A token's text may say so, too: settling tells.
+        recent = self._tail + block
+        self._tail = recent[-_TAIL_BYTES:]
+        if _DONE in recent or len(self._held) >= self._room:
+            self.settle()
+        return self.is_done
+
+    def settle(self) -> None:
+        """Read what is held.
+
+        Raises:
+            BadAnswer: It is no sound stream; or ValueError.
+        """
+        held, self._held, self._room = self._held, [], _HELD
+        for block, now_s in held:
+            self._read(block, now_s)
+
+    def _read(self, block: bytes, now_s: float) -> None:
         *lines, self._rest = (self._rest + block).split(b"\n")
         events = [line[5:].strip() for line in lines if line.startswith(b"data:")]
         needs_text = self._answer.counts_at_end
-        chunks = [_chunk(data, needs_text=needs_text) for data in events if data != b"[DONE]"]
+        chunks = [_chunk(data, needs_text=needs_text) for data in events if data != _DONE]
         self._answer.take_block(chunks, now_s)
-        self.is_done = b"[DONE]" in events
-        return self.is_done
+        self.is_done |= _DONE in events
 
 
 def _chunk(data: bytes, *, needs_text: bool) -> Chunk:

@@ -30,6 +30,10 @@ class Load:
     mean_tokens: int
 
     @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
     def point(self) -> Point:
         return Point(
             model="served",

@@ -1,16 +1,16 @@
-"""Client CPU per million tokens, lag of receipt and achieved batch: ours beside vLLM's bench.
+"""Client CPU per million tokens, lag of receipt and achieved batch: ours beside three others.
 
-``python -m tests.perf.load_generator [--vllm PYTHON]`` offers the same closed loop to one mock
-server (``load_server``, one token a step for every request), one client after the other: 256 in
-flight at 20 ms a token, then 3,072 at 51.2 ms, which are 60,000 tokens a second. The client and
-all its processes have core 1, the server and this script core 0. PYTHON is that of an
-environment with vLLM; without it ours stands alone. Nothing is asserted. Requests ask for 400
-tokens each, on average.
+``python -m tests.perf.load_generator [--vllm PYTHON] [--guidellm PYTHON] [--aiperf PYTHON]``
+offers the same closed loop to one mock server (``load_server``, one token a step for every
+request), one client after the other: 256 in flight at 20 ms a token, then 3,072 at 51.2 ms,
+which are 60,000 tokens a second. The client and all its processes have core 1, the server and
+this script core 0. PYTHON is that of an environment with the other client; without any, ours
+stands alone. Nothing is asserted. Requests ask for 400 tokens each, on average.
 
 CPU is that of the client's whole process tree (ours: generator, sampler of ``/metrics`` and
 their parent) while every slot is busy: from one mean request after the first to the arrival of
 the last. Lag is from the stamp that the server takes as it sends a chunk to the moment at which
-the client says to have read it.
+the client says to have read it, where it says so (``load_rivals``).
 """
 
 import argparse
@@ -29,43 +29,17 @@ from urllib.request import urlopen
 
 import numpy as np
 
-from tests.perf.load_clients import PROMPT, SPREAD, Load
-from tests.perf.load_tokenizer import write_tokenizer
+from tests.perf import load_rivals as rivals
+from tests.perf.load_clients import Load
 
 MEAN_TOKENS = 400
 CASES = ((256, 20.0), (3072, 51.2))
 PORT = 8097
-VLLM = (
-    "import argparse; from vllm.benchmarks.serve import add_cli_args, main; "
-    "p = argparse.ArgumentParser(); add_cli_args(p); main(p.parse_args())"
-)
 
 
 def ours(load: Load, folder: Path) -> list[str]:
     asked = map(str, (load.port, load.batch, load.num_requests, load.mean_tokens))
     return [sys.executable, "-m", "tests.perf.load_clients", *asked, str(folder)]
-
-
-def vllm(load: Load, folder: Path, python: str) -> list[str]:
-    write_tokenizer(folder / "tokenizer")
-    asked = {
-        "backend": "openai",
-        "base-url": f"http://127.0.0.1:{load.port}",
-        "endpoint": "/v1/completions",
-        "model": "served",
-        "tokenizer": folder / "tokenizer",
-        "dataset-name": "random",
-        "random-input-len": PROMPT,
-        "random-output-len": load.mean_tokens,
-        "random-range-ratio": SPREAD,
-        "num-prompts": load.num_requests,
-        "max-concurrency": load.batch,
-        "result-dir": folder,
-        "result-filename": "result.json",
-    }
-    options = [str(part) for name, value in asked.items() for part in (f"--{name}", value)]
-    switches = ["--ignore-eos", "--save-result", "--save-detailed", "--disable-tqdm"]
-    return [python, "-c", VLLM, *options, *switches]
 
 
 def lags_of_ours(folder: Path, log: dict[str, Any]) -> Iterator[tuple[float, float]]:
@@ -83,16 +57,19 @@ def lags_of_ours(folder: Path, log: dict[str, Any]) -> Iterator[tuple[float, flo
         )
 
 
-def lags_of_vllm(folder: Path, log: dict[str, Any]) -> Iterator[tuple[float, float]]:
-    """Yield (sent, lag) of each token: its text is the server's stamp."""
-    del log
-    told = json.loads((folder / "result.json").read_text())
-    names = ("start_times", "ttfts", "itls", "generated_texts")
-    for began_s, ttft_s, itls, text in zip(*(told[name] for name in names), strict=True):
-        stamps = [float(word) for word in text.split()]
-        came = np.cumsum([began_s + ttft_s, *itls])
-        if len(stamps) == len(came):
-            yield from ((sent, at - sent) for sent, at in zip(stamps, came, strict=True))
+RIVALS = {"vllm": rivals.vllm, "guidellm": rivals.guidellm, "aiperf": rivals.aiperf}
+LAGS = {
+    "ours": lags_of_ours,
+    "vllm": rivals.lags_of_vllm,
+    "guidellm": rivals.lags_of_guidellm,
+    "aiperf": rivals.lags_of_aiperf,
+}
+
+
+def _percentiles(lags_ms: Sequence[float]) -> str:
+    if not lags_ms:
+        return "not told"
+    return f"p50 {np.median(lags_ms):6.2f} p99 {np.percentile(lags_ms, 99):7.2f} ms"
 
 
 class Cpu:
@@ -143,7 +120,9 @@ class Trial:
 
     def run(self) -> None:
         ask("/reset")
-        env = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_TARGET_DEVICE": "cpu"}
+        # aiperf takes its tokenizer's folder for a name on the hub where the hub is off.
+        offline = "0" if self.name == "aiperf" else "1"
+        env = {**os.environ, "HF_HUB_OFFLINE": offline, "VLLM_TARGET_DEVICE": "cpu"}
         log_path = self.folder / "log"
         with log_path.open("w") as log_file:
             client = subprocess.Popen(
@@ -168,13 +147,12 @@ class Trial:
         made = np.diff(np.interp([opens, closes], times, tokens))[0]
         busy_s = np.diff(np.interp([opens, closes], looked, used))[0]
         inside = (times >= opens) & (times < closes)
-        found = lags_of_ours if self.name == "ours" else lags_of_vllm
-        stamped = found(self.folder, log)
+        stamped = LAGS[self.name](self.folder, log)
         lags_ms = [1000 * lag for sent, lag in stamped if opens <= sent < closes]
         print(
-            f"{self.name:6} {batch:5} in flight  {made / (closes - opens):7.0f} tokens/s  "
+            f"{self.name:8} {batch:5} in flight  {made / (closes - opens):7.0f} tokens/s  "
             f"{1e6 * busy_s / made:6.2f} CPU s per million  "
-            f"lag p50 {np.median(lags_ms):6.2f} p99 {np.percentile(lags_ms, 99):7.2f} ms  "
+            f"lag {_percentiles(lags_ms)}  "
             f"batch {100 * active[inside].mean() / batch:6.2f} %  "
             f"window {closes - opens:.1f} s",
             flush=True,
@@ -183,18 +161,22 @@ class Trial:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--vllm", default="", help="interpreter of an environment with vLLM")
-    python = parser.parse_args().vllm
+    for name in RIVALS:
+        parser.add_argument(f"--{name}", default="", help="interpreter of its environment")
+    pythons = {name: python for name, python in vars(parser.parse_args()).items() if python}
     for batch, step_ms in CASES:
         load = Load(port=PORT, batch=batch, num_requests=3 * batch, mean_tokens=MEAN_TOKENS)
+        # One core is not enough for the others at 3,072.
+        others = pythons if batch == CASES[0][0] else {}
         with serving(step_ms), tempfile.TemporaryDirectory() as folder:
-            places = [Path(folder) / name for name in ("ours", "vllm")]
-            for place in places:
+            for name in ("ours", *others):
+                place = Path(folder) / name
                 place.mkdir()
-            trials = {"ours": ours(load, places[0])}
-            if python and batch == CASES[0][0]:  # one core is not enough for it at 3,072
-                trials["vllm"] = vllm(load, places[1], python)
-            for (name, command), place in zip(trials.items(), places, strict=False):
+                command = (
+                    ours(load, place)
+                    if name == "ours"
+                    else RIVALS[name](load, place, others[name])
+                )
                 Trial(
                     name=name, command=command, folder=place, load=load, step_s=step_ms / 1000
                 ).run()

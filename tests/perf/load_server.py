@@ -47,9 +47,7 @@ class Ask:
         self.wanted = int(found[1]) if found else 16
         ids = IDS.search(body)
         self.key = ids[1].replace(b" ", b"").decode() if ids else ""
-        self.prompt = (
-            self.key.count(",") + 1 if ids else len(json.loads(body)["prompt"].split())
-        )
+        self.prompt = self.key.count(",") + 1 if ids else _words(json.loads(body)["prompt"])
         self.counts = b"continuous_usage_stats" in body
         self.done = 0
         self.sent_s: list[float] = []
@@ -90,6 +88,10 @@ class Ask:
             f'"choices":[{{"index":0,"text":"{text}","logprobs":null,'
             f'"finish_reason":"length"}}],"usage":{self.usage()}}}'
         )
+
+
+def _words(prompt: str | list[str]) -> int:
+    return len((prompt if isinstance(prompt, str) else " ".join(prompt)).split())
 
 
 def _event(text: str) -> bytes:

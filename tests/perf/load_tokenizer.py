@@ -12,6 +12,6 @@ def write_tokenizer(folder: Path) -> None:
     model = {"type": "WordLevel", "vocab": words, "unk_token": "w0"}
     values = {"version": "1.0", "pre_tokenizer": {"type": "Whitespace"}, "model": model}
     (folder / "tokenizer.json").write_text(json.dumps({**values, "added_tokens": []}))
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "w0"}
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
     ends = {"bos_token": "w1", "eos_token": "w2"}
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, **ends}))
