@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from pytest_joules.catalog import gpu_slug
 from pytest_joules.errors import FleetError, MissingDependency, is_expected
-from pytest_joules.fleet import carrier
+from pytest_joules.fleet import carrier, knock
 
 __tracebackhide__ = is_expected
 
@@ -120,6 +120,7 @@ class RayCluster:
             FleetError: There is no such cluster.
         """
         ray = _ray()
+        knock.require_ray(address)
         extra: dict[str, Any] = {}
         if address == "local":
             extra = {"include_dashboard": False}
