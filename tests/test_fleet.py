@@ -21,6 +21,7 @@ from pytest_joules.point import Point
 from pytest_joules.progress import PointEnds
 from pytest_joules.record import digest_of, replay, results_of
 from pytest_joules.recorder import Recorder
+from pytest_joules.report.fleet_plan import makespan_on
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.testing import source_of
 from pytest_joules.verdict import Verdict
@@ -414,6 +415,16 @@ def test_what_runs_when_the_session_ends_is_counted(tmp_path):
     session.settle()
 
     assert session.ledger.spent_gpu_s == pytest.approx(500.0, abs=60.0)
+
+
+def test_the_plan_tells_the_makespan(tmp_path):
+    # Two servers of two points and 30 s windows: 90 + 2 * 60 s each, side by side.
+    session = noted(session_on(two(), tmp_path), [p.but(num_gpus=8) for p in POINTS])
+
+    told = makespan_on(session.plan(), session.source)
+
+    assert told == "fleet of 2 nodes with 16 x h200: about 3:30, at the least 3:30"
+    assert session.ledger.num_launches == 0
 
 
 # --- nodes that cannot ---------------------------------------------------------------------

@@ -19,6 +19,7 @@ VIRTUAL_GPUS = 8
 """GPUs that ``--joules-fleet=local`` pretends to have where nothing is measured."""
 
 _ACCELERATOR = "accelerator_type:"
+_STORE_BYTES = 128 << 20
 _HEAR_S = 5.0
 _END_S = 60.0
 """More than the grace of a server and the patience with one that hangs in a driver."""
@@ -123,9 +124,12 @@ class RayCluster:
         knock.require_ray(address)
         extra: dict[str, Any] = {}
         if address == "local":
-            extra = {"include_dashboard": False}
+            # No worker ahead for each core, and room for lines of JSON only.
+            extra = {"num_cpus": 0, "object_store_memory": _STORE_BYTES}
+            extra |= {"include_dashboard": False}
             extra |= {"num_gpus": VIRTUAL_GPUS} if is_virtual else {}
             os.environ.setdefault("RAY_worker_niceness", "0")  # engines inherit it
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody, and start less
         try:
             with warnings.catch_warnings():
                 # Tips for those who write Ray programs, in every release others.

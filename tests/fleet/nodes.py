@@ -16,6 +16,12 @@ _NODE = {
     "object_store_memory": 80 << 20,
     "resources": {"accelerator_type:H200": 1},
 }
+# A dead node is noticed in a second; one that is only slow still has ten to answer.
+_NOTICE = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 200,
+    "health_check_failure_threshold": 3,
+}
 
 TESTS = """
 import pytest
@@ -49,7 +55,12 @@ class Fleet:
 
         self.control, self.client_port = control, _free_port()
         self._ray, self._cluster, self._nodes = ray, Cluster(), {}
-        self.add("a", include_dashboard=False, ray_client_server_port=self.client_port)
+        self.add(
+            "a",
+            include_dashboard=False,
+            ray_client_server_port=self.client_port,
+            _system_config=_NOTICE,
+        )
         self.address = self._cluster.address
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of things to come in Ray
@@ -67,6 +78,10 @@ class Fleet:
 
     def kill(self, name):
         self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
+        until(self._has_noticed, f"the cluster to notice that {name} is gone")
+
+    def _has_noticed(self):
+        return sum(node["Alive"] for node in self._ray.nodes()) == len(self._nodes)
 
     def close(self):
         self._ray.shutdown()
