@@ -21,25 +21,32 @@ class Budget:
         """Return the GPU minutes that a launch should take."""
         return Plan(launches=(launch,), costs=self.costs).total_gpu_minutes
 
+    def of_points(self, points: Sequence[Point], launch: Launch) -> float:
+        """Return the GPU seconds that some points of a running launch should take."""
+        points_s = sum(self.costs.of(point, launch.gpu) for point in points)
+        return points_s * launch.largest.num_gpus
+
     def require(self, launch: Launch, spent_gpu_s: float) -> None:
         """Refuse a launch that would take more than what is left.
 
         Raises:
             Inconclusive: What it would have told stays unknown.
         """
-        if self.gpu_minutes is None:
-            return
-        spent, cost = spent_gpu_s / 60, self.of(launch)
-        if spent + cost > self.gpu_minutes:
+        if not self.affords(launch, spent_gpu_s):
             raise Inconclusive(
-                f"{launch.largest.id}: {spent:.1f} of {self.gpu_minutes:g} GPU minutes are "
-                f"spent and the next launch takes about {cost:.1f}; raise "
-                "--joules-budget."
+                f"{launch.largest.id}: {spent_gpu_s / 60:.1f} of {self.gpu_minutes:g} GPU "
+                f"minutes are spent and the next launch takes about {self.of(launch):.1f}; "
+                "raise --joules-budget."
             )
+
+    def affords(self, launch: Launch, spent_gpu_s: float) -> bool:
+        """Tell whether what is left covers a launch."""
+        left = self.gpu_minutes
+        return left is None or spent_gpu_s / 60 + self.of(launch) <= left
 
     def allows(self, points: Sequence[Point], launch: Launch, spent_gpu_s: float) -> bool:
         """Tell whether a running launch may go on to the first of the points left."""
         if self.gpu_minutes is None or not points:
             return True
-        next_s = self.costs.of(points[0], launch.gpu) * launch.largest.num_gpus
-        return spent_gpu_s + next_s <= 60 * self.gpu_minutes
+        next_gpu_s = self.of_points(points[:1], launch)
+        return spent_gpu_s + next_gpu_s <= 60 * self.gpu_minutes

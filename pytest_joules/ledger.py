@@ -44,7 +44,7 @@ class Ledger:
 
     num_launches: int = 0
     spent_gpu_s: float = 0.0
-    """Of launches that are over; on a fleet, of running ones what they should cost."""
+    """Of launches that are over."""
 
     set_aside: list[int] = field(default_factory=list)
     """Positions in ``results`` of valid ones that no verdict may rest on any more."""

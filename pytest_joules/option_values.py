@@ -97,8 +97,9 @@ def plants(value: Any) -> dict[str, float]:
 def fleet(value: Any) -> str:
     """Read where a Ray cluster is."""
     given = text(value)
-    _, _, port = given.removeprefix("ray://").rpartition(":")
-    if given not in ("auto", "local") and not port.isdecimal():
+    host, _, port = given.removeprefix("ray://").rpartition(":")
+    is_address = bool(host) and "/" not in host and port.isdecimal() and 0 < int(port) < 2**16
+    if given not in ("auto", "local") and not is_address:
         raise ValueError("give ray://HOST:PORT, HOST:PORT, auto or local")
     return given
 

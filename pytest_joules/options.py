@@ -124,6 +124,10 @@ def _value(option: Option, config: pytest.Config, table: Mapping[str, Any]) -> A
         (f"[tool.pytest-joules] {option.name}", table.get(option.name)),
         (f"ini option {option.dest}", _ini(config, option.dest)),
     )
+    if given == "":
+        raise ConfigurationError(
+            f"{places[0][0]}= is given without a value. Give one, or leave the option out."
+        )
     for place, value in places:
         if value is not None and value != "":
             return parsed(option.parse, value, place)

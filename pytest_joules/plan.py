@@ -181,6 +181,19 @@ def _largest_first(points: Sequence[Point]) -> tuple[Point, ...]:
     return tuple(sorted(points, key=lambda point: -point.batch_size))
 
 
+def require_two(stack: Stack, old_stack: Stack | None) -> None:
+    """Refuse a stack that is compared with itself.
+
+    Raises:
+        ConfigurationError: It is.
+    """
+    if old_stack is not None and old_stack.name == stack.name:
+        raise ConfigurationError(
+            f"--joules-against={old_stack.name}: that is the stack under test itself. Name "
+            "another one, or let `joules calibrate` compare a stack with itself."
+        )
+
+
 def require_stack(point: Point, stack: Stack) -> None:
     """Refuse a stack that cannot run the point's engine.
 

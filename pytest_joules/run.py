@@ -332,6 +332,7 @@ class Run:
             exitstatus: What pytest would exit with.
             num_failed: Failed tests and collections, also those without an exception.
         """
+        self.session.settle()
         digest = self._found_out()
         if self._recorder is not None:
             unfinished = resume.unfinished(self.session, exitstatus)

@@ -33,6 +33,7 @@ from pytest_joules.plan import (
     require_launchable,
     require_runs_on,
     require_stack,
+    require_two,
     server_key,
 )
 from pytest_joules.point import Point
@@ -56,7 +57,7 @@ class JoulesSession:
         self.ledger = Ledger()
         self.stack = options.stack_named(options.stack)
         self.old_stack = options.stack_named(options.against) if options.against else None
-        _require_two(self.stack, self.old_stack)
+        require_two(self.stack, self.old_stack)
         costs = Costs(min_window_s=options.window)
         self._budget = Budget(gpu_minutes=options.budget, costs=costs)
         self._listener = listener or Listener()
@@ -266,9 +267,15 @@ class JoulesSession:
 
     def _allows(self, points: Sequence[Point], launch: Launch, started_s: float) -> bool:
         """Tell whether the budget of all processes of this run allows the next point."""
-        spent_gpu_s = self._spent_gpu_s(launch, started_s)
-        elsewhere_gpu_s = self._listener.spent_elsewhere_gpu_s()
-        return self._budget.allows(points, launch, spent_gpu_s + elsewhere_gpu_s)
+        spent_gpu_s = self._spent_gpu_s(launch, started_s) + self._elsewhere_gpu_s()
+        return self._budget.allows(points, launch, spent_gpu_s)
+
+    def _elsewhere_gpu_s(self) -> float:
+        """Return what others have spent of the same budget, or may yet."""
+        return self._listener.spent_elsewhere_gpu_s()
+
+    def settle(self) -> None:
+        """Count what launches have cost that the end of the session cuts short."""
 
     def _launch_of(self, points: Iterable[Point], stack: Stack) -> Launch:
         launch = plan(tuple(points), stack=stack, gpu=self.options.gpu).launches[0]
@@ -295,9 +302,8 @@ class JoulesSession:
             )
 
     def _require_budget(self, launch: Launch) -> None:
-        spent_gpu_s = self.ledger.spent_gpu_s + self._listener.spent_elsewhere_gpu_s()
         try:
-            self._budget.require(launch, spent_gpu_s)
+            self._budget.require(launch, self.ledger.spent_gpu_s + self._elsewhere_gpu_s())
         except Inconclusive:
             self.ledger.is_budget_spent = True
             raise
@@ -390,11 +396,3 @@ def _invalid(result: Result) -> InvalidMeasurement:
     return InvalidMeasurement(
         f"{result.point.id}: not a valid measurement, neither passed nor recorded\n{reasons}"
     )
-
-
-def _require_two(stack: Stack, old_stack: Stack | None) -> None:
-    if old_stack is not None and old_stack.name == stack.name:
-        raise ConfigurationError(
-            f"--joules-against={old_stack.name}: that is the stack under test itself. Name "
-            "another one, or let `joules calibrate` compare a stack with itself."
-        )

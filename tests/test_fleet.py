@@ -1,6 +1,7 @@
 """A session on a fleet, against a cluster of fake machines: placing, losing, judging."""
 
 from collections import Counter
+from contextlib import contextmanager, nullcontext
 
 import pytest
 
@@ -20,6 +21,7 @@ from pytest_joules.point import Point
 from pytest_joules.progress import PointEnds
 from pytest_joules.record import digest_of, replay, results_of
 from pytest_joules.recorder import Recorder
+from pytest_joules.report.fleet_plan import makespan_on
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.testing import source_of
 from pytest_joules.verdict import Verdict
@@ -307,6 +309,122 @@ def test_running_launches_count_towards_the_budget(tmp_path):
 
     assert session.ledger.num_launches == 1
     assert session.ledger.spent_gpu_s < 6.0 * 60
+
+
+def lasting(name, seconds):
+    """A machine whose engine starts in 1 s, and on which every point takes about so long."""
+    made = machine(name, num_gpus=2)
+    started = made.started
+
+    class Lasts:
+        def __init__(self, server):
+            self.server = server
+
+        def __getattr__(self, name):
+            return getattr(self.server, name)
+
+        def drive(self, *args, **kwargs):
+            begun_s = made.clock.now_s
+            load = self.server.drive(*args, **kwargs)
+            assert made.clock.now_s <= begun_s + seconds
+            made.clock.now_s = begun_s + seconds
+            return load
+
+    @contextmanager
+    def slower(*args, **kwargs):
+        with started(*args, **kwargs) as server:
+            yield Lasts(server)
+
+    made.started = slower
+    return made
+
+
+# A launch of two points and 30 s windows should take 90 + 2 * 60 = 210 s, a point more 60 s.
+# Here the first ends after 201 s and a little: 261 s are 4.35 GPU minutes, of two GPUs 8.7.
+@pytest.mark.parametrize(
+    ("budget", "num_gpus", "num_results"),
+    [
+        pytest.param(4.4, 1, 2, id="enough"),
+        pytest.param(4.3, 1, 1, id="short"),
+        pytest.param(8.8, 2, 2, id="two-gpus-enough"),
+        pytest.param(8.6, 2, 1, id="two-gpus-short"),
+    ],
+)
+def test_the_budget_is_asked_between_points(tmp_path, *, budget, num_gpus, num_results):
+    cluster = HereCluster(machines={"a": lasting("a", 200)})
+    session = session_on(cluster, tmp_path, budget=budget)
+    large, small = (QWEN.but(batch_size=b, num_gpus=num_gpus) for b in (64, 16))
+    noted(session, [large, small])
+
+    session.measure(large)
+    with nullcontext() if num_results == 2 else pytest.raises(Inconclusive, match="are spent"):
+        session.measure(small)
+
+    assert len(session.ledger.results) == num_results
+    assert session.ledger.num_launches == 1
+    spent_s = (1 + 200 * num_results) * num_gpus
+    assert session.ledger.spent_gpu_s == pytest.approx(spent_s, abs=3)
+    assert session.ledger.is_budget_spent is (num_results == 1)
+
+
+@pytest.mark.parametrize(
+    ("budget", "num_results"), [(20.6, 4), (18.9, 3)], ids=["enough", "short"]
+)
+def test_what_is_kept_for_another_launch_is_not_spent_by_a_slow_one(
+    tmp_path, budget, num_results
+):
+    # Two GPUs each, so that a launch should take 2 * 210 GPU seconds. After its first point
+    # the slow one wants 2 * (301 + 60) beside the 420 that are kept for the other: 19.03 GPU
+    # minutes. Then that wants 2 * (191 + 60) beside 2 * 301, and 120 more if the slow one may
+    # go on: 18.4 or 20.4.
+    cluster = HereCluster(machines={"a": lasting("a", 300), "b": lasting("b", 190)})
+    session = session_on(cluster, tmp_path, budget=budget)
+    wide = [point.but(num_gpus=2) for point in POINTS]
+    noted(session, wide)
+
+    undecided = 0
+    for point in wide:
+        try:
+            session.measure(point)
+        except Inconclusive:
+            undecided += 1
+
+    assert len(session.ledger.results) == num_results
+    assert undecided == len(wide) - num_results
+    spent_s = (1 + 300 * (num_results - 2)) + (1 + 2 * 190)
+    assert session.ledger.spent_gpu_s == pytest.approx(2 * spent_s, abs=8)
+    assert session.ledger.num_launches == 2
+
+
+def test_without_a_budget_no_launch_waits_for_its_next_point(tmp_path):
+    cluster = two()
+    session = noted(session_on(cluster, tmp_path), POINTS)
+
+    measure_all(session, POINTS)
+
+    assert not [text for text in cluster.told if "go_on" in text]
+
+
+def test_what_runs_when_the_session_ends_is_counted(tmp_path):
+    cluster = HereCluster(machines={"a": lasting("a", 200)})
+    session = noted(session_on(cluster, tmp_path, budget=60.0), POINTS[:2])
+    clock = session.source.clock
+    session.measure(QWEN.but(batch_size=64, precision="bf16"))  # its launch goes on
+
+    clock.now_s += 500.0
+    session.settle()
+
+    assert session.ledger.spent_gpu_s == pytest.approx(500.0, abs=60.0)
+
+
+def test_the_plan_tells_the_makespan(tmp_path):
+    # Two servers of two points and 30 s windows: 90 + 2 * 60 s each, side by side.
+    session = noted(session_on(two(), tmp_path), [p.but(num_gpus=8) for p in POINTS])
+
+    told = makespan_on(session.plan(), session.source)
+
+    assert told == "fleet of 2 nodes with 16 x h200: about 3:30, at the least 3:30"
+    assert session.ledger.num_launches == 0
 
 
 # --- nodes that cannot ---------------------------------------------------------------------

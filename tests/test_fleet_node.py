@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,7 +143,7 @@ def test_a_node_says_who_it_is_and_answers_until_its_input_ends(process):
     assert ask(setup={**setup, "options": options}) == {"ready": {}}
     launch = wire.launch_json(replace(LAUNCH, points=(POINT,)))
     assert ask(identify=launch)["identity"]["gpu_model"] == "NVIDIA H200"
-    result = ask(launch=launch, frozen=[])
+    result = ask(launch=launch, frozen=[], asks=False)
     while "outcome" not in result:
         result = json.loads(process.stdout.readline())
     assert result["outcome"]["result"]["provenance"]["context"]["session"] == "s"
@@ -190,6 +191,37 @@ def test_the_actor_needs_nothing_of_this_package_and_tells_how_the_process_ended
     assert actor.end(5.0)
 
 
+def test_a_launch_that_waits_to_hear_whether_it_may_go_on_ends_with_the_input(
+    tmp_path, monkeypatch
+):
+    made = FakeMachine(num_gpus=1, journal=tmp_path / "journal")
+    monkeypatch.setattr(fleet, "pytest_joules_source", lambda _: source_of(made))
+    said = []
+    node = Node(lambda **message: said.append(message))
+    options = wire.options_json(Options(gpu="h200"))
+    node.answer({"setup": {"options": options, "maker": fleet.MAKER, "session": "s"}})
+
+    def events():
+        return [json.loads(line)["event"] for line in made.journal.read_text().splitlines()]
+
+    with closing(node):
+        node.answer({"launch": wire.launch_json(LAUNCH), "frozen": [], "asks": True})
+        assert sum("outcome" in each for each in said) == 1
+        assert events() == ["begins"]
+
+    assert sum("outcome" in each for each in said) == 1
+    assert events() == ["begins", "ends"]
+    assert said[-1]["ended"]["error"] is None
+
+
+def test_a_launch_that_does_not_wait_cannot_go_on():
+    said = []
+
+    Node(lambda **message: said.append(message)).answer({"go_on": True})
+
+    assert "none waits" in said[0]["error"]["text"]
+
+
 def test_waiting_for_others_on_the_node_is_told_and_costs_nothing(tmp_path, monkeypatch):
     made = FakeMachine(num_gpus=1)
     leases = Leases(folder=tmp_path / "leases", wait_s=0.05, poll_s=0.01)
@@ -207,7 +239,7 @@ def test_waiting_for_others_on_the_node_is_told_and_costs_nothing(tmp_path, monk
     launch = plan([POINT], stack=STACK, gpu="h200").launches[0]
     asked = Request(count=1, gpus=(made.identify()[0].uuid,))
     with leases.held(asked, lambda _: None, what="somebody else"):
-        node.answer({"launch": wire.launch_json(launch), "frozen": []})
+        node.answer({"launch": wire.launch_json(launch), "frozen": [], "asks": False})
 
     first, *_, last = [each["waits"] for each in said if "waits" in each]
     assert "somebody else" in first

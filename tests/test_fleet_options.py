@@ -1,11 +1,13 @@
 """Asking for a fleet: what the option may be, and a Ray that is missing or trips."""
 
+import socket
 import sys
 
 import pytest
 
 from pytest_joules import option_values
-from pytest_joules.errors import MissingDependency
+from pytest_joules.errors import FleetError, MissingDependency
+from pytest_joules.fleet import knock
 from pytest_joules.fleet.cluster import RayCluster
 
 
@@ -14,7 +16,21 @@ def test_where_a_fleet_may_be(value):
     assert option_values.fleet(value) == value
 
 
-@pytest.mark.parametrize("value", ["", "head", "ray://head", "ray://head:port", "Local"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "head",
+        "ray://head",
+        "ray://head:port",
+        "Local",
+        ":6379",
+        "ray://:1",
+        "h:0",
+        "h:65536",
+        "http://h:1",
+    ],
+)
 def test_what_is_no_fleet_is_refused(value):
     with pytest.raises(ValueError, match="give ray://HOST:PORT"):
         option_values.fleet(value)
@@ -52,6 +68,22 @@ def test_a_ray_that_cannot_be_imported_is_told_with_the_remedy(ray_that, text, t
 
     with pytest.raises(MissingDependency, match=told):
         RayCluster.connect("local", is_virtual=True)
+
+
+@pytest.fixture
+def deaf():
+    """An address where nothing listens."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{server.getsockname()[1]}"
+
+
+@pytest.mark.parametrize("address", ["{}", "ray://{}", "auto"])
+def test_an_address_where_nobody_answers_is_told_at_once(address, deaf, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", deaf)
+
+    with pytest.raises(FleetError, match=f"nothing answers at {deaf}.*ray status"):
+        knock.require_ray(address.format(deaf))
 
 
 def test_any_other_fault_of_ray_is_not_explained_away(ray_that):

@@ -1,7 +1,7 @@
 """A server key on whole GPUs of one node, and what happens to it."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pytest_joules.errors import JoulesError
 from pytest_joules.fleet.cluster import Held
@@ -25,11 +25,21 @@ class Ready:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Went:
+    """A key's launch has got to something that only people want to know."""
+
+    tell: Tell
+
+
+@dataclass(frozen=True, kw_only=True)
 class Came:
-    """An outcome of a key's launch."""
+    """An outcome of a key's launch, which may wait to hear whether it may go on."""
 
     key: Key
     outcome: Outcome
+    elapsed_s: float
+    """What the launch has taken so far, by the node's clock."""
+
     tell: Tell
     """Called once the outcome is stored: nothing is announced that a kill could lose."""
 
@@ -64,7 +74,14 @@ class Refused:
     error: JoulesError
 
 
-Event = Ready | Came | Ended | Lost | Refused
+Event = Ready | Went | Came | Ended | Lost | Refused
+
+
+@dataclass(kw_only=True)
+class Drawn:
+    """What the GPUs have drawn in one load, as far as its node has told."""
+
+    energy_j: float | None = None
 
 
 @dataclass(kw_only=True, eq=False)
@@ -83,7 +100,10 @@ class Cell:
     is_ready: bool = False
     runs: bool = False
     is_lost: bool = False
-    energy_j: float | None = None
+    waits: bool = False
+    """Whether others on the node hold the GPUs of its launch."""
+
+    drawn: Drawn = field(default_factory=Drawn)
     identity: Identity | None = None
     error: JoulesError | None = None
 

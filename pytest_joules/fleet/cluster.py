@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from pytest_joules.catalog import gpu_slug
 from pytest_joules.errors import FleetError, MissingDependency, is_expected
-from pytest_joules.fleet import carrier
+from pytest_joules.fleet import carrier, knock
 
 __tracebackhide__ = is_expected
 
@@ -19,6 +19,7 @@ VIRTUAL_GPUS = 8
 """GPUs that ``--joules-fleet=local`` pretends to have where nothing is measured."""
 
 _ACCELERATOR = "accelerator_type:"
+_STORE_BYTES = 128 << 20
 _HEAR_S = 5.0
 _END_S = 60.0
 """More than the grace of a server and the patience with one that hangs in a driver."""
@@ -120,11 +121,15 @@ class RayCluster:
             FleetError: There is no such cluster.
         """
         ray = _ray()
+        knock.require_ray(address)
         extra: dict[str, Any] = {}
         if address == "local":
-            extra = {"include_dashboard": False}
+            # No worker ahead for each core, and room for lines of JSON only.
+            extra = {"num_cpus": 0, "object_store_memory": _STORE_BYTES}
+            extra |= {"include_dashboard": False}
             extra |= {"num_gpus": VIRTUAL_GPUS} if is_virtual else {}
             os.environ.setdefault("RAY_worker_niceness", "0")  # engines inherit it
+            os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody, and start less
         try:
             with warnings.catch_warnings():
                 # Tips for those who write Ray programs, in every release others.

@@ -6,7 +6,8 @@
 ``identify``  a launch; answers ``identity``, the hardware that it would run on
 ``launch``    a launch and its frozen work; answers ``waits`` while others lease the GPUs (empty
               once they do not), ``load`` and ``energy_j`` while it runs, ``outcome`` for each
-              point, and ``ended``
+              point, and ``ended``. One that ``asks`` stops after each point
+``go_on``     whether a launch that stopped there measures its next point, or ends
 
 Its first line is ``hello``: what it is, before anything is asked of it. An ``error`` answers
 what cannot be done. ``lost`` says that this node cannot go on, such as
@@ -30,7 +31,7 @@ from typing import Any, NoReturn
 
 from pytest_joules.errors import ConfigurationError, FormatError, JoulesError
 from pytest_joules.fleet import wire
-from pytest_joules.measure import Failure, FrozenWork, Outcome
+from pytest_joules.measure import Failure, FrozenWork
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.progress import Event, LeaseEnds, LeaseWaits, LoadBegins
@@ -56,6 +57,8 @@ class Node:
         self._tell = tell
         self._source: Source | None = None
         self._energy_j: Callable[[], float | None] = lambda: None
+        self._running: Generator[None, None, None] | None = None
+        """A launch that waits to hear whether it may go on."""
 
     def answer(self, message: Mapping[str, Any]) -> None:
         """Do what a message asks.
@@ -70,8 +73,14 @@ class Node:
                 case {"identify": told}:
                     launch = wire.launch_from(told)
                     self._tell(identity=asdict(self._required().identity(launch)))
-                case {"launch": told, "frozen": frozen}:
-                    self._launch(wire.launch_from(told), wire.frozen_from(frozen))
+                case {"launch": told, "frozen": frozen, "asks": asks}:
+                    launch, work = wire.launch_from(told), wire.frozen_from(frozen)
+                    self._running = self._launched(launch, work)
+                    self._go_on(to_the_end=not asks)
+                case {"go_on": True}:
+                    self._go_on()
+                case {"go_on": False}:
+                    self.close()
                 case _:
                     raise FormatError(f"the session said {message!r}, which is no order.")
         except JoulesError as error:
@@ -86,7 +95,25 @@ class Node:
         self._source.require_gpu(options.gpu)
         self._tell(ready={})
 
-    def _launch(self, launch: Launch, frozen: Mapping[Point, FrozenWork]) -> None:
+    def close(self) -> None:
+        """End a launch that waits, and every process of it."""
+        running, self._running = self._running, None
+        if running is not None:
+            running.close()
+
+    def _go_on(self, *, to_the_end: bool = False) -> None:
+        """Measure one point of the launch, or all that are left."""
+        if self._running is None:
+            raise FormatError("the session let a launch go on, but none waits.")
+        for _ in self._running:
+            if not to_the_end:
+                return
+        self._running = None
+
+    def _launched(
+        self, launch: Launch, frozen: Mapping[Point, FrozenWork]
+    ) -> Generator[None, None, None]:
+        """Measure a launch; stop after each point but the last, and end where it is closed."""
         source = self._required()
         require_room(Path.cwd())
         started_s: float | None = None
@@ -94,19 +121,27 @@ class Node:
         try:
             with self._beating(), source.leased(launch) as placed:
                 started_s = source.clock()  # waiting for others costs no GPU minutes
-                self._measure(source.outcomes(placed, frozen))
+                yield from self._measured(placed, frozen, started_s)
+        except GeneratorExit:
+            pass  # what is not measured yet shall not be
         except JoulesError as caught:
             require_room(Path.cwd())
             error = wire.error_json(caught)
         elapsed_s = 0.0 if started_s is None else source.clock() - started_s
         self._tell(ended={"elapsed_s": elapsed_s, "error": error})
 
-    def _measure(self, found: Generator[Outcome, None, None]) -> None:
-        with closing(found) as outcomes:
+    def _measured(
+        self, launch: Launch, frozen: Mapping[Point, FrozenWork], started_s: float
+    ) -> Generator[None, None, None]:
+        source, num_left = self._required(), len(launch.points)
+        with closing(source.outcomes(launch, frozen)) as outcomes:
             for outcome in outcomes:
                 if isinstance(outcome, Failure):
                     require_room(Path.cwd())  # it may have failed for nothing else
-                self._tell(outcome=wire.outcome_json(outcome))
+                elapsed_s, num_left = source.clock() - started_s, num_left - 1
+                self._tell(outcome=wire.outcome_json(outcome), elapsed_s=elapsed_s)
+                if num_left:
+                    yield
 
     def _required(self) -> Source:
         if self._source is None:
@@ -198,9 +233,9 @@ def main() -> int:
     orders = _orders()
     try:
         tell(hello={"version": __version__, "pid": os.getpid()})
-        node = Node(tell)
-        while (text := orders.get()) is not None:
-            node.answer(wire.message(text))
+        with closing(Node(tell)) as node:
+            while (text := orders.get()) is not None:
+                node.answer(wire.message(text))
     except (KeyboardInterrupt, BrokenPipeError):
         return 0
     except OSError as error:

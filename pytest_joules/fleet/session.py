@@ -7,8 +7,8 @@ launches follow one another as in any session: the next one only while a point i
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from pytest_joules.errors import ConfigurationError, Inconclusive, is_expected
-from pytest_joules.fleet.cell import Came, Ended, Event, Key, Lost, Ready, Refused
+from pytest_joules.errors import ConfigurationError, is_expected
+from pytest_joules.fleet.cell import Came, Ended, Event, Key, Lost, Ready, Refused, Went
 from pytest_joules.fleet.source import FleetSource
 from pytest_joules.ledger import Listener, Wish
 from pytest_joules.measure import Outcome
@@ -32,8 +32,11 @@ class _Running:
 
     launch: Launch | None = None
     open_points: list[Point] = field(default_factory=list)
-    committed_gpu_s: float = 0.0
-    """What the launch is expected to cost; counted as spent until it has ended."""
+    spent_gpu_s: float = 0.0
+    """What the launch has cost, as far as its node has told."""
+
+    kept_gpu_s: float = 0.0
+    """What it should yet cost: kept for it, so that no other launch spends it."""
 
 
 class FleetSession(JoulesSession):
@@ -78,13 +81,11 @@ class FleetSession(JoulesSession):
             self._take(event)
 
     def _ask(self, key: Key, points: list[Point], stack: Stack) -> None:
-        try:
-            self._require_budget(self._launch_of(points, stack))
-        except Inconclusive:
-            if not self._running:  # what runs is counted as planned and may cost less
-                raise
-        else:
-            self._want(key, (points, stack))
+        launch = self._launch_of(points, stack)
+        if self._running and not self._affords(launch):
+            return  # what runs is counted as planned and may cost less
+        self._require_budget(launch)
+        self._want(key, (points, stack))
 
     def _want(self, key: Key, asked: Asked | None) -> None:
         mates = asked[0] if asked else self._unfinished(key)
@@ -110,9 +111,12 @@ class FleetSession(JoulesSession):
         match event:
             case Ready():
                 self._go_on(event.key)
-            case Came():
-                self._came(event.key, event.outcome)
+            case Went():
                 event.tell()
+            case Came():
+                self._came(event)
+                event.tell()
+                self._let_go_on(event.key)
             case Ended():
                 event.tell()
                 self._ended(event)
@@ -120,7 +124,7 @@ class FleetSession(JoulesSession):
                 event.tell()
                 self._lost(event)
             case Refused():
-                self._charge(event.key, 0.0)
+                self._charge(event.key, self._running[event.key].spent_gpu_s)
                 del self._running[event.key]
                 self.fleet.release(event.key)
                 left = self._unfinished(event.key)
@@ -131,23 +135,20 @@ class FleetSession(JoulesSession):
         running = self._running[key]
         asked, running.asked = running.asked or self._next(key), None
         launch = self._launch_of(*asked) if asked else None
-        if launch is None or not self._can_afford(launch):
+        # A test that needs more than the budget has asks again, and is told.
+        if launch is None or not self._affords(launch):
             del self._running[key]
             self._settled.add(key)
             self.fleet.release(key)
             return
         running.launch, running.open_points = launch, list(launch.points)
-        running.committed_gpu_s = self._budget.of(launch) * 60
-        self.ledger.spent_gpu_s += running.committed_gpu_s
+        running.spent_gpu_s, running.kept_gpu_s = 0.0, self._budget.of(launch) * 60
         self.ledger.num_launches += 1
         self.fleet.launch(key, launch, self._frozen(launch))
 
-    def _can_afford(self, launch: Launch) -> bool:
-        try:
-            self._require_budget(launch)
-        except Inconclusive:  # the test that needs it asks again, and is told
-            return False
-        return True
+    def _affords(self, launch: Launch) -> bool:
+        spent_gpu_s = self.ledger.spent_gpu_s + self._elsewhere_gpu_s()
+        return self._budget.affords(launch, spent_gpu_s)
 
     def _next(self, key: Key) -> Asked | None:
         """Return what to launch next: points that share a server and a stack."""
@@ -162,11 +163,32 @@ class FleetSession(JoulesSession):
         is_alone = self.old_stack is None or self.options.records
         return [self.stack] if is_alone else [self.stack, self.old_stack]  # type: ignore[list-item]
 
-    def _came(self, key: Key, outcome: Outcome) -> None:
-        running = self._running[key]
-        assert running.launch is not None
+    def _elsewhere_gpu_s(self) -> float:
+        """Count what running launches have cost, and what is kept for them."""
+        known = [each.spent_gpu_s + each.kept_gpu_s for each in self._running.values()]
+        return super()._elsewhere_gpu_s() + sum(known)
+
+    def _came(self, event: Came) -> None:
+        running, outcome = self._running[event.key], event.outcome
+        launch = running.launch
+        assert launch is not None
         running.open_points.remove(outcome.point)
-        self._keep(outcome, running.launch.stack, self.ledger.spent_gpu_s)
+        running.spent_gpu_s = event.elapsed_s * launch.largest.num_gpus
+        running.kept_gpu_s = self._budget.of_points(running.open_points, launch)
+        told_gpu_s = sum(each.spent_gpu_s for each in self._running.values())
+        self._keep(outcome, launch.stack, self.ledger.spent_gpu_s + told_gpu_s)
+
+    def _let_go_on(self, key: Key) -> None:
+        """Let a launch measure its next point if the budget has it, or end the launch."""
+        running = self._running[key]
+        if self.options.budget is None or not running.open_points:
+            return
+        assert running.launch is not None
+        spent_gpu_s = self.ledger.spent_gpu_s + self._elsewhere_gpu_s() - running.kept_gpu_s
+        is_allowed = self._budget.allows(running.open_points, running.launch, spent_gpu_s)
+        if not is_allowed:
+            running.kept_gpu_s = 0.0
+        self.fleet.go_on(key, allowed=is_allowed)
 
     def _boards(self, launch: Launch) -> Boards:
         """Leave the boards to the cell, which keeps them from its first launch to its last."""
@@ -214,18 +236,26 @@ class FleetSession(JoulesSession):
         running = self._running[event.key]
         launch, asked = running.launch, running.asked
         if launch is not None:
-            self._charge(event.key, event.elapsed_s * launch.largest.num_gpus)
+            gpu_s = event.elapsed_s * launch.largest.num_gpus
+            self._charge(event.key, max(gpu_s, running.spent_gpu_s))
             asked = (running.open_points, launch.stack) if running.open_points else None
         left = f"; {len(asked[0])} point(s) are measured again" if asked else ""
         self._tell(f"{event.text}{left}")
         del self._running[event.key]
         self._want(event.key, asked)
 
+    def settle(self) -> None:
+        for key, running in self._running.items():
+            if running.launch is not None:
+                elapsed_s = self.fleet.elapsed_s(key)
+                gpu_s = elapsed_s * running.launch.largest.num_gpus
+                self._charge(key, max(gpu_s, running.spent_gpu_s))
+
     def _charge(self, key: Key, gpu_s: float) -> None:
-        """Count what a launch really cost instead of what it was expected to."""
+        """Count what a launch that is over has cost."""
         running = self._running[key]
-        self.ledger.spent_gpu_s += gpu_s - running.committed_gpu_s
-        running.committed_gpu_s = 0.0
+        self.ledger.spent_gpu_s += gpu_s
+        running.spent_gpu_s = running.kept_gpu_s = 0.0
         self._listener.spent(self.ledger.num_launches, self.ledger.spent_gpu_s)
 
     def _tell(self, text: str) -> None:

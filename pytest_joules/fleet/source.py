@@ -11,12 +11,10 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from pytest_joules import progress
-from pytest_joules.errors import FleetError, FormatError, JoulesError, is_expected
+from pytest_joules.errors import FleetError, JoulesError, is_expected
 from pytest_joules.fleet import faults, wire
 from pytest_joules.fleet.cell import (
-    Came,
     Cell,
-    Ended,
     Event,
     Key,
     Lost,
@@ -26,7 +24,8 @@ from pytest_joules.fleet.cell import (
     hardware_of,
 )
 from pytest_joules.fleet.cluster import Cluster, Held, NodeInfo
-from pytest_joules.measure import Failure, FrozenWork, Outcome
+from pytest_joules.fleet.following import followed
+from pytest_joules.measure import FrozenWork, Outcome
 from pytest_joules.options import Options
 from pytest_joules.plan import Costs, Launch, Plan
 from pytest_joules.point import Point
@@ -128,8 +127,25 @@ class FleetSource:
         cell = self._of_key[key]
         cell.launch, cell.runs, cell.since_s = launch, True, self.clock()
         self._tell(cell, progress.LaunchBegins(launch=launch, at_s=cell.since_s))
-        told = {"launch": wire.launch_json(launch), "frozen": wire.frozen_json(frozen)}
+        told = {
+            "launch": wire.launch_json(launch),
+            "frozen": wire.frozen_json(frozen),
+            "asks": self.options.budget is not None,
+        }
         self.cluster.say(cell.held, wire.line(told))
+
+    def go_on(self, key: Key, *, allowed: bool) -> None:
+        """Let a key's launch measure its next point, or end; one that is lost does neither."""
+        if key in self._of_key:
+            self.cluster.say(self._of_key[key].held, wire.line({"go_on": allowed}))
+
+    def elapsed_s(self, key: Key) -> float:
+        """Return what a key's running launch has taken so far, by this machine's clock."""
+        cell = self._of_key.get(key)
+        return self._taken_s(cell) if cell is not None else 0.0
+
+    def _taken_s(self, cell: Cell) -> float:
+        return self.clock() - cell.since_s if cell.runs and not cell.waits else 0.0
 
     def release(self, key: Key) -> None:
         """Give a key's GPUs back."""
@@ -300,42 +316,9 @@ class FleetSource:
             case {"died": {"status": status, "said": said}}:
                 self._died(cell, status, said)
             case _:
-                self._follow(cell, told)
-
-    def _follow(self, cell: Cell, told: wire.Message) -> None:
-        """Take what a running launch says."""
-        assert cell.key is not None
-        assert cell.launch is not None
-        key, name, at_s = cell.key, cell.held.node.name, self.clock()
-        match told:
-            case {"waits": text}:
-                waits = progress.LeaseWaits(launch=cell.launch, text=text, at_s=at_s)
-                self._tell(cell, waits if text else progress.LeaseEnds(at_s=at_s))
-            case {"load": {"point": point, "min_window_s": window_s}}:
-                cell.energy_j = None
-                began = progress.LoadBegins(
-                    point=Point.from_json(point),
-                    min_window_s=window_s,
-                    energy_j=lambda: cell.energy_j,
-                    at_s=at_s,
-                )
-                self._tell(cell, began)
-            case {"energy_j": energy_j}:
-                cell.energy_j = energy_j
-            case {"outcome": values}:
-                outcome = wire.outcome_from(values, name)
-                seen = outcome.error if isinstance(outcome, Failure) else outcome
-                ends = progress.PointEnds(point=outcome.point, outcome=seen, at_s=at_s)
-                tell = partial(self._tell, cell, ends)
-                self._events.append(Came(key=key, outcome=outcome, tell=tell))
-            case {"ended": {"elapsed_s": elapsed_s, "error": error}}:
-                cell.runs = False
-                why = wire.error_from(error, name) if error else None
-                tell = partial(self._tell, cell, progress.LaunchEnds(at_s=at_s))
-                ended = Ended(key=key, elapsed_s=elapsed_s, error=why, tell=tell)
-                self._events.append(ended)
-            case _:
-                raise FormatError(f"{name} said {dict(told)!r}, which is unknown.")
+                announce = partial(self._tell, cell)
+                event = followed(cell, told, at_s=self.clock(), announce=announce)
+                self._events += [event] if event is not None else []
 
     def _greeted(self, cell: Cell, version: str) -> None:
         cell.is_up = True
@@ -377,10 +360,10 @@ class FleetSource:
             return
         over = progress.LaunchEnds(at_s=self.clock())
         tell: Tell = partial(self._tell, cell, over) if cell.runs else lambda: None
+        elapsed_s = self._taken_s(cell)
         del self._of_key[key]
         avoided = self._avoided.setdefault(key, set())
         avoided.add(cell.held.node.id)
-        elapsed_s = self.clock() - cell.since_s if cell.runs else 0.0
         lost = Lost(key=key, text=f"{name}: {text}", elapsed_s=elapsed_s, tell=tell)
         self._events.append(lost)
         self._looked_s = -_LOOK_S

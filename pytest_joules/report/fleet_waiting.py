@@ -1,6 +1,5 @@
 """What people read while a fleet measures: a line for each step of every node."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -18,11 +17,14 @@ class FleetWaiting:
     _cells: dict[Point, Waiting] = field(default_factory=dict)
     _running: set[Point] = field(default_factory=set)
     _first_s: float | None = None
+    _present: tuple[Point, float] | None = None
+    """Whose event it is that is told now, and when it happened."""
 
     def hear(self, node: str, key: Point, event: Event) -> str:
         """Follow an event of a server key's cell; return what to print, or nothing."""
         if self._first_s is None:
             self._first_s = event.at_s
+        self._present = (key, event.at_s)
         if isinstance(event, LaunchBegins):
             self._running.add(key)
         if isinstance(event, LaunchEnds):
@@ -34,7 +36,15 @@ class FleetWaiting:
         return f"{moment}{gap}{visible(node)}: {told}" if line else ""
 
     def _facts(self) -> Session:
-        """Return the session's facts for one cell: the others take launches off its hands."""
+        """Return the session's facts for one cell: the others cost and do their share."""
         session = self.session()
-        at_once = max(1, len(self._running))
-        return replace(session, to_come=math.ceil(session.to_come / at_once))
+        assert self._present is not None
+        present, at_s = self._present
+        others_gpu_s = sum(
+            self._cells[key].gpu_s(at_s) for key in self._running if key != present
+        )
+        return replace(
+            session,
+            spent_gpu_s=session.spent_gpu_s + others_gpu_s,
+            at_once=max(1, len(self._running)),
+        )

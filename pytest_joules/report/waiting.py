@@ -1,5 +1,6 @@
 """What people read while they wait: where a session is, what it cost, how long it takes."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
@@ -35,6 +36,9 @@ class Session:
 
     is_least: bool
     """Whether checks may ask for more of them."""
+
+    at_once: int = 1
+    """Launches that run side by side."""
 
 
 @dataclass(kw_only=True)
@@ -95,6 +99,10 @@ class Waiting:
         parts = [number, f"{doing} {clock(at_s - since_s)}", self._energy(), self._cost(at_s)]
         return visible(" \N{MIDDLE DOT} ".join([*filter(None, parts), self._left(at_s)]))
 
+    def gpu_s(self, at_s: float) -> float:
+        """Return the GPU seconds of the present launch; 0 where there is none."""
+        return self._launch.largest.num_gpus * (at_s - self._begun_s) if self._launch else 0.0
+
     def _launched(self, event: LaunchBegins) -> str:
         self._launch, self._load, self._begun_s = event.launch, None, event.at_s
         session, first = self.session(), event.launch.largest
@@ -123,8 +131,7 @@ class Waiting:
 
     def _cost(self, at_s: float) -> str:
         session = self.session()
-        num_gpus = self._launch.largest.num_gpus if self._launch else 0
-        spent_min = (session.spent_gpu_s + num_gpus * (at_s - self._begun_s)) / 60
+        spent_min = (session.spent_gpu_s + self.gpu_s(at_s)) / 60
         if session.budget_gpu_minutes is None:
             return f"{spent_min:.1f} GPU minutes"
         return f"{spent_min:.1f} of {session.budget_gpu_minutes:g} GPU minutes"
@@ -134,7 +141,8 @@ class Waiting:
         each_s = self._usual_s()
         present_s = max(0.0, each_s - (at_s - self._begun_s))
         word = "at least" if session.is_least else "about"
-        return f"{word} {clock(present_s + session.to_come * each_s)} left"
+        turns = math.ceil(session.to_come / session.at_once)
+        return f"{word} {clock(present_s + turns * each_s)} left"
 
     def _usual_s(self) -> float:
         """Estimate how long a launch takes: as long as those before, else as planned."""

@@ -39,6 +39,9 @@ class HereCluster:
 
     accelerator: dict[str, str] = field(default_factory=dict)
     held: list[Held] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    """Every line that the session said."""
+
     most_at_once: Counter = field(default_factory=Counter)
     closed: bool = False
     _said: dict[Held, list[str]] = field(default_factory=dict)
@@ -74,6 +77,7 @@ class HereCluster:
         return held
 
     def say(self, held, line):
+        self.told.append(line)
         name = held.node.id
         answers = self._said.get(held)
         if answers is None or name in self._dead:

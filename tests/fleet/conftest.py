@@ -27,9 +27,9 @@ def _fleet(tmp_path_factory):
 
 @pytest.fixture
 def fleet(_fleet):
-    """Two nodes, ``a`` and ``b``, with 8 GPUs each."""
-    _fleet.add("a")
+    """Two nodes with 8 GPUs each: ``a``, which is the head, and ``b``, which may be killed."""
     _fleet.add("b")
+    _fleet.lasts(0)
     for marker in _fleet.engines():
         marker.unlink()
     yield _fleet

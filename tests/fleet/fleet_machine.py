@@ -1,7 +1,8 @@
 """A pytest plugin for nodes: the fake machine, with an engine of real processes.
 
 ``FLEET_NODE`` names the node, ``FLEET_CONTROL`` a folder: each engine writes its processes
-to ``engine-NODE-PID``, and loads wait while ``hold-NODE`` stands there.
+to ``engine-NODE-PID``, loads wait while ``hold-NODE`` stands there, and ``lasts`` holds the
+seconds that each takes longer.
 """
 
 import os
@@ -36,7 +37,7 @@ class Machine(FakeMachine):
 
     @contextmanager
     def started(self, launch, **_):
-        control, node = Path(os.environ["FLEET_CONTROL"]), os.environ["FLEET_NODE"]
+        control, node = _control(), os.environ["FLEET_NODE"]
         marker = control / f"engine-{node}-{os.getpid()}"
         with (
             tempfile.TemporaryDirectory() as folder,
@@ -50,7 +51,20 @@ class Machine(FakeMachine):
             while not marker.exists() or (control / f"hold-{node}").exists():
                 Event().wait(0.05)
             self.launches.append(launch)
-            yield FakeServer(machine=self, launch=launch)
+            yield Server(machine=self, launch=launch)
+
+
+class Server(FakeServer):
+    """Takes as much longer for a point as the file ``lasts`` says."""
+
+    def drive(self, point, **fields):
+        load = super().drive(point, **fields)
+        self.machine.clock.now_s += float((_control() / "lasts").read_text())
+        return load
+
+
+def _control():
+    return Path(os.environ["FLEET_CONTROL"])
 
 
 def pytest_joules_source(options):

@@ -4,18 +4,31 @@ import signal
 import socket
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from time import monotonic, sleep
 
 PATIENCE_S = 120
-_NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+_NUM_GPUS = 8
+_NODE = {
+    "num_cpus": 0,  # or an idle worker would be started ahead
+    "num_gpus": _NUM_GPUS,
+    "object_store_memory": 80 << 20,
+    "resources": {"accelerator_type:H200": 1},
+}
+# A dead node is noticed in a second; one that is only slow still has ten to answer.
+_NOTICE = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 200,
+    "health_check_failure_threshold": 3,
+}
 
 TESTS = """
 import pytest
 from pytest_joules import Point
 
 POINTS = [
-    Point(model="Qwen/Qwen3-8B", batch_size=batch, precision=precision, num_gpus=8)
+    Point(model="Qwen/Qwen3-8B", batch_size=batch, precision=precision, num_gpus={num_gpus})
     for precision in ("bf16", "fp8") for batch in (64, 16)
 ]
 
@@ -37,31 +50,41 @@ class Fleet:
     """The cluster, and runs of pytest on it."""
 
     def __init__(self, control):
-        from ray.cluster_utils import Cluster  # noqa: PLC0415  not in the test extra
+        import ray  # noqa: PLC0415  not in the test extra
+        from ray.cluster_utils import Cluster  # noqa: PLC0415
 
         self.control, self.client_port = control, _free_port()
-        self._cluster, self._nodes = Cluster(), {}
-        self._cluster.add_node(
-            num_gpus=0,
+        self._ray, self._cluster, self._nodes = ray, Cluster(), {}
+        self.add(
+            "a",
             include_dashboard=False,
             ray_client_server_port=self.client_port,
-            **_NODE,
+            _system_config=_NOTICE,
         )
         self.address = self._cluster.address
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of things to come in Ray
+            ray.init(self.address, log_to_driver=False)
 
-    def add(self, name):
+    def add(self, name, **more):
         if name not in self._nodes:
-            self._nodes[name] = self._cluster.add_node(
-                num_gpus=8,
-                resources={"accelerator_type:H200": 1},
-                env_vars={"FLEET_NODE": name},
-                **_NODE,
-            )
+            env = {"FLEET_NODE": name}
+            self._nodes[name] = self._cluster.add_node(env_vars=env, **_NODE, **more)
+
+    def is_free(self):
+        """Tell whether no GPU of any node is held."""
+        free = self._ray.available_resources().get("GPU", 0)
+        return free == _NUM_GPUS * len(self._nodes)
 
     def kill(self, name):
         self._cluster.remove_node(self._nodes.pop(name), allow_graceful=False)
+        until(self._has_noticed, f"the cluster to notice that {name} is gone")
+
+    def _has_noticed(self):
+        return sum(node["Alive"] for node in self._ray.nodes()) == len(self._nodes)
 
     def close(self):
+        self._ray.shutdown()
         self._cluster.shutdown()
 
     def hold(self, *names):
@@ -75,9 +98,13 @@ class Fleet:
     def engines(self, name="*"):
         return sorted(self.control.glob(f"engine-{name}-*[0-9]"))
 
-    def pytest(self, folder, *args):
+    def lasts(self, seconds):
+        """Let every point take so much longer, on the machines' own clock."""
+        (self.control / "lasts").write_text(str(seconds))
+
+    def pytest(self, folder, *args, num_gpus=_NUM_GPUS):
         (folder / "pytest.ini").touch()
-        (folder / "test_energy.py").write_text(TESTS)
+        (folder / "test_energy.py").write_text(TESTS.format(num_gpus=num_gpus))
         command = [sys.executable, "-m", "pytest", "-p", "fleet_machine", "--gpu=h200"]
         return subprocess.Popen(
             [*command, "-p", "no:cacheprovider", "--joules-export=results.json", *args],

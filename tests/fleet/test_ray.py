@@ -27,6 +27,15 @@ def finished(run):
         pytest.fail(f"still running after {PATIENCE_S} s: {run.communicate()[0]}")
 
 
+def engines_of(fleet, run):
+    """Wait for an engine on each node."""
+    try:
+        return [until(lambda n=n: fleet.engines(n), f"an engine on {n}")[0] for n in "ab"]
+    except AssertionError:
+        run.kill()
+        pytest.fail(run.communicate()[0])
+
+
 def rows(folder):
     return json.loads((folder / "results.json").read_text())
 
@@ -36,47 +45,75 @@ def boards(folder):
     return {board.split("-")[1] for board in found}
 
 
-@pytest.mark.parametrize("kind", ["node", "client"])
-def test_a_plan_is_run_by_all_nodes(fleet, tmp_path, kind):
-    client = f"ray://127.0.0.1:{fleet.client_port}"
-    address = {"node": fleet.address, "client": client}[kind]
-    run = fleet.pytest(tmp_path, f"--joules-fleet={address}")
+def test_two_runs_share_a_cluster_each_within_its_budget(fleet, tmp_path, monkeypatch):
+    """Side by side: one of this machine, and one through Ray Client that has a budget."""
+    monkeypatch.setenv("RAY_ADDRESS", fleet.address)  # there may be more on this machine
+    # On 8 GPUs a launch of two points should take (90 + 2 * 90) * 8 / 60 = 36 GPU minutes,
+    # so one begins. It has taken over 400 * 8 / 60 = 53 when its next point wants 12 more.
+    fleet.lasts(400)
+    one, other = tmp_path / "one", tmp_path / "other"
+    one.mkdir()
+    other.mkdir()
+    address = f"ray://127.0.0.1:{fleet.client_port}"
 
-    output = finished(run)
+    runs = [
+        fleet.pytest(one, "--joules-fleet=auto"),
+        fleet.pytest(other, f"--joules-fleet={address}", "--joules-budget=60"),
+    ]
+    output, frugal = map(finished, runs)
 
-    assert run.returncode == 0, output
-    assert f"fleet {address}, stack default" in output
+    assert runs[0].returncode == 0, output
+    assert "fleet auto, stack default" in output
     assert "4 passed" in output
-    assert boards(tmp_path) == {"a", "b"}
+    assert boards(one) <= {"a", "b"}
     lines = [line for line in output.splitlines() if line.startswith("joules 0:")]
     assert sum("launch" in line and "batch sizes 64, 16" in line for line in lines) == 2
+    assert runs[1].returncode == 6, frugal  # nothing red, but undecided
+    assert f"fleet {address}, stack default" in frugal
+    assert "3 failed, 1 passed" in frugal
+    assert frugal.count("of 60 GPU minutes are spent") >= 3
+    assert len(rows(other)) == 1
     assert all(are_gone(pids_of(marker)) for marker in fleet.engines())
 
 
-def test_the_plan_tells_the_makespan_and_launches_nothing(fleet, tmp_path):
-    run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}", "--joules-plan")
+def test_a_fleet_of_this_machine_alone_uses_its_gpus_side_by_side(fleet, tmp_path, monkeypatch):
+    monkeypatch.setenv("FLEET_NODE", "alone")
 
+    run = fleet.pytest(tmp_path, "--joules-fleet=local", num_gpus=4)
     output = finished(run)
 
-    # Two launches of 90 + 2 x 90 s, side by side.
-    assert "fleet of 2 nodes with 16 x h200: about 4:30, at the least 4:30" in output
-    assert fleet.engines() == []
+    assert run.returncode == 0, output
+    assert "fleet local, stack default" in output
+    assert boards(tmp_path) == {"alone"}
+    used = [row["provenance"]["context"]["gpu_uuids"] for row in rows(tmp_path)]
+    assert len(used) == POINTS
+    assert len({tuple(each) for each in used}) == 2  # four GPUs for each server
+    assert len({board for each in used for board in each}) == 8
+    assert all(are_gone(pids_of(marker)) for marker in fleet.engines("alone"))
 
 
-@pytest.mark.parametrize("what", ["node", "task"])
-def test_what_is_killed_is_measured_elsewhere_and_counts_once(fleet, tmp_path, what):
-    fleet.hold("a")
+def test_ctrl_c_ends_every_engine_and_frees_the_gpus(fleet, tmp_path):
+    fleet.hold("a", "b")
     run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}")
-    try:
-        engine = until(lambda: fleet.engines("a"), "an engine on node a")[0]
-    except AssertionError:
-        run.kill()
-        pytest.fail(run.communicate()[0])
+    engines = engines_of(fleet, run)
 
-    if what == "node":
-        fleet.kill("a")
-    else:
-        os.kill(int(engine.name.rpartition("-")[2]), signal.SIGKILL)
+    output = interrupt(run)
+
+    assert run.returncode == 2, output
+    assert "KeyboardInterrupt" in output
+    assert all(are_gone(pids_of(marker)) for marker in engines)
+    until(fleet.is_free, "the GPUs to be free")
+
+
+def test_what_is_killed_is_measured_elsewhere_and_counts_once(fleet, tmp_path):
+    """First a node, then a task on the other: that one is left for both servers."""
+    fleet.hold("a", "b")
+    run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}")
+    task, node = engines_of(fleet, run)
+
+    fleet.kill("b")
+    os.kill(int(task.name.rpartition("-")[2]), signal.SIGKILL)
+    fleet.release("a")
     output = finished(run)
 
     assert run.returncode == 0, output
@@ -84,26 +121,11 @@ def test_what_is_killed_is_measured_elsewhere_and_counts_once(fleet, tmp_path, w
         json.dumps(row["point"], sort_keys=True): 1 for row in rows(tmp_path)
     }
     assert len(rows(tmp_path)) == POINTS
-    assert boards(tmp_path) == {"b"}
-    assert "2 point(s) are measured again" in output
-    until(lambda: are_gone(pids_of(engine)), "the engine of what was killed to end")
-
-
-def test_ctrl_c_ends_every_engine_and_frees_the_gpus(fleet, tmp_path):
-    fleet.hold("a", "b")
-    run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}")
-    engines = until(
-        lambda: fleet.engines("a") and fleet.engines("b") and fleet.engines(), "both"
-    )
-
-    output = interrupt(run)
-
-    assert run.returncode == 2, output
-    assert "KeyboardInterrupt" in output
-    assert all(are_gone(pids_of(marker)) for marker in engines)
-    fleet.release("a", "b")
-    again = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}")
-    assert "4 passed" in finished(again)
+    assert boards(tmp_path) == {"a"}
+    lost = [line for line in output.splitlines() if line.startswith("fleet: ")]
+    assert sum("2 point(s) are measured again" in line for line in lost) == 2
+    for engine in (task, node):
+        until(lambda engine=engine: are_gone(pids_of(engine)), f"{engine.name} to end")
 
 
 def test_ray_is_imported_though_amdsmi_is_installed_and_finds_no_rocm(fleet):
