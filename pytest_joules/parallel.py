@@ -7,6 +7,7 @@ wrote. What a worker has finished is on disk at once, so none of it is lost with
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,18 +15,20 @@ from typing import Any
 
 import pytest
 
-from pytest_joules import record
+from pytest_joules import record, resume
 from pytest_joules.collection import server_groups
 from pytest_joules.digest import Digest
+from pytest_joules.errors import JoulesError
 from pytest_joules.gate.calibration import Calibration
-from pytest_joules.ledger import Ledger
-from pytest_joules.parts import parts
+from pytest_joules.ledger import Ledger, Taken
+from pytest_joules.options import Options
 from pytest_joules.point import Point
 from pytest_joules.record import FOLDER, session_name
 from pytest_joules.recorder import Recorder
+from pytest_joules.session import JoulesSession
 
-_INPUT = "joules"
-"""Name of what the controller gives its workers."""
+_INPUT = _OUTPUT = "joules"
+"""Name of what the controller gives its workers, and of what they give back at their end."""
 
 Report = pytest.TestReport | pytest.CollectReport
 
@@ -43,6 +46,18 @@ def is_controller(config: pytest.Config) -> bool:
     given = config.option
     distributes = getattr(given, "dist", "no") != "no" and bool(getattr(given, "tx", None))
     return distributes and not is_worker(config) and not given.collectonly
+
+
+def resolved(config: pytest.Config, chosen: Options) -> Options:
+    """Name the session to go on with, where one is asked for: to all workers the same.
+
+    Raises:
+        ConfigurationError: There is none, it ended, or it still runs.
+    """
+    if not is_worker(config):
+        return resume.resolved(chosen, config.rootpath)
+    given = config.workerinput.get(_INPUT, {})  # type: ignore[attr-defined]  # pytest-xdist's
+    return replace(chosen, resume=given.get("resume", ""))
 
 
 @dataclass(kw_only=True)
@@ -65,13 +80,26 @@ class Team:
     lost: dict[str, str] = field(default_factory=dict)
     """Workers that died, and how."""
 
-    _made: "tempfile.TemporaryDirectory[str] | None" = None
+    resumes: str = ""
+    """Name of the interrupted session that is gone on with."""
+
+    taken: Taken | None = None
+    """What it left, once all workers have agreed that it is theirs."""
+
+    unfinished: str = ""
+    """Why a worker left something undone."""
+
+    _kept: ExitStack = field(default_factory=ExitStack)
+    """What ends with the run."""
+
+    _recorder: Recorder | None = None
 
     @classmethod
-    def of(cls, config: pytest.Config, *, is_stored: bool) -> "Team":
+    def of(cls, config: pytest.Config, *, is_stored: bool, resumes: str = "") -> "Team":
         """Find this process's part.
 
         Raises:
+            ConfigurationError: Another run is going on with the same session.
             pytest.UsageError: The workers could not lease this machine's GPUs, or would all
                 run all tests.
         """
@@ -81,15 +109,20 @@ class Team:
         if not is_controller(config):
             return cls(session=config.rootpath / FOLDER / name, is_stored=is_stored)
         _require_local(config)
+        kept = ExitStack()
+        config.add_cleanup(kept.close)
+        if resumes:  # workers read it, those as well that replace a lost one
+            kept.enter_context(resume.held(config.rootpath / FOLDER / resumes))
         made = tempfile.TemporaryDirectory(prefix="joules-workers-", ignore_cleanup_errors=True)
-        shared = Path(made.name)
+        shared = Path(kept.enter_context(made))
         root = config.rootpath if is_stored else shared
         return cls(
             session=root / FOLDER / name,
             is_stored=is_stored,
             is_controller=True,
             shared=shared,
-            _made=made,
+            resumes=resumes,
+            _kept=kept,
         )
 
     @classmethod
@@ -112,16 +145,61 @@ class Team:
         """Return who writes results down; ``None`` where nobody would read them."""
         if not self.is_stored and self.shared is None:
             return None
-        return Recorder(folder=self.session, settings=settings, keep=keep, part=self.worker)
+        self._recorder = Recorder(
+            folder=self.session, settings=settings, keep=keep, part=self.worker
+        )
+        return self._recorder
 
     def give(self, node: Any) -> None:
-        """Tell a worker that is about to start where to write."""
-        node.workerinput[_INPUT] = {"session": str(self.session), "shared": str(self.shared)}
+        """Tell a worker that is about to start where to write, and what to go on with."""
+        node.workerinput[_INPUT] = {
+            "session": str(self.session),
+            "shared": str(self.shared),
+            "resume": self.resumes,
+        }
+
+    def begin(self, session: JoulesSession, asked: Mapping[str, Sequence[Point]]) -> None:
+        """Go on where an interrupted session stopped, then tell that tests may run.
+
+        Raises:
+            ConfigurationError: It was asked something else, or measured with something else.
+            FormatError: It is broken, or what it left cannot be written.
+        """
+        if self._recorder is not None and not session.options.plan:
+            resume.begin(session, self._recorder)
+        self.tell_groups(asked)
+
+    def ready(self, session: JoulesSession, workers: Sequence[str]) -> None:
+        """Take over for all workers, as soon as all of them have begun and none has refused.
+
+        Raises:
+            pytest.UsageError: What was left cannot be read or written.
+        """
+        if not self.resumes or not {*workers} <= {*self._told()} or self._recorder is None:
+            return
+        try:
+            self.taken = resume.hand_over(session, self._recorder)
+        except JoulesError as error:
+            raise pytest.UsageError(f"pytest-joules: {error}") from None
+
+    def join(self) -> None:
+        """Keep the session of workers alive for as long as their controller is."""
+        if self.is_controller and self._recorder is not None:
+            self._recorder.join()
 
     def lose(self, node: Any, error: object) -> None:
-        """Remember that a worker is gone, if it did not end by itself."""
+        """Remember that a worker is gone, if it did not end by itself, and what it left."""
+        told = getattr(node, "workeroutput", None) or {}
+        self.unfinished = told.get(_OUTPUT) or self.unfinished
         if error:
             self.lost[node.gateway.id] = str(error)
+
+    def end(self, config: pytest.Config, session: JoulesSession, exit_code: int) -> str:
+        """Say why something was left undone, in a worker to the controller as well."""
+        left = resume.unfinished(session, exit_code) or self.unfinished
+        if self.worker:
+            config.workeroutput[_OUTPUT] = left  # type: ignore[attr-defined]  # pytest-xdist's
+        return left or ("a worker died" if self.lost else "")
 
     def tell_groups(self, asked: Mapping[str, Sequence[Point]]) -> None:
         """Tell the controller which tests share a server, before it hands any out."""
@@ -131,11 +209,16 @@ class Team:
 
     def groups(self) -> dict[str, str]:
         """Return the tests that share a server, as the workers rehearsed them: all the same."""
-        assert self.shared is not None
         found: dict[str, str] = {}
-        for path in sorted(self.shared.glob("groups-*.json")):
+        for path in self._told().values():
             found = json.loads(path.read_text(encoding="utf-8"))
         return found
+
+    def _told(self) -> dict[str, Path]:
+        """Return what each worker has told so far, by its name."""
+        assert self.shared is not None
+        paths = sorted(self.shared.glob("groups-*.json"))
+        return {path.stem.removeprefix("groups-"): path for path in paths}
 
     def losses(self) -> list[str]:
         """Say which workers died, and what of theirs is known."""
@@ -147,28 +230,31 @@ class Team:
 
     def close(self) -> None:
         """Remove what does not stay."""
-        if self._made is not None:
-            self._made.cleanup()
+        self._kept.close()
 
 
-def gathered(folder: Path) -> tuple[Digest, Ledger]:
+def gathered(folder: Path, taken: Taken | None = None) -> tuple[Digest, Ledger]:
     """Put together what all workers of a run have found out, the lost ones included.
+
+    Args:
+        folder: Where they wrote it down.
+        taken: What they had taken over before, which stands there as well.
 
     Raises:
         FormatError: What they wrote cannot be read.
     """
-    ledger = Ledger()
+    ledger = Ledger(taken=taken)
     if not record.is_session(folder):
         return Digest(), ledger
     ledger.results = record.results_of(folder)
-    for part, (results, _, judgements) in zip(parts(folder), record.told(folder), strict=True):
+    for *_, judgements in record.told(folder):
         for each in judgements:
             point = each.comparison.point
             ledger.comparisons[point] = each.comparison
             ledger.alphas[point] = each.case.design(point).alpha
-        cost = record.cost_of(folder, part)
-        ledger.num_launches += cost.get("num_launches", record.num_launches(results))
-        ledger.spent_gpu_s += cost.get("spent_gpu_s", 0.0)
+    for cost in record.costs_of(folder):
+        ledger.num_launches += cost["num_launches"]
+        ledger.spent_gpu_s += cost["spent_gpu_s"] or 0.0
         for point, values in cost.get("calibrations", ()):
             ledger.calibrations[Point.from_json(point)] = Calibration.from_json(values)
     digest = replace(
@@ -182,12 +268,16 @@ def gathered(folder: Path) -> tuple[Digest, Ledger]:
 class Hooks:
     """Hooks of pytest and pytest-xdist that a run with energy tests needs."""
 
-    def __init__(self, team: Team, hear: Callable[[Report], None]) -> None:
+    def __init__(
+        self, team: Team, session: JoulesSession, hear: Callable[[Report], None]
+    ) -> None:
         self._team = team
+        self._session = session
         self._hear = hear
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._hear(report)
+        self._team.join()
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         self._hear(report)
@@ -204,7 +294,10 @@ class Hooks:
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> object:
         from pytest_joules.scheduling import ServerScheduling  # noqa: PLC0415  needs xdist
 
-        return ServerScheduling(config, log, self._team.groups)
+        return ServerScheduling(config, log, groups=self._team.groups, begins=self._begin)
+
+    def _begin(self, workers: Sequence[str]) -> None:
+        self._team.ready(self._session, workers)
 
 
 def stay_alone(config: pytest.Config) -> None:
