@@ -113,8 +113,7 @@ class Team:
         config.add_cleanup(kept.close)
         if resumes:  # workers read it, those as well that replace a lost one
             kept.enter_context(resume.held(config.rootpath / FOLDER / resumes))
-        made = tempfile.TemporaryDirectory(prefix="joules-workers-", ignore_cleanup_errors=True)
-        shared = Path(kept.enter_context(made))
+        shared = Path(kept.enter_context(_temporary()))
         root = config.rootpath if is_stored else shared
         return cls(
             session=root / FOLDER / name,
@@ -170,7 +169,7 @@ class Team:
         self.tell_groups(asked)
 
     def ready(self, session: JoulesSession, workers: Sequence[str]) -> None:
-        """Take over for all workers, as soon as all of them have begun and none has refused.
+        """Take over for all workers, once all have begun, none has refused, and no test runs.
 
         Raises:
             pytest.UsageError: What was left cannot be read or written.
@@ -274,6 +273,7 @@ class Hooks:
         self._team = team
         self._session = session
         self._hear = hear
+        self._collected: dict[str, tuple[str, ...]] = {}
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self._hear(report)
@@ -294,10 +294,16 @@ class Hooks:
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> object:
         from pytest_joules.scheduling import ServerScheduling  # noqa: PLC0415  needs xdist
 
-        return ServerScheduling(config, log, groups=self._team.groups, begins=self._begin)
+        return ServerScheduling(config, log, self._team.groups)
 
-    def _begin(self, workers: Sequence[str]) -> None:
-        self._team.ready(self._session, workers)
+    @pytest.hookimpl(optionalhook=True)
+    def pytest_xdist_node_collection_finished(self, node: Any, ids: Sequence[str]) -> None:
+        from xdist.workermanage import parse_tx_spec_config  # noqa: PLC0415  optional
+
+        self._collected[node.gateway.id] = tuple(ids)
+        is_last = len(self._collected) == len(parse_tx_spec_config(node.config))
+        if is_last and len({*self._collected.values()}) == 1:  # else xdist runs no test
+            self._team.ready(self._session, list(self._collected))
 
 
 def stay_alone(config: pytest.Config) -> None:
@@ -306,13 +312,34 @@ def stay_alone(config: pytest.Config) -> None:
         config.option.dist, config.option.tx = "no", []
 
 
+def _temporary() -> "tempfile.TemporaryDirectory[str]":
+    try:
+        return tempfile.TemporaryDirectory(prefix="joules-workers-", ignore_cleanup_errors=True)
+    except OSError as error:
+        raise pytest.UsageError(
+            f"pytest-joules: {tempfile.gettempdir()}: workers of pytest-xdist cannot meet "
+            f"there: {error}. Make room, or name a folder that can be written (TMPDIR)."
+        ) from None
+
+
+def _is_local(spec: str) -> bool:
+    """Tell whether a worker shares this machine's files.
+
+    >>> [_is_local(each) for each in ("2*popen//python=python3.12", "ssh=popen", "socket=x:1")]
+    [True, False, False]
+    """
+    parts = spec.rpartition("*")[2].split("//")
+    elsewhere = ("ssh=", "socket=", "vagrant_ssh=", "via=")
+    return _THIS_MACHINE in parts and not any(part.startswith(elsewhere) for part in parts)
+
+
 def _require_local(config: pytest.Config) -> None:
     if config.option.dist == "each":
         raise pytest.UsageError(
             "pytest-joules: with --dist=each every worker would measure every test. Use "
             "another --dist, or leave it out: tests of one server stay together by themselves."
         )
-    others = [spec for spec in config.option.tx if _THIS_MACHINE not in spec]
+    others = [spec for spec in config.option.tx if not _is_local(spec)]
     if others:
         raise pytest.UsageError(
             f"pytest-joules: --tx={others[0]} may be another machine, whose GPUs cannot be "

@@ -156,7 +156,7 @@ class Run:
             report_collection_error(session, item, reason)
         try:
             self.team.begin(self.session, {item.nodeid: each for item, each in asked.items()})
-        except JoulesError as error:
+        except (JoulesError, OSError) as error:
             raise pytest.UsageError(f"pytest-joules: {error}") from None
         points = {item: each[0] for item, each in asked.items()}
         items[:] = grouped([item for item in items if item not in broken], points)

@@ -32,17 +32,9 @@ _SCOPES = {
 class ServerScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is optional
     """Hands out whole groups of tests."""
 
-    def __init__(
-        self,
-        config: pytest.Config,
-        log: Any,
-        *,
-        groups: Callable[[], Groups],
-        begins: Callable[[Sequence[str]], None],
-    ) -> None:
+    def __init__(self, config: pytest.Config, log: Any, groups: Callable[[], Groups]) -> None:
         super().__init__(config, log)
         self._groups = groups
-        self._begins = begins
         self._scopes: Mapping[str, str] = {}
 
     def add_node_collection(self, node: Any, collection: Sequence[str]) -> None:
@@ -52,13 +44,6 @@ class ServerScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is o
             other = (lambda test: kind._split_scope(self, test)) if kind else None  # noqa: SLF001  xdist's own hook
             self._scopes = scopes(collection, self._groups(), other)
         super().add_node_collection(node, collection)
-
-    def schedule(self) -> None:
-        """Say which workers are about to run tests, before the first is handed out."""
-        same = len(set(map(tuple, self.registered_collections.values()))) == 1
-        if self.collection is None and same:  # else xdist says so, and runs none
-            self._begins([node.gateway.id for node in self.nodes])
-        super().schedule()
 
     def remove_node(self, node: Any) -> str | None:
         """Take back what a worker left that ended; return the test that it died in, if any.
