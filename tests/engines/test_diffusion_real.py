@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -107,6 +108,20 @@ def test_nothing_listens_beyond_loopback(server: PipelineServer, point: Point) -
     assert listening(server.process_ids) == expected
 
 
+def test_ranks_meet_in_a_folder_with_a_space_but_not_with_a_hash(
+    tiny_image: Point, diffusion_stack: Stack, tmp_path: Path
+) -> None:
+    """torch reads the path of their file as a URL's."""
+    point = tiny_image.but(engine="xdit", num_requests=6)
+    with serving(point, diffusion_stack, tmp_path / "two words") as server:
+        server.drive(point, min_window_s=0.0, deadline_s=DEADLINE_S)
+    with (
+        pytest.raises(LaunchError, match=r"c#.* Run pytest in a folder without them"),
+        serving(point, diffusion_stack, tmp_path / "c#"),
+    ):
+        pytest.fail("it started")
+
+
 def test_a_video_pipeline(tiny_video: Point, diffusion_stack: Stack, tmp_path: Path) -> None:
     with serving(tiny_video, diffusion_stack, tmp_path) as server:
         load = server.drive(tiny_video, min_window_s=0.5, deadline_s=DEADLINE_S)
@@ -171,7 +186,8 @@ def test_a_rank_that_hangs_is_an_error(
 ) -> None:
     monkeypatch.setattr(pipeline_server, "_STALLED_S", 3.0)
 
-    assert "said nothing for 3 s" in _drive_and_send(*mortal, signal.SIGSTOP)
+    # Three seconds, or ten times the slowest batch of a busy machine.
+    assert re.search(r"said nothing for \d+ s", _drive_and_send(*mortal, signal.SIGSTOP))
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,15 @@ def _join(distributed: Any, store: Path) -> None:
     """Join the other ranks through a file, and talk to them over loopback.
 
     torch's own store for that is a server that listens at every address of the machine.
+
+    Raises:
+        RuntimeError: The file's path cannot stand in a URL as torch reads them.
     """
+    if {"?", "#"} & {*str(store)}:
+        raise RuntimeError(
+            f"{store}: torch takes what follows ? or # in the path of its ranks' file for "
+            "something else. Run pytest in a folder without them."
+        )
     for name in _INTERFACES:
         os.environ.setdefault(name, "lo")
     rank, size, local_rank = (int(os.environ[n]) for n in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
@@ -50,7 +58,7 @@ def _join(distributed: Any, store: Path) -> None:
         world_size=size,
         rank=rank,
         local_rank=local_rank,
-        distributed_init_method=store.as_uri(),
+        distributed_init_method=f"file://{store}",  # torch does not unquote it
     )
 
 
