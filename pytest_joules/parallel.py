@@ -5,6 +5,7 @@ wrote. What a worker has finished is on disk at once, so none of it is lost with
 """
 
 import json
+import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -89,6 +90,9 @@ class Team:
     unfinished: str = ""
     """Why a worker left something undone."""
 
+    unstored: dict[str, str] = field(default_factory=dict)
+    """Workers that could not write all down, and why."""
+
     _kept: ExitStack = field(default_factory=ExitStack)
     """What ends with the run."""
 
@@ -115,6 +119,7 @@ class Team:
             kept.enter_context(resume.held(config.rootpath / FOLDER / resumes))
         shared = Path(kept.enter_context(_temporary()))
         root = config.rootpath if is_stored else shared
+        _require_writable(root / FOLDER)
         return cls(
             session=root / FOLDER / name,
             is_stored=is_stored,
@@ -189,7 +194,10 @@ class Team:
     def lose(self, node: Any, error: object) -> None:
         """Remember that a worker is gone, if it did not end by itself, and what it left."""
         told = getattr(node, "workeroutput", None) or {}
-        self.unfinished = told.get(_OUTPUT) or self.unfinished
+        ours = told.get(_OUTPUT, {})
+        self.unfinished = ours.get("unfinished") or self.unfinished
+        if ours.get("trouble"):
+            self.unstored[node.gateway.id] = ours["trouble"]
         if error:
             self.lost[node.gateway.id] = str(error)
 
@@ -197,7 +205,9 @@ class Team:
         """Say why something was left undone, in a worker to the controller as well."""
         left = resume.unfinished(session, exit_code) or self.unfinished
         if self.worker:
-            config.workeroutput[_OUTPUT] = left  # type: ignore[attr-defined]  # pytest-xdist's
+            trouble = self._recorder.trouble if self._recorder else ""
+            told = {"unfinished": left, "trouble": trouble}
+            config.workeroutput[_OUTPUT] = told  # type: ignore[attr-defined]  # pytest-xdist's
         return left or ("a worker died" if self.lost else "")
 
     def tell_groups(self, asked: Mapping[str, Sequence[Point]]) -> None:
@@ -225,6 +235,13 @@ class Team:
             f"note: worker {name} died ({how}); what it had finished is in the table, the GPU "
             "minutes of the launch that it was in are not"
             for name, how in self.lost.items()
+        ]
+
+    def gaps(self) -> list[str]:
+        """Say which workers' results are missing in all that the controller tells."""
+        return [
+            f"results of worker {name} are missing here and in all files: {why}"
+            for name, why in self.unstored.items()
         ]
 
     def close(self) -> None:
@@ -320,6 +337,16 @@ def _temporary() -> "tempfile.TemporaryDirectory[str]":
             f"pytest-joules: {tempfile.gettempdir()}: workers of pytest-xdist cannot meet "
             f"there: {error}. Make room, or name a folder that can be written (TMPDIR)."
         ) from None
+
+
+def _require_writable(folder: Path) -> None:
+    """Refuse a place for results that is none, before GPU minutes are spent on them."""
+    there = next(each for each in (folder, *folder.parents) if each.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        raise pytest.UsageError(
+            f"pytest-joules: {there} cannot be written, and what workers of pytest-xdist "
+            f"measure goes through {folder}. Run pytest where it may write, or without -n."
+        )
 
 
 def _is_local(spec: str) -> bool:

@@ -61,7 +61,8 @@ class Recorder(Listener):
     _calibrations: list[list[Any]] = field(default_factory=list)
     _lock: FileLock | None = None
     _has_begun: bool = False
-    _is_broken: bool = False
+    trouble: str = ""
+    """Why nothing is written any further, in words."""
 
     def take_over(self, taken: Taken) -> None:
         """Write down all that is taken over; only then is this a session that others see.
@@ -76,7 +77,7 @@ class Recorder(Listener):
         for judgement in taken.judgements:
             self._store_judgement(judgement)
         self._guarded(self._begin)
-        if self._is_broken:
+        if self.trouble:
             raise FormatError(
                 f"{self.folder}: what is taken over from session {taken.session} cannot be "
                 "written (the warning says why). Mend that and resume again; it is not lost."
@@ -122,7 +123,7 @@ class Recorder(Listener):
             unfinished: Why something was left undone, so that it may be resumed.
         """
         # A worker's end is not the session's.
-        if is_session(self.folder) and not self._is_broken and not self.part:
+        if is_session(self.folder) and not self.trouble and not self.part:
             end = {
                 "failed": [asdict(each) for each in digest.failed],
                 "num_launches": digest.num_launches,
@@ -150,7 +151,7 @@ class Recorder(Listener):
             self._guarded(lambda: append_durably(self.folder / of_part(name, self.part), lines))
 
     def _guarded(self, job: Callable[[], None]) -> None:
-        if self._is_broken:
+        if self.trouble:
             return
         try:
             job()
@@ -158,9 +159,8 @@ class Recorder(Listener):
             self._warn(error)  # what was measured must not be lost with it
 
     def _warn(self, error: Exception) -> None:
-        self._is_broken = True
-        text = f"pytest-joules: this session is not stored any further: {error}"
-        warnings.warn(text, stacklevel=4)
+        self.trouble = f"this session is not stored any further: {error}"
+        warnings.warn(f"pytest-joules: {self.trouble}", stacklevel=4)
 
     def _hold(self) -> None:
         if self._lock is None:

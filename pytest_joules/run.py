@@ -350,6 +350,7 @@ class Run:
             self._digested, self.session.ledger = gathered(self.team.session, self.team.taken)
         except JoulesError as error:
             self._not_written.append(f"results of the workers cannot be read: {error}")
+        self._not_written += self.team.gaps()
         self.team.close()
         return self._digest()
 

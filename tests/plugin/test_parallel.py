@@ -173,6 +173,30 @@ def test_each_worker_measuring_everything_is_refused(parallel):
     run.stderr.fnmatch_lines(["*--dist=each*another --dist*"])
 
 
+def test_a_place_that_cannot_hold_results_is_refused_before_anything_is_measured(parallel):
+    (parallel.path / ".joules").write_text("")
+
+    run = parallel.run_here("-n2")
+
+    assert run.ret == 4
+    run.stderr.fnmatch_lines(["*.joules cannot be written*sessions*Run pytest where it may*"])
+
+
+def test_results_that_workers_could_not_write_down_are_no_success(parallel):
+    parallel.machine(
+        extra="""
+        def hold(machine, launch):
+            (ROOT / ".joules").write_text("")  # as a disk that fills up
+    """
+    )
+
+    run = parallel.run("-n1", "--joules-export=all.json", "-W", "ignore")
+
+    run.assert_outcomes(passed=8)
+    assert run.ret == 1
+    run.stdout.fnmatch_lines(["results of worker gw0 are missing here and in all files: *"])
+
+
 def test_workers_of_other_machines_are_refused(parallel):
     run = parallel.run_here("--dist=load", "--tx=ssh=elsewhere")
 
