@@ -103,8 +103,8 @@ def test_a_run_in_which_a_worker_died_is_gone_on_with_by_workers_that_die_as_wel
 
 
 def test_a_budget_that_workers_spent_is_something_left_undone(parallel):
-    run = parallel.run("-n2", "--joules-budget=3")
+    run = parallel.run("-n1", "--joules-budget=3")
 
     assert run.ret == EXIT_UNDECIDED
-    assert 2 <= len(results_of(parallel.session())) <= 4
+    assert len(results_of(parallel.session())) == 2
     assert end_of(parallel.session())["unfinished"] == "budget spent"

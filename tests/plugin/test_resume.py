@@ -388,7 +388,7 @@ def test_a_plan_resumes_nothing(half_done):
 def test_workers_go_on_with_what_one_process_began(half_done):
     left = record.results_of(half_done.died)
 
-    run = half_done.run("--joules-resume", "-n2", "--joules-export=all.json")
+    run = half_done.run("--joules-resume", "-n1", "--joules-export=all.json")
 
     run.assert_outcomes(passed=2)
     run.stdout.fnmatch_lines([f"* launches, *; of these 1 launch * {half_done.died.name}"])
