@@ -63,6 +63,17 @@ class Ledger:
         """The results without those that were set aside."""
         return [each for i, each in enumerate(self.results) if i not in self.set_aside]
 
+    def take_over(self, taken: "Taken") -> None:
+        """Count what an interrupted session had measured, before anything else is measured."""
+        self.taken = taken
+        self.results += taken.results
+        self.set_aside += taken.set_aside
+        for result in self.kept:
+            key = (result.point, result.provenance.context.stack)
+            self.of_stack.setdefault(key, []).append(result)
+        self.num_launches += taken.num_launches
+        self.spent_gpu_s += taken.spent_gpu_s
+
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
@@ -92,6 +103,8 @@ class Taken:
 
     num_launches: int
     spent_gpu_s: float
+    set_aside: Sequence[int] = ()
+    """Positions of results that no new verdict may rest on."""
 
 
 class Listener:

@@ -38,6 +38,13 @@ from pytest_joules.version import __version__
 __tracebackhide__ = is_expected
 
 
+@dataclass(kw_only=True)
+class Waiting:
+    """How long a rig has waited for GPUs that others held; no GPU time of its own."""
+
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rig:
     """What a launch is measured with."""
@@ -53,6 +60,7 @@ class Rig:
     leases: Leases | None = None
     """Through which GPUs are held; ``None`` where nobody else could use them."""
 
+    waiting: Waiting = field(default_factory=Waiting)
     say: Say = lambda event: None  # noqa: ARG005  silence is the default listener
 
 
@@ -130,6 +138,7 @@ def held(rig: Rig, launch: Launch, request: Request) -> Iterator[Board]:
     """
     assert rig.leases is not None
     said: list[str] = []
+    began_s = rig.clock()
 
     def tell(text: str) -> None:
         said.append(text)
@@ -140,6 +149,7 @@ def held(rig: Rig, launch: Launch, request: Request) -> Iterator[Board]:
         try:
             board = stack.enter_context(lease)
         finally:
+            rig.waiting.seconds += rig.clock() - began_s
             if said:
                 rig.say(LeaseEnds(at_s=rig.clock()))
         yield board

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import product
+from types import NoneType
 from typing import Any
 
 from pytest_joules import catalog
@@ -264,6 +265,7 @@ def _set_fields(point: Point) -> list[str]:
 
 
 _DEFAULTS = tuple((each.name, each.default) for each in fields(Point))  # once: it is slow
+_KNOWN = frozenset(name for name, _ in _DEFAULTS)
 
 
 def _fill(point: Point, name: str, value: str) -> None:
@@ -287,12 +289,11 @@ def _default_engine(spec: Task, num_gpus: int) -> str:
 
 
 def _require_known(values: Any) -> None:
-    known = {f.name for f in fields(Point)}
-    unknown = sorted(set(values) - known)
+    unknown = sorted(set(values) - _KNOWN)
     if unknown:
         raise InvalidPoint(
             f"Point has no field {', '.join(unknown)}; "
-            f"its fields are {', '.join(sorted(known))}."
+            f"its fields are {', '.join(sorted(_KNOWN))}."
         )
 
 
@@ -300,7 +301,9 @@ def _require_types(point: Point) -> None:
     _require_whole_numbers(point)
     _require_each(point, _NAMES, str, wanted="a string")
     _require_each(point, _SWITCHES, bool, wanted="True or False")
-    _require_each(point, _LENGTHS, Lengths | None, wanted="Lengths(mean=..., cv=...) or None")
+    _require_each(
+        point, _LENGTHS, (Lengths, NoneType), wanted="Lengths(mean=..., cv=...) or None"
+    )
     args = point.engine_args
     if not isinstance(args, list | tuple) or not all(isinstance(arg, str) for arg in args):
         raise InvalidPoint(f"engine_args={args!r}: give a list of strings.")
@@ -312,13 +315,20 @@ def _require_types(point: Point) -> None:
 
 
 def _require_whole_numbers(point: Point) -> None:
-    counts = ("batch_size", "num_gpus", "data_parallel", "tensor_parallel", "num_requests")
-    for name in (*counts, "max_model_len", "num_images", *_DIFFUSION, "seed"):
+    for name, default in _WHOLE:
         value, least = getattr(point, name), 0 if name == "seed" else 1
-        if value is None and Point.__dataclass_fields__[name].default is None:
+        if value is None and default is None:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InvalidPoint(f"{name}={value!r}: give a whole number of at least {least}.")
+
+
+_COUNTS = ("batch_size", "num_gpus", "data_parallel", "tensor_parallel", "num_requests")
+_WHOLE = tuple(
+    (name, dict(_DEFAULTS)[name])
+    for name in (*_COUNTS, "max_model_len", "num_images", *_DIFFUSION, "seed")
+)
+"""Fields that hold whole numbers, with their defaults."""
 
 
 def _require_each(point: Point, names: Sequence[str], kind: Any, *, wanted: str) -> None:

@@ -8,7 +8,9 @@ which tests failed). Numbers are written so that they read back bit for bit. Eve
 disk before the next measurement starts, and a lock is held while the session runs.
 
 Under pytest-xdist each worker writes files of its own beside the others' (``results-gw0.jsonl``
-and so on), so that none is lost with another one; all of them are one session.
+and so on), so that none is lost with another one; all of them are one session. What such a
+session took over from an interrupted one stands in the files without a worker's name, ahead of
+what each worker added.
 """
 
 import json
@@ -39,6 +41,9 @@ FOLDER = Path(".joules") / "sessions"
 SETTINGS = "session.json"
 BASELINES, VERDICTS = "baselines.jsonl", "verdicts.jsonl"
 PLAN, LOCK = "plan.json", "running.lock"
+LOCKS = "running*.lock"
+"""Those of all who write one session."""
+
 END = "end.json"
 
 
@@ -49,8 +54,6 @@ def session_name(begun: datetime) -> str:
 
 def running_lock(folder: Path, part: str = "") -> FileLock:
     """Return the lock that whoever writes a session holds; its death frees it."""
-    # Private: failed tests may quote what is nobody else's.
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return FileLock(folder / of_part(LOCK, part), timeout=0)
 
 
@@ -101,19 +104,10 @@ def replay(folder: Path) -> list[Replayed]:
     settings_of(folder)
     results_of(folder)
     return [
-        _replayed(judgement, results)
+        replayed(judgement, results)
         for results, _, judgements in told(folder)
         for judgement in judgements
     ]
-
-
-def judgements_of(folder: Path) -> list[Judgement]:
-    """Read the verdicts of a stored session, each with what it rests on.
-
-    Raises:
-        FormatError: The session is broken.
-    """
-    return [judgement for *_, judgements in told(folder) for judgement in judgements]
 
 
 def plan_of(folder: Path) -> dict[str, Any]:
@@ -137,14 +131,21 @@ Told = tuple[list[Result], dict[Point, tuple[Result, ...]], list[Judgement]]
 
 
 def told(folder: Path) -> Iterator[Told]:
-    """Yield each part's results, stored runs and verdicts: a verdict rests on its own part."""
+    """Yield each part's results, stored runs and verdicts.
+
+    A verdict rests on its own part, and on what all parts had taken over: that comes first.
+    """
+    shared: list[Result] = []
     for part in parts(folder):
-        results = _results(folder / of_part(RESULTS, part))
+        own = _results(folder / of_part(RESULTS, part))
+        results = [*shared, *own]
+        shared = shared if part else own
         stored = _by_point(_results(folder / of_part(BASELINES, part)))
         yield results, stored, _verdicts(folder, results, stored, part=part)
 
 
-def _replayed(judgement: Judgement, results: Sequence[Result]) -> Replayed:
+def replayed(judgement: Judgement, results: Sequence[Result]) -> Replayed:
+    """Compute a verdict again from its part's results."""
     comparison, case = judgement.comparison, judgement.case
     launched: dict[tuple[Point, str], list[Result]] = {}
     for position, result in enumerate(results[: judgement.num_results]):
@@ -193,17 +194,35 @@ def _cost(folder: Path) -> dict[str, Any]:
     """Return what a session cost and which tests failed; the latter only its end tells."""
     if end := end_of(folder):
         return {name: end[name] for name in ("failed", "num_launches", "spent_gpu_s")}
-    names, found = parts(folder), told(folder)
-    costs = [
-        (cost_of(folder, part), results)
-        for part, (results, *_) in zip(names, found, strict=True)
-    ]
-    spent = [cost.get("spent_gpu_s") for cost, _ in costs]
+    return {**spent_by(folder), "has_ended": False}
+
+
+def spent_by(folder: Path) -> dict[str, Any]:
+    """Return what all parts of a session had cost together; GPU time ``None``: not all told.
+
+    Raises:
+        FormatError: A file is broken.
+    """
+    costs = costs_of(folder)
+    spent = [cost["spent_gpu_s"] for cost in costs]
     return {
-        "num_launches": sum(c.get("num_launches", num_launches(r)) for c, r in costs),
+        "num_launches": sum(cost["num_launches"] for cost in costs),
         "spent_gpu_s": None if None in spent else sum(spent),
-        "has_ended": False,
     }
+
+
+def costs_of(folder: Path) -> list[dict[str, Any]]:
+    """Return what each part had cost; one that did not tell made the launches of its results.
+
+    Raises:
+        FormatError: A file is broken.
+    """
+    costs = []
+    for part in parts(folder) or [""]:
+        made = num_launches(_results(folder / of_part(RESULTS, part)))
+        untold = {"num_launches": made, "spent_gpu_s": None}
+        costs.append({**untold, **cost_of(folder, part)})
+    return costs
 
 
 def cost_of(folder: Path, part: str = "") -> dict[str, Any]:

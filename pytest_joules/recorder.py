@@ -10,6 +10,7 @@ from typing import Any
 from filelock import FileLock
 
 from pytest_joules.digest import Digest
+from pytest_joules.errors import FormatError
 from pytest_joules.gate.calibration import Calibration
 from pytest_joules.ledger import Judgement, Listener, Taken
 from pytest_joules.parts import COSTS, RESULTS, of_part, parts
@@ -18,6 +19,7 @@ from pytest_joules.pruning import prune
 from pytest_joules.record import (
     BASELINES,
     END,
+    LOCKS,
     PLAN,
     SCHEMA,
     SETTINGS,
@@ -27,9 +29,14 @@ from pytest_joules.record import (
     is_session,
     numbers,
     running_lock,
+    spent_by,
 )
 from pytest_joules.result import Result
 from pytest_joules.storage import append_durably, write_atomically
+
+_LOOKED_AT_S = 10.0
+"""Longest that another run may hold our lock, to see whether we live: thousands of times more
+than that takes."""
 
 
 @dataclass(kw_only=True)
@@ -54,16 +61,27 @@ class Recorder(Listener):
     _calibrations: list[list[Any]] = field(default_factory=list)
     _lock: FileLock | None = None
     _has_begun: bool = False
-    _is_broken: bool = False
+    trouble: str = ""
+    """Why nothing is written any further, in words."""
 
     def take_over(self, taken: Taken) -> None:
-        """Write down all that is taken over; only then is this a session that others see."""
+        """Write down all that is taken over; only then is this a session that others see.
+
+        Raises:
+            FormatError: It cannot be written: nobody shall believe that it was.
+        """
         self._guarded(self._hold)  # makes the folder, which is private
+        self._cost = {"set_aside": list(taken.set_aside)} if taken.set_aside else {}
         self.spent(taken.num_launches, taken.spent_gpu_s)
         self._append(RESULTS, [result.as_json() for result in taken.results])
         for judgement in taken.judgements:
             self._store_judgement(judgement)
         self._guarded(self._begin)
+        if self.trouble:
+            raise FormatError(
+                f"{self.folder}: what is taken over from session {taken.session} cannot be "
+                "written (the warning says why). Mend that and resume again; it is not lost."
+            )
 
     def spent(self, num_launches: int, gpu_s: float) -> None:
         self._cost = {**self._cost, "num_launches": num_launches, "spent_gpu_s": gpu_s}
@@ -92,6 +110,11 @@ class Recorder(Listener):
         self._guarded(self._begin)
         self._store_judgement(judgement)
 
+    def join(self) -> None:
+        """Let the session live as long as this process, where others have begun it."""
+        if is_session(self.folder):
+            self._guarded(self._hold)
+
     def ended(self, digest: Digest, *, unfinished: str = "") -> None:
         """Write down what the session cost and which tests failed, if it measured at all.
 
@@ -100,7 +123,7 @@ class Recorder(Listener):
             unfinished: Why something was left undone, so that it may be resumed.
         """
         # A worker's end is not the session's.
-        if is_session(self.folder) and not self._is_broken and not self.part:
+        if is_session(self.folder) and not self.trouble and not self.part:
             end = {
                 "failed": [asdict(each) for each in digest.failed],
                 "num_launches": digest.num_launches,
@@ -128,7 +151,7 @@ class Recorder(Listener):
             self._guarded(lambda: append_durably(self.folder / of_part(name, self.part), lines))
 
     def _guarded(self, job: Callable[[], None]) -> None:
-        if self._is_broken:
+        if self.trouble:
             return
         try:
             job()
@@ -136,14 +159,15 @@ class Recorder(Listener):
             self._warn(error)  # what was measured must not be lost with it
 
     def _warn(self, error: Exception) -> None:
-        self._is_broken = True
-        text = f"pytest-joules: this session is not stored any further: {error}"
-        warnings.warn(text, stacklevel=4)
+        self.trouble = f"this session is not stored any further: {error}"
+        warnings.warn(f"pytest-joules: {self.trouble}", stacklevel=4)
 
     def _hold(self) -> None:
         if self._lock is None:
+            # Private: failed tests may quote what is nobody else's.
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock = running_lock(self.folder, self.part)
-            self._lock.acquire()
+            self._lock.acquire(timeout=_LOOKED_AT_S)
 
     def _begin(self) -> None:
         if self._has_begun:
@@ -158,7 +182,19 @@ class Recorder(Listener):
             write_atomically(self.folder / PLAN, _pretty({"schema": SCHEMA, **self.asked}))
             write_atomically(self.folder / SETTINGS, _pretty(settings))
             write_atomically(self.folder.parents[1] / ".gitignore", "*\n")
-            prune(self.folder.parent, newest=self.keep, holding=SETTINGS, ending=END)
+            self._prune()
+
+    def _prune(self) -> None:
+        try:
+            prune(
+                self.folder.parent,
+                newest=self.keep,
+                holding=SETTINGS,
+                locks=LOCKS,
+                ending=END,
+            )
+        except (OSError, NotImplementedError) as error:  # this session is stored all the same
+            warnings.warn(f"pytest-joules: old sessions stay: {error}", stacklevel=4)
 
 
 def _pretty(values: Mapping[str, Any]) -> str:
@@ -184,8 +220,6 @@ def close(folder: Path, *, resumed_by: str) -> None:
     Raises:
         OSError: The folder cannot be written.
     """
-    known = {"num_launches": 0, "spent_gpu_s": None, **cost_of(folder)}
-    cost = {name: known[name] for name in ("num_launches", "spent_gpu_s")}
-    end = {"failed": [], **cost, **end_of(folder), "resumed_by": resumed_by}
+    end = {"failed": [], **spent_by(folder), **end_of(folder), "resumed_by": resumed_by}
     end["failed"] = [asdict(each) for each in end["failed"]]
     write_atomically(folder / END, _pretty(end))

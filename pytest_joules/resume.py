@@ -1,8 +1,13 @@
-"""Going on with a session that died: the same is asked, of the same machine and software."""
+"""Going on with a session that died: the same is asked, of the same machine and software.
+
+Alone, one process makes sure of that and takes over. With workers of pytest-xdist each of them
+makes sure, since each knows what is asked, and counts what was measured as its own; once all
+have, and before any test runs, their controller writes it down (``hand_over``).
+"""
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -11,24 +16,22 @@ from typing import Any
 from filelock import Timeout
 
 from pytest_joules import record
-from pytest_joules.contract import reason
-from pytest_joules.errors import ConfigurationError, FormatError, MeterError, is_expected
-from pytest_joules.ledger import Judgement, Taken
+from pytest_joules.errors import ConfigurationError, MeterError, is_expected
+from pytest_joules.ledger import Taken
 from pytest_joules.options import Options
-from pytest_joules.parts import RESULTS, parts
+from pytest_joules.parts import parts
 from pytest_joules.plan import ATTACHED, Boards, Launch, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity, require_same, require_same_context
 from pytest_joules.recorder import Recorder, close
 from pytest_joules.result import Result
 from pytest_joules.session import JoulesSession
+from pytest_joules.takeover import ANEW, left_by
 from pytest_joules.version import __version__
 
 __tracebackhide__ = is_expected
 
 LATEST = "latest"
-NOTE = "taken-over"
-_ANEW = "measure all anew without --joules-resume"
 _LEAVE = "Leave --joules-resume out to measure anew"
 _SHOWN = 3
 _STOPPED = {2: "interrupted", 3: "internal error"}
@@ -42,18 +45,18 @@ def resolved(chosen: Options, root: Path) -> Options:
     return replace(chosen, resume=interrupted(root, chosen.resume).name)
 
 
-def require_possible(session: JoulesSession, *, is_parallel: bool) -> None:
+def require_possible(session: JoulesSession) -> None:
     """Refuse what a resumed session cannot be.
 
     Raises:
-        ConfigurationError: It plans only, launches nothing, or is one of several.
+        ConfigurationError: It plans only, or launches nothing.
     """
     chosen, source = session.options, session.source
-    if chosen.resume and (chosen.plan or is_parallel or not source.launches):
+    if chosen.resume and (chosen.plan or not source.launches):
         raise ConfigurationError(
-            "--joules-resume goes on with one session that launches, so it goes neither with "
-            "--joules-plan, nor with pytest-xdist, nor with a source that launches nothing "
-            f"(this one is {source.name}). Leave one of them out."
+            "--joules-resume goes on with a session that launches, so it goes neither with "
+            "--joules-plan, nor with a source that launches nothing (this one is "
+            f"{source.name}). Leave one of them out."
         )
 
 
@@ -62,16 +65,43 @@ def begin(session: JoulesSession, recorder: Recorder) -> None:
 
     Raises:
         ConfigurationError: It was asked something else, or measured with something else.
-        FormatError: It is broken.
+        FormatError: It is broken, or what it left cannot be written.
     """
     recorder.asked = asked_of(session)
-    if session.options.resume:
-        folder = recorder.folder.with_name(session.options.resume)
-        with _held(folder):
-            taken = taken_over(folder, session)
-            recorder.take_over(taken)
-            close(folder, resumed_by=recorder.folder.name)
-        session.take_over(taken)
+    if not session.options.resume:
+        return
+    folder = _folder(session, recorder)
+    if recorder.part:
+        taken = taken_over(folder, session)
+        # What that cost is written down once, by the controller.
+        session.take_over(replace(taken, num_launches=0, spent_gpu_s=0.0))
+        return
+    with held(folder):
+        taken = taken_over(folder, session)
+        _pass_on(folder, taken, recorder)
+    session.take_over(taken)
+
+
+def hand_over(session: JoulesSession, recorder: Recorder) -> Taken:
+    """Write down, for all workers, what each of them counts as its own; end the other session.
+
+    Raises:
+        FormatError: What it left cannot be read or written.
+    """
+    folder = _folder(session, recorder)
+    recorder.asked = record.plan_of(folder)
+    taken = left_by(folder)
+    _pass_on(folder, taken, recorder)
+    return taken
+
+
+def _folder(session: JoulesSession, recorder: Recorder) -> Path:
+    return recorder.folder.with_name(session.options.resume)
+
+
+def _pass_on(folder: Path, taken: Taken, recorder: Recorder) -> None:
+    recorder.take_over(taken)
+    close(folder, resumed_by=recorder.folder.name)
 
 
 def unfinished(session: JoulesSession, exit_code: int) -> str:
@@ -159,13 +189,13 @@ def _ended(folder: Path) -> str:
         return f"session {by} went on with it already"
     if end and not end.get("unfinished"):
         return "this session ended with all that it was asked"
-    if parts(folder) not in ([], [""]):
-        return "several workers of pytest-xdist measured it, each for itself"
-    return "" if (folder / RESULTS).exists() else "this session had measured nothing"
+    return "" if parts(folder) else "this session had measured nothing"
 
 
 def _require_dead(folder: Path) -> Path:
-    if record.is_running(folder):
+    with _lockable(folder):
+        is_running = record.is_running(folder)
+    if is_running:
         raise ConfigurationError(
             f"--joules-resume: session {folder.name} still runs. Wait until it ends, or end it."
         )
@@ -173,20 +203,33 @@ def _require_dead(folder: Path) -> Path:
 
 
 @contextmanager
-def _held(folder: Path) -> Iterator[None]:
+def held(folder: Path) -> Generator[None]:
     """Keep everybody else from going on with a session inside the block.
 
     Raises:
         ConfigurationError: Somebody does, or did since it was chosen.
     """
     try:
-        with record.running_lock(folder):
+        with _lockable(folder), record.running_lock(folder):
             if ended := _ended(folder):
                 raise ConfigurationError(f"--joules-resume={folder.name}: {ended}. {_LEAVE}.")
             yield
     except Timeout:
         raise ConfigurationError(
             f"--joules-resume: session {folder.name} is just being taken over by another run."
+        ) from None
+
+
+@contextmanager
+def _lockable(folder: Path) -> Generator[None]:
+    try:
+        yield
+    except Timeout:  # which is an OSError as well
+        raise
+    except OSError as error:
+        raise ConfigurationError(
+            f"--joules-resume: session {folder.name} cannot be locked: {error}. Go on with a "
+            f"session that is yours and on a disk with locks. {_LEAVE}."
         ) from None
 
 
@@ -200,43 +243,15 @@ def taken_over(folder: Path, session: JoulesSession) -> Taken:
     name = folder.name
     then, now = record.plan_of(folder), _plain(asked_of(session))
     _require_none(_differences(then, now), name)
-    stored = record.results_of(folder)
-    results = [result for result in stored if result.is_valid]
-    if not results:
+    taken = left_by(folder)
+    if not taken.results:
         raise ConfigurationError(
-            f"--joules-resume: session {name} holds no valid measurement; {_ANEW}."
+            f"--joules-resume: session {name} holds no valid measurement; {ANEW}."
         )
-    _require_same_machine(session, results, name)
+    _require_same_machine(session, taken.results, name)
     # On other hardware there is no baseline at all, which would be said in its stead.
     _require_none(_other_fields(then["points"], now["points"], ("baseline",)), name)
-    cost = record.cost_of(folder)
-    return Taken(
-        session=name,
-        results=[_marked(result, name) for result in results],
-        judgements=list(_judgements(folder, stored)),
-        num_launches=cost.get("num_launches", 0),
-        spent_gpu_s=cost.get("spent_gpu_s", 0.0),
-    )
-
-
-def _marked(result: Result, name: str) -> Result:
-    if any(note.code == NOTE for note in result.notes):
-        return result
-    seen = f"measured in session {name}, which was interrupted, and taken over by another."
-    return result.but(notes=(*result.notes, reason(NOTE, seen)))
-
-
-def _judgements(folder: Path, stored: Sequence[Result]) -> Iterator[Judgement]:
-    """Yield the verdicts as they were; each must come out of the stored results again."""
-    judgements = record.judgements_of(folder)
-    for judgement, again in zip(judgements, record.replay(folder), strict=True):
-        if not again.is_same:
-            raise FormatError(
-                f"{folder}: the verdict on {judgement.comparison.point.id} does not come out "
-                f"of its results again; {_ANEW}."
-            )
-        valid = sum(result.is_valid for result in stored[: judgement.num_results])
-        yield replace(judgement, num_results=valid)
+    return taken
 
 
 def _require_same_machine(session: JoulesSession, results: Sequence[Result], name: str) -> None:
@@ -246,13 +261,13 @@ def _require_same_machine(session: JoulesSession, results: Sequence[Result], nam
         if result.point.engine == ATTACHED:
             raise ConfigurationError(
                 f"{what} measured a server that it had not started, whose start is one "
-                f"sample however often it is asked; {_ANEW}."
+                f"sample however often it is asked; {ANEW}."
             )
         theirs = result.provenance
         try:
             identity, context = here.identity(result), here.context(result)
         except MeterError as error:  # such as a board that is gone
-            raise ConfigurationError(f"{what}: {error} Or {_ANEW}.") from None
+            raise ConfigurationError(f"{what}: {error} Or {ANEW}.") from None
         require_same(identity, theirs.identity, what)
         require_same_context(context, theirs.context, what)
 
@@ -298,7 +313,7 @@ def _require_none(differences: Iterator[str], name: str) -> None:
     if differs:
         raise ConfigurationError(
             f"--joules-resume: session {name} was asked something else: {differs}. Ask the "
-            f"same, or {_ANEW}."
+            f"same, or {ANEW}."
         )
 
 

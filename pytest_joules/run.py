@@ -32,6 +32,7 @@ from pytest_joules.parallel import (
     gathered,
     is_controller,
     is_worker,
+    resolved,
     stay_alone,
 )
 from pytest_joules.point import Point
@@ -59,8 +60,7 @@ class Run:
         if isinstance(source, LiveSource) and source.name == "live":
             source = source.saying(screen.hear)  # others are over in a moment
         self._settings = settings_of(chosen, source.name)
-        self.team = Team.of(config, is_stored=source.launches)
-        config.add_cleanup(self.team.close)
+        self.team = Team.of(config, is_stored=source.launches, resumes=chosen.resume)
         self._recorder = self.team.recorder(self._settings, chosen.keep)
         self.session = joining.session_of(
             chosen, source, screen=screen, listener=self._recorder
@@ -86,7 +86,7 @@ class Run:
             pytest.UsageError: An option is wrong or missing.
         """
         try:
-            chosen = resume.resolved(Options.from_pytest(config), config.rootpath)
+            chosen = resolved(config, Options.from_pytest(config))
             if chosen.plan:
                 stay_alone(config)
             source: Source | None = config.hook.pytest_joules_source(options=chosen)
@@ -94,11 +94,11 @@ class Run:
             is_parallel = is_worker(config) or is_controller(config)
             fleet = joining.fleet_of(config, chosen, source, is_parallel=is_parallel)
             run = cls(config, chosen, fleet or source)
-            resume.require_possible(run.session, is_parallel=is_parallel)
+            resume.require_possible(run.session)
         except JoulesError as error:
             raise pytest.UsageError(f"pytest-joules: {error}") from None
         run.require_possible()
-        config.pluginmanager.register(Hooks(run.team, run.hear), "joules-hooks")
+        config.pluginmanager.register(Hooks(run.team, run.session, run.hear), "joules-hooks")
         return run
 
     def require_possible(self) -> None:
@@ -154,12 +154,10 @@ class Run:
         broken.update(self._too_narrow(asked))
         for item, reason in broken.items():
             report_collection_error(session, item, reason)
-        self.team.tell_groups({item.nodeid: each for item, each in asked.items()})
-        if self._recorder is not None and not self.options.plan:
-            try:
-                resume.begin(self.session, self._recorder)
-            except JoulesError as error:
-                raise pytest.UsageError(f"pytest-joules: {error}") from None
+        try:
+            self.team.begin(self.session, {item.nodeid: each for item, each in asked.items()})
+        except (JoulesError, OSError) as error:
+            raise pytest.UsageError(f"pytest-joules: {error}") from None
         points = {item: each[0] for item, each in asked.items()}
         items[:] = grouped([item for item in items if item not in broken], points)
 
@@ -334,8 +332,8 @@ class Run:
         """
         self.session.settle()
         digest = self._found_out()
+        unfinished = self.team.end(self._config, self.session, exitstatus)
         if self._recorder is not None:
-            unfinished = resume.unfinished(self.session, exitstatus)
             self._recorder.ended(digest, unfinished=unfinished)
         self._not_written += [visible(line) for line in self._outputs.write(digest)]
         undecided = [each for each in self._failed if each.is_undecided]
@@ -350,9 +348,10 @@ class Run:
         if not self.team.is_controller:
             return self._digest()
         try:
-            self._digested, self.session.ledger = gathered(self.team.session)
+            self._digested, self.session.ledger = gathered(self.team.session, self.team.taken)
         except JoulesError as error:
             self._not_written.append(f"results of the workers cannot be read: {error}")
+        self._not_written += self.team.gaps()
         self.team.close()
         return self._digest()
 

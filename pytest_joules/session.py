@@ -103,17 +103,11 @@ class JoulesSession:
 
     def take_over(self, taken: Taken) -> None:
         """Go on where an interrupted session stopped: what it knew counts as found out here."""
-        ledger = self.ledger
-        ledger.taken = taken
-        ledger.results += taken.results
-        for result in taken.results:
-            key = (result.point, result.provenance.context.stack)
-            ledger.of_stack.setdefault(key, []).append(result)
+        self.ledger.take_over(taken)
+        for result in self.ledger.kept:
             self._keep_to_board(result)
         for judgement in taken.judgements:
             self._judged(judgement)
-        ledger.num_launches += taken.num_launches
-        ledger.spent_gpu_s += taken.spent_gpu_s
 
     def measure(self, point: Point) -> Result:
         """Return the point's result, measuring it if that has not been done.

@@ -35,17 +35,37 @@ def parse(text: str, *, name: str, is_strict: bool = True) -> Any:
         FormatError: Names the file and the field.
     """
     try:
-        values = json.loads(
+        return json.loads(
             text,
-            parse_constant=_Wrong if is_strict else float,
+            parse_constant=_refused if is_strict else float,
             parse_float=_float,
             parse_int=_int,
             object_pairs_hook=_object,
         )
+    except _NoNumber:
+        raise _unmeasured(text, name=name, is_strict=is_strict) from None
+    except (ValueError, RecursionError) as error:
+        raise _not_json(error, name) from None
+
+
+def _not_json(error: Exception, name: str) -> FormatError:
+    return FormatError(f"{name}: not the JSON it should be: {error}.")
+
+
+def _unmeasured(text: str, *, name: str, is_strict: bool) -> FormatError:
+    """Parse once more to find the field of a wrong number: naming all of them is slow."""
+    try:
+        values = json.loads(
+            text,
+            parse_constant=_Wrong if is_strict else float,
+            parse_float=_or_wrong(_float),
+            parse_int=_or_wrong(_int),
+            object_pairs_hook=_object_of_numbers,
+        )
         _require_numbers("the top", values)
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{name}: not the JSON it should be: {error}.") from None
-    return values
+        return _not_json(error, name)
+    raise AssertionError(f"{name}: a number was wrong and is not any more")
 
 
 def read(path: Path) -> Any:
@@ -176,14 +196,32 @@ class _Wrong(str):
     __slots__ = ()
 
 
-def _float(text: str) -> float | _Wrong:
+class _NoNumber(Exception):
+    """A number that no measurement gives."""
+
+
+def _refused(text: str) -> float:
+    raise _NoNumber(text)
+
+
+def _float(text: str) -> float:
     value = float(text)
-    return value if abs(value) < _TOO_LARGE else _Wrong(text)
+    return value if abs(value) < _TOO_LARGE else _refused(text)
 
 
-def _int(text: str) -> int | _Wrong:
+def _int(text: str) -> float:
     # Python refuses thousands of digits, and floats overflow at 309.
-    return int(text) if len(text) <= _DIGITS else _Wrong(text)
+    return int(text) if len(text) <= _DIGITS else _refused(text)
+
+
+def _or_wrong(read: Callable[[str], float]) -> Callable[[str], float | _Wrong]:
+    def reading(text: str) -> float | _Wrong:
+        try:
+            return read(text)
+        except _NoNumber:
+            return _Wrong(text)
+
+    return reading
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -192,6 +230,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"the key {twice!r} stands twice")
+    return made
+
+
+def _object_of_numbers(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = _object(pairs)
     for name, value in pairs:
         if isinstance(value, _Wrong | list):
             _require_numbers(name, value)

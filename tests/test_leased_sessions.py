@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,12 +19,14 @@ from pytest_joules.options import Options
 from pytest_joules.parallel import gathered
 from pytest_joules.plan import Boards, Stack, plan
 from pytest_joules.point import Point
-from pytest_joules.record import digest_of, end_of, is_running, replay, running_lock
+from pytest_joules.progress import LeaseWaits
+from pytest_joules.record import digest_of, end_of, is_running, replay, replayed, running_lock
 from pytest_joules.recorder import Recorder, close
 from pytest_joules.resume import begin
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.sources.live import LiveSource
 from pytest_joules.storage import append_durably
+from pytest_joules.takeover import left_by
 from pytest_joules.testing import FakeMachine, source_of
 from tests.fakes.mock_nvml import MockNvml
 
@@ -224,6 +226,30 @@ def test_the_gpus_of_a_running_server_are_held_as_well(tmp_path: Path) -> None:
     assert bed.session().measure(POINT).provenance.context.gpu_uuids == bed.gpus[:1]
 
 
+def test_waiting_for_the_gpus_of_a_running_server_costs_no_gpu_minutes(bed: Bed) -> None:
+    """It is waited for inside the launch: only the server knows which GPUs it uses."""
+    bed.machine = FakeMachine(num_gpus=1, attaches=True)
+    alone = bed.session(part="alone")
+    alone.measure(POINT)
+    bed.machine = FakeMachine(num_gpus=1, attaches=True)
+    asked = Request(count=1, gpus=bed.gpus[:1])
+    others = ExitStack()
+    others.enter_context(bed.leases().held(asked, lambda _: None, what="somebody else"))
+
+    def hear(event: object) -> None:
+        if isinstance(event, LeaseWaits):  # for an hour, until they go
+            bed.machine.clock.now_s += 3600
+            others.close()
+
+    session = bed.session(part="waits")
+    assert isinstance(session.source, LiveSource)
+    session.source = session.source.saying(hear)
+    session.measure(POINT)
+
+    assert session.ledger.spent_gpu_s == pytest.approx(alone.ledger.spent_gpu_s)
+    assert 0 < session.ledger.spent_gpu_s < 3600
+
+
 MODELS = [Point(model=f"a/model-{number}", batch_size=8) for number in range(2)]
 
 
@@ -258,6 +284,40 @@ def test_what_all_workers_found_out_is_put_together(bed: Bed) -> None:
     assert all(each.is_same for each in replay(folder))
     assert len(replay(folder)) == 2
     assert digest_of(folder).num_launches == ledger.num_launches
+
+
+def test_who_goes_on_with_workers_counts_one_board_a_server(bed: Bed) -> None:
+    """A third worker measured the first one's server again, elsewhere, after that had died."""
+    for session, point in zip(workers(bed, record=True, launches=4), MODELS, strict=True):
+        session.record(point)
+    folder = Path(bed.path / "a" / "b" / "s")
+    for path in folder.iterdir():
+        path.unlink()
+    first, second = workers(bed)
+    first.check(MODELS[0])
+    second.check(MODELS[1])
+    third = bed.session(part="gw2")
+    with bed.taken(bed.gpus[0]):
+        third.measure(MODELS[0])
+
+    taken = left_by(folder)
+
+    counts = [len(each.ledger.results) for each in (first, second, third)]
+    assert counts[2] == 1
+    assert len(taken.results) == sum(counts)
+    assert taken.set_aside == (sum(counts) - 1,)
+    assert taken.num_launches == sum(counts)
+    judged = {each.comparison.point: each for each in taken.judgements}
+    assert set(judged) == set(MODELS)
+    assert judged[MODELS[1]].num_results == sum(counts[:2])
+    assert judged[MODELS[1]].set_aside == tuple(range(counts[0]))
+    for each in taken.judgements:
+        assert replayed(each, taken.results).is_same
+    other = bed.session(part="gw3")
+    other.take_over(taken)
+    assert {r.provenance.context.gpu_uuids for r in other.ledger.kept} == {bed.gpus[:1]}
+    assert other.ledger.of_stack[MODELS[0], "default"] == list(taken.results[: counts[0]])
+    assert set(other.ledger.comparisons) == set(MODELS)
 
 
 def test_the_chance_of_a_false_alarm_is_shared_by_all_workers(bed: Bed) -> None:

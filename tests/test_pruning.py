@@ -1,4 +1,7 @@
 import os
+import signal
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -8,7 +11,7 @@ import pytest
 
 from pytest_joules.pruning import FAILED, FAILED_LONGER, prune
 
-HOLDING, ENDING = "log", "end"
+HOLDING, ENDING, LOCKS = "log", "end", "run*.lock"
 DAY_S = 24 * 3600.0
 
 
@@ -32,7 +35,7 @@ def test_the_newest_stay_and_failures_longer(tmp_path: Path) -> None:
         made(tmp_path, number)
         made(tmp_path, number, failed=True)
 
-    prune(tmp_path, newest=2, holding=HOLDING)
+    prune(tmp_path, newest=2, holding=HOLDING, locks=LOCKS)
 
     kept = range(13 - 2 * FAILED_LONGER, 13)
     assert names(tmp_path) == [*(f"failed-{n:02}" for n in kept), "good-11", "good-12"]
@@ -43,7 +46,7 @@ def test_few_stay_all(number: int, tmp_path: Path) -> None:
     for each in range(number):
         made(tmp_path, each)
 
-    prune(tmp_path, newest=3, holding=HOLDING)
+    prune(tmp_path, newest=3, holding=HOLDING, locks=LOCKS)
 
     assert len(names(tmp_path)) == number
 
@@ -58,7 +61,7 @@ def test_what_is_not_ours_stays(tmp_path: Path) -> None:
     os.utime(elsewhere, (1, 1))
     made(tmp_path, 1)
 
-    prune(tmp_path, newest=1, holding=HOLDING)
+    prune(tmp_path, newest=1, holding=HOLDING, locks=LOCKS)
 
     assert names(tmp_path) == ["file", "good-00", "good-01", "link"]
     assert (elsewhere / HOLDING).exists()
@@ -78,7 +81,7 @@ def test_what_may_still_be_written_to_stays(
     os.utime(old, (1000, 1000))
     made(tmp_path, 1)
 
-    prune(tmp_path, newest=1, holding=HOLDING, ending=ENDING)
+    prune(tmp_path, newest=1, holding=HOLDING, locks=LOCKS, ending=ENDING)
 
     assert old.exists() is stays
 
@@ -93,7 +96,7 @@ def test_sessions_that_prune_the_same_folder_at_once_do_not_trip(tmp_path):
 
     def session(_):
         barrier.wait()
-        prune(tmp_path, newest=3, holding="launched")
+        prune(tmp_path, newest=3, holding="launched", locks="launched")
 
     with ThreadPoolExecutor(8) as sessions:
         list(sessions.map(session, range(8)))
@@ -102,3 +105,42 @@ def test_sessions_that_prune_the_same_folder_at_once_do_not_trip(tmp_path):
     left = list(tmp_path.iterdir())
     assert len(left) <= 3
     assert all(len(list(folder.iterdir())) == 3 for folder in left)
+
+
+WRITER = """
+import sys
+from filelock import FileLock
+
+with FileLock(sys.argv[1]):
+    print("holds", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("ended", [False, True])
+def test_what_a_living_process_writes_stays_however_old_and_not_for_ever(
+    tmp_path: Path, *, ended: bool
+) -> None:
+    """One of two who write it is dead; the other is a real process that is killed."""
+    old = made(tmp_path, 0)
+    (old / "run-gw0.lock").touch()
+    if ended:
+        (old / ENDING).touch()
+    writer = subprocess.Popen(
+        [sys.executable, "-c", WRITER, old / "run-gw1.lock"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with writer:
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == b"holds\n"
+        for each in (*old.iterdir(), old):
+            os.utime(each, (1000, 1000))
+        made(tmp_path, 1)
+
+        prune(tmp_path, newest=1, holding=HOLDING, locks=LOCKS, ending=ENDING)
+        assert old.exists()
+        writer.send_signal(signal.SIGKILL)
+
+    prune(tmp_path, newest=1, holding=HOLDING, locks=LOCKS, ending=ENDING)
+    assert names(tmp_path) == ["good-01"]

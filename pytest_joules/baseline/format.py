@@ -196,7 +196,8 @@ def _unpacked(run: Mapping[str, Any], point: Point, gpu: str) -> dict[str, Any]:
         if len({len(numbers) for numbers in series.values()}) > 1:
             raise ValueError(f"{' and '.join(_SERIES)} differ in length")
         for name, numbers in series.items():
-            if not all(0 <= number < inf for number in numbers):
+            # A sum is NaN or infinite where any of its numbers is.
+            if not (min(numbers, default=0) >= 0 and sum(numbers) < inf):
                 raise ValueError(f"{name} holds what is not a number, or below zero")
         values["evidence"] = {**run["evidence"], **series}
     return values

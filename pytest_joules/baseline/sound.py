@@ -17,6 +17,7 @@ from pytest_joules.tasks import Lengths
 ROUNDING = 2e-3
 """Relative: three numbers of four digits, each up to 5e-4 off."""
 
+_PROCEDURE = Procedure()
 _LARGEST = 1e15
 _MOST_REQUESTS = 1_000_000
 _MOST_WAITING = 4
@@ -106,9 +107,8 @@ def _require_sums(run: Result, evidence: Evidence) -> None:
 
 def _require_batch(run: Result) -> None:
     batch, asked = run.mean_batch_size, run.point.batch_size
-    procedure = Procedure()
-    least = procedure.least_batch_share * asked * (1 - ROUNDING)
-    most = (1 + procedure.largest_batch_excess) * asked * (1 + ROUNDING)
+    least = _PROCEDURE.least_batch_share * asked * (1 - ROUNDING)
+    most = (1 + _PROCEDURE.largest_batch_excess) * asked * (1 + ROUNDING)
     if batch is None or not least <= batch <= most:
         raise ValueError(
             f"mean_batch_size is {batch}, but the point has batch_size={asked}: this run is of "

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from filelock import FileLock
+
 from pytest_joules.errors import JoulesError, LaunchError, is_expected
 from pytest_joules.plan import Launch
 from pytest_joules.pruning import FAILED, prune
@@ -17,7 +19,10 @@ KEEP: Final = 50
 """Launches whose folders stay, unless ``--joules-keep`` says otherwise."""
 
 _OURS: Final = "launched"
-"""A file of this name marks a folder that was made here."""
+"""A file of this name marks a folder that was made here, and is locked while it is used."""
+
+_in_use: Final[dict[Path, FileLock]] = {}
+"""The lock of this process's last launch in each root: nobody prunes that one."""
 
 
 def new_folder(root: Path, launch: Launch, *, keep: int) -> Path:
@@ -28,15 +33,23 @@ def new_folder(root: Path, launch: Launch, *, keep: int) -> Path:
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        prune(root, newest=keep, holding=_OURS)
+        prune(root, newest=keep, holding=_OURS, locks=_OURS)
         folder = Path(tempfile.mkdtemp(prefix=f"{launch.largest.id}-", dir=root))
-        (folder / _OURS).touch()
-    except OSError as error:
+        _use(root, folder)
+    except (OSError, NotImplementedError) as error:  # the latter: no locks on this disk
         raise LaunchError(
             f"{root}: cannot be written: {error}. Logs and traces of a launch go there: free "
             "space, or run pytest where it may write."
         ) from None
     return folder
+
+
+def _use(root: Path, folder: Path) -> None:
+    if root in _in_use:
+        _in_use.pop(root).release()  # a process launches one at a time
+    lock = FileLock(folder / _OURS, timeout=0)
+    lock.acquire()
+    _in_use[root] = lock
 
 
 @contextmanager

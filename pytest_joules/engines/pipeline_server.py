@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic
 from typing import Any, Final
@@ -126,6 +126,9 @@ class Command:
     job: Mapping[str, Any]
     """What the worker is told beside the pipeline."""
 
+    env: Mapping[str, str] = field(default_factory=dict)
+    """Variables for it, unless the stack or pytest's own environment sets them."""
+
     num_ranks: int = 1
 
 
@@ -158,7 +161,7 @@ def started(
         workers.started(
             command.argv,
             {**job, **command.job},
-            env=environment(launch.stack, visible_gpus(gpu_uuids)),
+            env={**command.env, **environment(launch.stack, visible_gpus(gpu_uuids))},
             folder=folder,
             num_ranks=command.num_ranks,
         ) as worker,

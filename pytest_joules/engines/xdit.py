@@ -16,6 +16,8 @@ from pytest_joules.stack import interpreter, probe
 __tracebackhide__ = is_expected
 
 DISTRIBUTIONS: Final = ("torch", "diffusers", "transformers", "accelerate", "xfuser")
+_NO_SERVER: Final = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+"""Keeps torchrun from offering the ranks a store, which would listen at every address."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,27 +47,41 @@ class XditEngine:
             LaunchError: It did not become ready; the message holds the end of its log.
         """
         point = launch.largest
+        folder = new_folder(self.folder, launch, keep=self.keep)
         ulysses, ring = pipelines.degrees(point)
         command = Command(
             argv=(
                 *(*interpreter(launch.stack), "-m", "torch.distributed.run"),
-                *("--standalone", f"--nproc_per_node={point.num_gpus}"),
+                *_rendezvous(folder),
+                f"--nproc_per_node={point.num_gpus}",
             ),
             job={
                 "engine": self.name,
+                "store": str(folder.resolve() / "ranks"),
                 "arguments": [
                     *("--model", point.model),
                     *("--ulysses_degree", str(ulysses), "--ring_degree", str(ring)),
                     *(*launch.stack.args, *point.engine_args),
                 ],
             },
+            env=_NO_SERVER,
             num_ranks=point.num_gpus,
         )
         with started(
             launch,
             command,
             gpu_uuids=gpu_uuids,
-            folder=new_folder(self.folder, launch, keep=self.keep),
+            folder=folder,
             distributions=DISTRIBUTIONS,
         ) as server:
             yield server
+
+
+def _rendezvous(folder: Path) -> Iterator[str]:
+    """Yield torchrun's options for a rendezvous in a file: its sockets listen everywhere."""
+    yield from ("--nnodes=1", "--rdzv-backend=c10d", "--rdzv-conf=store_type=file")
+    yield from (
+        f"--rdzv-endpoint={folder.resolve() / 'rendezvous'}",
+        f"--rdzv-id={folder.name}",
+    )
+    yield "--local-addr=127.0.0.1"

@@ -62,7 +62,12 @@ class LiveSource:
         )
 
     def clock(self) -> float:
-        return next(iter(self.rigs.values())).clock()
+        """Return a time that stands still while GPUs are waited for.
+
+        What a running server uses is known, and so can be leased, only in its launch.
+        """
+        waited = {id(rig.waiting): rig.waiting.seconds for rig in self.rigs.values()}
+        return next(iter(self.rigs.values())).clock() - sum(waited.values())
 
     def outcomes(
         self, launch: Launch, frozen: Mapping[Point, FrozenWork]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -98,6 +99,29 @@ def test_a_server_tells_its_versions_and_processes(
     assert os.getpid() not in server.process_ids
 
 
+def test_nothing_listens_beyond_loopback(server: PipelineServer, point: Point) -> None:
+    """Ranks meet in files and talk over sockets, which gloo is told to bind to loopback."""
+    small = point.but(num_requests=3 * point.batch_size)
+    server.drive(small, min_window_s=0.0, deadline_s=DEADLINE_S)
+
+    expected = {"127.0.0.1"} if point.engine == "xdit" else set()
+    assert listening(server.process_ids) == expected
+
+
+def test_ranks_meet_in_a_folder_with_a_space_but_not_with_a_hash(
+    tiny_image: Point, diffusion_stack: Stack, tmp_path: Path
+) -> None:
+    """torch reads the path of their file as a URL's."""
+    point = tiny_image.but(engine="xdit", num_requests=6)
+    with serving(point, diffusion_stack, tmp_path / "two words") as server:
+        server.drive(point, min_window_s=0.0, deadline_s=DEADLINE_S)
+    with (
+        pytest.raises(LaunchError, match=r"c#.* Run pytest in a folder without them"),
+        serving(point, diffusion_stack, tmp_path / "c#"),
+    ):
+        pytest.fail("it started")
+
+
 def test_a_video_pipeline(tiny_video: Point, diffusion_stack: Stack, tmp_path: Path) -> None:
     with serving(tiny_video, diffusion_stack, tmp_path) as server:
         load = server.drive(tiny_video, min_window_s=0.5, deadline_s=DEADLINE_S)
@@ -121,13 +145,6 @@ def test_real_weights_are_loaded_and_prompts_encoded(
 
     assert load.num_made % 3 == 0
     assert len(load.batches) >= 9
-
-
-def test_a_worker_of_one_rank_listens_at_no_address(
-    diffusion_stack: Stack, tiny_image: Point, tmp_path: Path
-) -> None:
-    with serving(tiny_image, diffusion_stack, tmp_path) as server:
-        assert listening(server.process_ids) == set()
 
 
 @pytest.fixture(params=["diffusers", "xdit-2"])
@@ -169,7 +186,8 @@ def test_a_rank_that_hangs_is_an_error(
 ) -> None:
     monkeypatch.setattr(pipeline_server, "_STALLED_S", 3.0)
 
-    assert "said nothing for 3 s" in _drive_and_send(*mortal, signal.SIGSTOP)
+    # Three seconds, or ten times the slowest batch of a busy machine.
+    assert re.search(r"said nothing for \d+ s", _drive_and_send(*mortal, signal.SIGSTOP))
 
 
 @pytest.mark.parametrize(

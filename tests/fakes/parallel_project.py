@@ -88,10 +88,10 @@ class Parallel:
         """Run in this process, which is cheaper; not with workers that are to be killed."""
         return self.pytester.runpytest_inprocess(*self.args(*args))
 
-    def started(self, *args):
+    def started(self, *args, **how):
         command = [sys.executable, "-m", "pytest", *self.args(*args)]
         silent = subprocess.DEVNULL
-        return self.pytester.popen(command, stdout=silent, stderr=silent)
+        return self.pytester.popen(command, stdout=silent, stderr=silent, **how)
 
     def journal(self):
         lines = (self.path / "journal.jsonl").read_text().splitlines()

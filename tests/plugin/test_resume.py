@@ -378,12 +378,41 @@ def test_a_session_that_runs_is_not_taken_over(half_done):
     run.stderr.fnmatch_lines([f"*session {half_done.died.name} still runs*"])
 
 
-@pytest.mark.parametrize("given", ["--joules-plan", "-n2"])
-def test_what_cannot_be_resumed_is_refused(half_done, given):
-    run = half_done.run("--joules-resume", given)
+def test_a_plan_resumes_nothing(half_done):
+    run = half_done.run("--joules-resume", "--joules-plan")
 
     assert run.ret == pytest.ExitCode.USAGE_ERROR
-    run.stderr.fnmatch_lines(["*--joules-resume goes on with one session*"])
+    run.stderr.fnmatch_lines(["*--joules-resume goes on with a session that launches*"])
+
+
+def test_workers_go_on_with_what_one_process_began(half_done):
+    left = record.results_of(half_done.died)
+
+    run = half_done.run("--joules-resume", "-n1", "--joules-export=all.json")
+
+    run.assert_outcomes(passed=2)
+    run.stdout.fnmatch_lines([f"* launches, *; of these 1 launch * {half_done.died.name}"])
+    went_on = sessions(half_done)[-1]
+    (shared,) = [json.loads(line) for line in lines(went_on / "results.jsonl")]
+    assert shared["notes"][-1]["code"] == "taken-over"
+    every = record.results_of(went_on)
+    assert every[0].but(notes=()) == left[0].but(notes=())
+    assert len(every) == len({(r.point, r.evidence.launch_id) for r in every})
+    # Two points, judged by launches of one server: the first one's was made by the dead run.
+    assert len({r.evidence.launch_id for r in every}) == record.digest_of(went_on).num_launches
+    assert len(json.loads((half_done.path / "all.json").read_text())) == len(every)
+    assert [each.is_same for each in replay(went_on)] == [True, True]
+    assert record.end_of(half_done.died)["resumed_by"] == went_on.name
+
+
+def test_workers_refuse_what_differs_once_and_leave_it_as_it_was(half_done):
+    run = half_done.run("--joules-resume", "--joules-window=40", "-n2")
+
+    assert run.ret == 1
+    run.assert_outcomes(errors=1)
+    run.stdout.fnmatch_lines(["*window_s was 60.0 and is 40.0*--joules-resume*"])
+    assert sessions(half_done)[-1] == half_done.died
+    assert not (half_done.died / "end.json").exists()
 
 
 def test_ctrl_c_is_an_interruption_and_a_resumed_run_may_be_resumed(joules):
