@@ -476,10 +476,10 @@ def test_without_the_gpu_the_error_names_what_is_there(cluster, reason, tmp_path
 
 def test_a_point_that_is_wider_than_any_node_is_an_error(tmp_path):
     cluster = HereCluster(machines={"a": machine("a", num_gpus=4)})
-    session = noted(session_on(cluster, tmp_path), [QWEN.but(num_gpus=8)])
+    session = noted(session_on(cluster, tmp_path), [QWEN.but(num_gpus=8, batch_size=64)])
 
-    with pytest.raises(FleetError, match=r"needs 8 x h200 .* has 4"):
-        session.measure(QWEN.but(num_gpus=8))
+    with pytest.raises(FleetError, match=r"-8gpu-b64 needs 8 x h200 .* has 4.*Start a node"):
+        session.measure(QWEN.but(num_gpus=8, batch_size=64))
 
 
 def test_gpus_that_other_work_holds_are_not_waited_for_where_others_are_free(tmp_path):

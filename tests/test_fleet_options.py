@@ -1,5 +1,6 @@
 """Asking for a fleet: what the option may be, and a Ray that is missing or trips."""
 
+import signal
 import socket
 import sys
 
@@ -68,6 +69,22 @@ def test_a_ray_that_cannot_be_imported_is_told_with_the_remedy(ray_that, text, t
 
     with pytest.raises(MissingDependency, match=told):
         RayCluster.connect("local", is_virtual=True)
+
+
+def test_sigterm_still_ends_pytest_at_once(ray_that):
+    """Ray would raise SystemExit: pytest takes it for a failed test and goes on."""
+    ray_that("""
+import signal, sys
+class cloudpickle:
+    register_pickle_by_value = print
+def init(*args, **fields):
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
+""")
+    before = signal.getsignal(signal.SIGTERM)
+
+    RayCluster.connect("local", is_virtual=True)
+
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 @pytest.fixture

@@ -2,8 +2,10 @@
 
 import logging
 import os
+import signal
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Protocol
@@ -131,7 +133,7 @@ class RayCluster:
             os.environ.setdefault("RAY_worker_niceness", "0")  # engines inherit it
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody, and start less
         try:
-            with warnings.catch_warnings():
+            with _own_sigterm(), warnings.catch_warnings():
                 # Tips for those who write Ray programs, in every release others.
                 warnings.simplefilter("ignore")
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **extra)
@@ -215,6 +217,16 @@ class RayCluster:
 
     def _listen(self, held: Held) -> None:
         self._waiting[held.actor.hear.remote(_HEAR_S)] = held
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep what SIGTERM does: pytest takes Ray's SystemExit for a failed test and goes on."""
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _info(node: Mapping[str, Any]) -> NodeInfo:

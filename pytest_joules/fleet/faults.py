@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 
 from pytest_joules.errors import FleetError
-from pytest_joules.fleet.cell import Key
 from pytest_joules.fleet.cluster import NodeInfo
+from pytest_joules.point import Point
 from pytest_joules.version import __version__
 
 
@@ -18,12 +18,13 @@ def none_fits(gpu: str, unfit: Mapping[str, str]) -> FleetError:
     )
 
 
-def too_wide(key: Key, fit: Mapping[str, NodeInfo], gpu: str) -> FleetError:
+def too_wide(point: Point, fit: Mapping[str, NodeInfo], gpu: str) -> FleetError:
     """No node has enough GPUs."""
     widest = max(fit.values(), key=lambda node: node.num_gpus)
     return FleetError(
-        f"{key.id} needs {key.num_gpus} x {gpu} on one node, but the largest of the fleet, "
-        f"{widest.name}, has {widest.num_gpus}."
+        f"{point.id} needs {point.num_gpus} x {gpu} on one node, but the largest of the fleet, "
+        f"{widest.name}, has {widest.num_gpus}. Start a node that has as many, or leave the "
+        "point out."
     )
 
 
@@ -54,9 +55,9 @@ def unlike(one: str, other: str) -> FleetError:
     )
 
 
-def given_up(key: Key, num_losses: int, text: str) -> FleetError:
-    """A key was lost too often."""
+def given_up(point: Point, num_losses: int, text: str) -> FleetError:
+    """A point's launch was lost too often."""
     return FleetError(
-        f"{key.id}: given up after {num_losses} losses, the last on {text}. If it is always "
+        f"{point.id}: given up after {num_losses} losses, the last on {text}. If it is always "
         "the same launch that is lost, run it alone on one node, without --joules-fleet."
     )

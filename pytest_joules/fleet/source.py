@@ -197,7 +197,8 @@ class FleetSource:
         for job in jobs:
             if all(job.num_gpus > node.num_gpus for node in self._fit.values()):
                 key = by_name[job.name]
-                self._refuse(key, faults.too_wide(key, self._fit, self.options.gpu))
+                point = self._waiting[key].largest
+                self._refuse(key, faults.too_wide(point, self._fit, self.options.gpu))
 
     def _room(self, node: NodeInfo) -> Room:
         used = sum(
@@ -369,7 +370,8 @@ class FleetSource:
         self._looked_s = -_LOOK_S
         self._losses[key] = self._losses.get(key, 0) + 1
         if self._losses[key] >= TRIES:
-            self._refuse(key, faults.given_up(key, TRIES, f"{name}: {text}"))
+            point = cell.launch.largest if cell.launch else key
+            self._refuse(key, faults.given_up(point, TRIES, f"{name}: {text}"))
 
     def _free(self, cell: Cell) -> None:
         if self._cells.pop(cell.held, None) is not None:

@@ -16,6 +16,8 @@ from pytest_joules.declared import DECLARED
         (["--joules-window=nan"], "*--joules-window=nan: give a number above 0*"),
         (["--joules-launches=0"], "*--joules-launches=0*at least 1*"),
         (["--joules-budget=0"], "*--joules-budget=0*above 0*"),
+        (["--joules-budget="], "*--joules-budget= is given without a value*leave*out*"),
+        (["--joules-fleet="], "*--joules-fleet= is given without a value*"),
         (["--joules-source=guess"], "*--joules-source=guess: choose one of live, recorded*"),
         (["--joules-stack=old"], "*stack 'old' is not declared*pyproject.toml*"),
         (["--joules-against=old"], "*stack 'old' is not declared*"),
