@@ -19,6 +19,8 @@ __tracebackhide__ = is_expected
 PRECISIONS = ("fp32", "bf16", "fp16", "fp8", "mxfp4", "nvfp4", "int8", "int4")
 ENGINES = ("vllm", "transformers", "diffusers", "xdit", "endpoint")
 _DIFFUSION = ("steps", "height", "width", "num_frames", "fps", "ulysses_degree", "ring_degree")
+_COUNTS = ("batch_size", "num_gpus", "data_parallel", "tensor_parallel", "num_requests")
+_WHOLE = (*_COUNTS, "max_model_len", "num_images", *_DIFFUSION, "seed")
 _NAMES = ("model", "task", "precision", "engine", "weights", "mode", "media")
 _SWITCHES = ("prefix_caching", "shared_server", "expert_parallel", "trust_remote_code")
 _LENGTHS = ("input_tokens", "output_tokens")
@@ -266,6 +268,7 @@ def _set_fields(point: Point) -> list[str]:
 
 _DEFAULTS = tuple((each.name, each.default) for each in fields(Point))  # once: it is slow
 _KNOWN = frozenset(name for name, _ in _DEFAULTS)
+_MAY_BE_NONE = frozenset(name for name, default in _DEFAULTS if default is None)
 
 
 def _fill(point: Point, name: str, value: str) -> None:
@@ -315,20 +318,12 @@ def _require_types(point: Point) -> None:
 
 
 def _require_whole_numbers(point: Point) -> None:
-    for name, default in _WHOLE:
+    for name in _WHOLE:
         value, least = getattr(point, name), 0 if name == "seed" else 1
-        if value is None and default is None:
+        if value is None and name in _MAY_BE_NONE:
             continue
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise InvalidPoint(f"{name}={value!r}: give a whole number of at least {least}.")
-
-
-_COUNTS = ("batch_size", "num_gpus", "data_parallel", "tensor_parallel", "num_requests")
-_WHOLE = tuple(
-    (name, dict(_DEFAULTS)[name])
-    for name in (*_COUNTS, "max_model_len", "num_images", *_DIFFUSION, "seed")
-)
-"""Fields that hold whole numbers, with their defaults."""
 
 
 def _require_each(point: Point, names: Sequence[str], kind: Any, *, wanted: str) -> None:
