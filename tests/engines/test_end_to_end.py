@@ -145,7 +145,7 @@ def test_an_engine_killed_while_measured_is_invalid_with_its_log(
 
 
 def test_a_starved_batch_is_invalid(project: Project) -> None:
-    run = project.run("-k", "starved")
+    run = project.run("-k", "starved", "--joules-window=8")
 
     assert run.returncode == 6, run.stdout + run.stderr
     assert "batch-starved" in run.stdout
