@@ -64,6 +64,14 @@ def path(folder: Path) -> Path:
     return folder / "report.html"
 
 
+@pytest.fixture(scope="module")
+def seen(browser: Any, path: Path) -> Iterator[Opened]:
+    """The report for those who only look at it: drawing takes seconds."""
+    made = Opened(browser, path, viewport={"width": 1280, "height": 900})
+    yield made
+    made.page.close()
+
+
 @pytest.fixture
 def opened(browser: Any, path: Path) -> Iterator[Opened]:
     made = Opened(browser, path, viewport={"width": 1280, "height": 900})
@@ -71,23 +79,23 @@ def opened(browser: Any, path: Path) -> Iterator[Opened]:
     made.page.close()
 
 
-def test_it_opens_without_complaint_or_request(opened: Opened, path: Path) -> None:
-    assert opened.trouble == []
-    assert opened.requests == [path.as_uri()]
-    assert opened.page.locator("#trouble").text_content() == ""
+def test_it_opens_without_complaint_or_request(seen: Opened, path: Path) -> None:
+    assert seen.trouble == []
+    assert seen.requests == [path.as_uri()]
+    assert seen.page.locator("#trouble").text_content() == ""
 
 
 @pytest.mark.parametrize("plot", PLOTS)
-def test_each_plot_is_drawn(opened: Opened, plot: str) -> None:
+def test_each_plot_is_drawn(seen: Opened, plot: str) -> None:
     """Each shows marks of its own inside its axes, not only a frame."""
-    marks = opened.page.evaluate(MARKS, plot)
+    marks = seen.page.evaluate(MARKS, plot)
 
     assert [mark for mark in marks if mark["width"] > 1 or mark["height"] > 1]
-    assert opened.page.locator(f"#{plot} .main-svg").first.bounding_box()["height"] > 200
+    assert seen.page.locator(f"#{plot} .main-svg").first.bounding_box()["height"] > 200
 
 
-def test_the_window_is_shaded_and_every_panel_is_there(opened: Opened) -> None:
-    timeline = opened.page.locator("#plot-timeline")
+def test_the_window_is_shaded_and_every_panel_is_there(seen: Opened) -> None:
+    timeline = seen.page.locator("#plot-timeline")
 
     shade = timeline.locator(".shape-group path").bounding_box()
     assert 300 < shade["width"] < 900  # 60 of 100 s
@@ -96,9 +104,9 @@ def test_the_window_is_shaded_and_every_panel_is_there(opened: Opened) -> None:
 
 
 def test_frontier_points_are_labelled_by_batch_and_the_pareto_set_is_marked(
-    opened: Opened,
+    seen: Opened,
 ) -> None:
-    frontier = opened.page.locator("#plot-frontier")
+    frontier = seen.page.locator("#plot-frontier")
 
     labels = frontier.locator(".textpoint").all_text_contents()
     assert {"8", "16", "1024"} <= set(labels)
