@@ -262,12 +262,18 @@ def workers(bed: Bed, **changes: object) -> list[JoulesSession]:
     return made
 
 
-def test_what_all_workers_found_out_is_put_together(bed: Bed) -> None:
+def recorded_by_workers(bed: Bed) -> Path:
+    """Let two workers record a baseline; return their session's folder, empty again."""
     for session, point in zip(workers(bed, record=True, launches=4), MODELS, strict=True):
         session.record(point)
     folder = Path(bed.path / "a" / "b" / "s")
     for path in folder.iterdir():
         path.unlink()
+    return folder
+
+
+def test_what_all_workers_found_out_is_put_together(bed: Bed) -> None:
+    folder = recorded_by_workers(bed)
     made = workers(bed)
     for session, point in zip(made, MODELS, strict=True):
         session.check(point)
@@ -288,11 +294,7 @@ def test_what_all_workers_found_out_is_put_together(bed: Bed) -> None:
 
 def test_who_goes_on_with_workers_counts_one_board_a_server(bed: Bed) -> None:
     """A third worker measured the first one's server again, elsewhere, after that had died."""
-    for session, point in zip(workers(bed, record=True, launches=4), MODELS, strict=True):
-        session.record(point)
-    folder = Path(bed.path / "a" / "b" / "s")
-    for path in folder.iterdir():
-        path.unlink()
+    folder = recorded_by_workers(bed)
     first, second = workers(bed)
     first.check(MODELS[0])
     second.check(MODELS[1])
