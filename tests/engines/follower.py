@@ -11,7 +11,7 @@ from tests.fakes.mock_nvml import MockNvml
 
 IDLE_W = 10.0
 PERIOD_S = 0.05
-STEADY = {"idle_w": 2.0, "joules_per_token": 1.0}
+STEADY = {"idle_w": 0.5, "joules_per_token": 1.0}
 """Idle power of 3 % at 60 tokens/s: a machine that slows down by a tenth changes 0.3 %."""
 
 

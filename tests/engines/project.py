@@ -15,6 +15,13 @@ PATIENCE_S = 400
 DISTURBED = ("client-lagged", "client-busy", "scrape-slow", "batch-starved")
 """What a load generator meets that has to share its core with other work."""
 
+ENGINES_YIELD = ["nice", "-n", "5"]
+"""Before an engine's command: two are measured at a time, and what drives and meters them must
+not wait for a core that another engine computes on."""
+
+OWN_LEASES = "--joules-lease-folder=leases"
+"""Each mock is a machine of its own, though its GPUs have the UUIDs of every other's."""
+
 CPU_ENV = {
     "VLLM_TARGET_DEVICE": "cpu",
     "VLLM_CPU_KVCACHE_SPACE": "1",
@@ -59,7 +66,7 @@ class Project:
             dedent(settings).strip(),
             *(
                 f'[tool.pytest-joules.stacks.{name}]\npython = "{self._stack.python}"\n'
-                f"env = {{ {env} }}"
+                f"command = {ENGINES_YIELD}\nenv = {{ {env} }}"
                 for name in ("default", "same")
             ),
         ]
@@ -78,7 +85,7 @@ class Project:
     def run(
         self, *args: str, patience_s: float = PATIENCE_S
     ) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *args]
+        command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", OWN_LEASES, *args]
         return subprocess.run(
             command,
             cwd=self.path,

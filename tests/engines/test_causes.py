@@ -18,13 +18,13 @@ import pytest
 
 from pytest_joules.plan import Stack
 from tests.engines.follower import Follower
-from tests.engines.project import Project, slowed
+from tests.engines.project import ENGINES_YIELD, Project, slowed
 from tests.fakes.mock_nvml import MockNvml
 
 pytestmark = pytest.mark.alone
 
 SETTINGS = """
-    window = 20
+    window = 12
     budget = 20
     tolerance = "8%"
 """
@@ -102,11 +102,12 @@ def follower(mock: MockNvml, model: Path) -> Iterator[Follower]:
 def _stacks(stack: Stack) -> str:
     env = ", ".join(f'{key} = "{value}"' for key, value in stack.env.items())
     common = f'python = "{stack.python}"\nenv = {{ {env} }}\n'
+    one_core = [*ENGINES_YIELD, "taskset", "-c", "0"]
     few = f'args = ["--num-gpu-blocks-override", "{FEW_BLOCKS}"]\n'
     # The client and the meter stay where they are; the server shares one core with them.
     return (
-        f"\n[tool.pytest-joules.stacks.small_cache]\n{common}{few}"
-        f'\n[tool.pytest-joules.stacks.one_core]\n{common}command = ["taskset", "-c", "0"]\n'
+        f"\n[tool.pytest-joules.stacks.small_cache]\n{common}command = {ENGINES_YIELD}\n{few}"
+        f"\n[tool.pytest-joules.stacks.one_core]\n{common}command = {one_core}\n"
     )
 
 

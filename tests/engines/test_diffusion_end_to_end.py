@@ -16,6 +16,7 @@ from pytest_joules.plan import Stack
 from pytest_joules.point import Point
 from pytest_joules.result import Result
 from tests.engines.cpu_follower import CpuFollower
+from tests.engines.project import ENGINES_YIELD, OWN_LEASES
 from tests.fakes.mock_nvml import MockNvml
 
 pytestmark = pytest.mark.alone
@@ -75,6 +76,7 @@ def results(
         window = 4
         [tool.pytest-joules.stacks.default]
         python = "{diffusion_stack.python}"
+        command = {ENGINES_YIELD}
         env = {{ {env} }}
         """)
     )
@@ -103,7 +105,7 @@ def _measured(folder: Path, mock: MockNvml) -> list[Result]:
 
 def _run(folder: Path, mock: MockNvml, *args: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "pytest", "--joules-export=energy.json", *args],
+        [sys.executable, "-m", "pytest", "--joules-export=energy.json", OWN_LEASES, *args],
         cwd=folder,
         env={**os.environ, **mock.env()},
         capture_output=True,

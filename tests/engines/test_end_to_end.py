@@ -2,8 +2,6 @@
 Zeus and pynvml on a mock NVML library, records a baseline and finds a regression.
 """
 
-import os
-import signal
 import tempfile
 import threading
 import xml.etree.ElementTree as ET
@@ -11,9 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic, sleep
 
+import psutil
 import pytest
 
 from pytest_joules.plan import Stack
+from tests.engines.conftest import title
 from tests.engines.follower import STEADY, Follower
 from tests.engines.project import PATIENCE_S, Project, slowed
 from tests.fakes.mock_nvml import MockNvml
@@ -21,7 +21,7 @@ from tests.fakes.mock_nvml import MockNvml
 pytestmark = pytest.mark.alone
 
 SETTINGS = """
-    window = 20
+    window = 10
     budget = 7
     tolerance = "8%"
 """
@@ -48,7 +48,7 @@ TESTS = """
 
     def test_starved(energy_bench):
         starved = TINY.but(batch_size=8, engine_args=["--enforce-eager", "--max-num-seqs=2"])
-        energy_bench.measure(starved)
+        energy_bench.measure(starved.but(output_tokens=Lengths(mean=12)))
 """
 
 
@@ -131,9 +131,9 @@ def test_ten_percent_more_power_is_red_with_the_number(
 
 
 def test_an_engine_killed_while_measured_is_invalid_with_its_log(
-    project: Project, follower: Follower
+    project: Project, follower: Follower, model: Path
 ) -> None:
-    killer = threading.Thread(target=_kill_when_busy, args=(follower,))
+    killer = threading.Thread(target=_kill_when_busy, args=(follower, model))
     killer.start()
     run = project.run("-k", "dies")
     killer.join()
@@ -151,15 +151,13 @@ def test_a_starved_batch_is_invalid(project: Project) -> None:
     assert "batch-starved" in run.stdout
 
 
-def _kill_when_busy(follower: Follower) -> None:
+def _kill_when_busy(follower: Follower, model: Path) -> None:
     assert _until(lambda: follower.running >= 4)
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            title = path.read_bytes()
-        except OSError:
-            continue
-        if b"EngineCore" in title:
-            os.kill(int(path.parent.name), signal.SIGKILL)
+    for server in psutil.process_iter(["cmdline"]):
+        if str(model) in (server.info["cmdline"] or ()):
+            for core in server.children():
+                if "EngineCore" in title(core.pid):
+                    core.kill()
 
 
 def _until(holds: Callable[[], bool]) -> bool:

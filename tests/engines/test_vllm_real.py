@@ -7,12 +7,21 @@ from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
+import numpy as np
 import pytest
 
+from pytest_joules.energy import work_curve
 from pytest_joules.engines import api
 from pytest_joules.engines.vllm import VllmServer
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
+from pytest_joules.steady_state import (
+    Work,
+    finish_times,
+    first_full_batch_s,
+    steady_work,
+    work_window,
+)
 from pytest_joules.trace import LoadTrace
 from tests.engines.conftest import listening, title
 
@@ -134,3 +143,45 @@ def test_no_process_listens_at_an_address_but_loopback(server: VllmServer) -> No
 
     assert found
     assert not {ip for ip in found if ip not in ("127.0.0.1", "::1", "::ffff:127.0.0.1")}
+
+
+LARGEST_DIFFERENCE = 0.005
+FIXED = 120
+"""Requests of a load whose work is fixed."""
+
+
+@pytest.fixture(scope="module")
+def loads(server: VllmServer, point: Point) -> list[LoadTrace]:
+    """Two loads of the same requests, eight at once."""
+    fixed = point.but(num_requests=FIXED)
+    return [server.drive(fixed, min_window_s=0.0, deadline_s=300.0) for _ in range(2)]
+
+
+@pytest.fixture(scope="module")
+def work(loads: list[LoadTrace]) -> Work:
+    """The window of the first load, frozen as finished requests."""
+    return steady_work(loads[0], settled_s=first_full_batch_s(loads[0]))
+
+
+def tokens_at_edges(trace: LoadTrace, work: Work) -> tuple[float, float]:
+    window = work_window(trace, work)
+    start, end = work_curve(trace)(np.array([window.start_s, window.end_s]))
+    first = work_curve(trace)(np.array([trace.started_s]))[0]
+    return float(start - first), float(end - first)
+
+
+def test_the_same_requests_in_the_same_order_are_finished(loads: list[LoadTrace]) -> None:
+    first, again = ([r.output_tokens for r in trace.requests] for trace in loads)
+
+    assert first == again
+    assert all(len(finish_times(trace)) == FIXED for trace in loads)
+
+
+def test_a_window_cut_at_the_same_work_holds_the_same_tokens(
+    loads: list[LoadTrace], work: Work
+) -> None:
+    first, again = (tokens_at_edges(trace, work) for trace in loads)
+
+    assert work.end_index - work.start_index > FIXED / 2
+    assert again[1] == pytest.approx(first[1], rel=LARGEST_DIFFERENCE)
+    assert again[1] - again[0] == pytest.approx(first[1] - first[0], rel=LARGEST_DIFFERENCE)
