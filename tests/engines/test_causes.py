@@ -21,7 +21,7 @@ from tests.engines.follower import Follower
 from tests.engines.project import ENGINES_YIELD, Project, slowed
 from tests.fakes.mock_nvml import MockNvml
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.measures
 
 SETTINGS = """
     window = 12

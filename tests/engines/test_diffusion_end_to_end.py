@@ -19,7 +19,7 @@ from tests.engines.cpu_follower import CpuFollower
 from tests.engines.project import ENGINES_YIELD, OWN_LEASES
 from tests.fakes.mock_nvml import MockNvml
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.measures
 
 PATIENCE_S = 400
 TRIES = 3

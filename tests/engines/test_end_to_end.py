@@ -18,7 +18,7 @@ from tests.engines.follower import STEADY, Follower
 from tests.engines.project import PATIENCE_S, Project, slowed
 from tests.fakes.mock_nvml import MockNvml
 
-pytestmark = pytest.mark.alone
+pytestmark = pytest.mark.measures
 
 SETTINGS = """
     window = 10
