@@ -81,6 +81,35 @@ def read(path: Path) -> Any:
     return parse(text, name=str(path))
 
 
+def files_below(folder: Path, suffix: str) -> list[Path]:
+    """Return the files below a folder whose names end so, in order of paths.
+
+    Hidden files and folders are left out: what is being written is hidden until it is complete.
+    A folder that does not exist holds none.
+
+    Raises:
+        FormatError: A folder cannot be listed, or was removed meanwhile.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise FormatError(
+            f"{error.filename}: cannot be listed: {error.strerror}. Make it readable; if "
+            f"something else writes in {folder}, run again when it has ended."
+        )
+
+    if not folder.exists():
+        return []
+    found = []
+    for parent, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [
+            Path(parent, name)
+            for name in names
+            if name.endswith(suffix) and not name.startswith(".")
+        ]
+    return sorted(found)
+
+
 def require_schema(values: Any, schema: str, *, name: str, types_alone: bool = False) -> None:
     """Validate against ``schemas/<schema>.json``.
 

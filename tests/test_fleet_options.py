@@ -103,6 +103,54 @@ def test_an_address_where_nobody_answers_is_told_at_once(address, deaf, monkeypa
         knock.require_ray(address.format(deaf))
 
 
+@pytest.fixture
+def watch():
+    """A watch with a clock that ``watch.pass_s`` moves, over a head that ``heads`` is."""
+    now, head = [100.0], [True]
+    made = knock.Watch(target="head:6379", clock=lambda: now[0], ask=lambda _: head[0])
+
+    def pass_s(seconds, *, is_there):
+        head[0] = is_there
+        now[0] += seconds
+        made.require_head()
+
+    made.pass_s = pass_s
+    return made
+
+
+def test_a_head_may_be_silent_for_less_than_its_patience(watch):
+    watch.pass_s(5, is_there=True)
+    for _ in range(3):
+        watch.pass_s(5, is_there=False)
+    watch.pass_s(4.9, is_there=False)  # not asked so soon
+    watch.pass_s(0.1, is_there=True)
+    watch.pass_s(19.9, is_there=False)
+
+    assert not watch.is_lost
+
+
+def test_a_head_that_stays_silent_is_lost_for_good(watch):
+    watch.pass_s(7, is_there=True)
+    watch.pass_s(10, is_there=False)
+
+    with pytest.raises(FleetError, match="head:6379, has not answered for 20 s"):
+        watch.pass_s(10, is_there=False)
+    with pytest.raises(FleetError, match="run once more"):
+        watch.pass_s(5, is_there=True)
+
+
+def test_a_watch_asks_now_and_then_only():
+    now, asked = [0.0], []
+    watch = knock.Watch(
+        target="h:1", clock=lambda: now[0], ask=lambda t: bool(asked.append(t)) or True
+    )
+    for _ in range(21):
+        now[0] += 1.0
+        watch.require_head()
+
+    assert asked == ["h:1"] * 4
+
+
 def test_any_other_fault_of_ray_is_not_explained_away(ray_that):
     ray_that("{}['something else']")
 

@@ -62,6 +62,39 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
             storage.read(path)
 
 
+def test_files_below_a_folder_are_listed_without_what_is_being_written(tmp_path: Path) -> None:
+    for name in ("b/c.json", "a.json", "b/.half.json", ".draft/d.json", "b/note.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+
+    assert storage.files_below(tmp_path, ".json") == [
+        tmp_path / "a.json",
+        tmp_path / "b/c.json",
+    ]
+    assert storage.files_below(tmp_path / "absent", ".json") == []
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError, PermissionError])
+def test_a_folder_that_cannot_be_listed_is_an_error_and_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError]
+) -> None:
+    """It was removed while its parent was listed, or belongs to someone else."""
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    (tmp_path / "a.json").write_text("{}")
+    scandir = os.scandir
+
+    def refusing(path: Any = ".") -> Any:
+        if str(path) == str(gone):
+            raise error(1, "not to be had", str(gone))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+
+    with pytest.raises(FormatError, match="gone: cannot be listed: not to be had"):
+        storage.files_below(tmp_path, ".json")
+
+
 def test_a_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text('{"a": 1}')
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from pytest_joules import baseline
+from pytest_joules import baseline, storage
 from pytest_joules.baseline import Entry
 from pytest_joules.commands.answer import Answer
 from pytest_joules.commands.history import drawn
@@ -108,10 +108,9 @@ def listed(root: Path) -> Answer:
 
 def stored(root: Path) -> Iterator[tuple[Path, Point, Entry]]:
     """Yield every point below a folder with the file that it stands in."""
-    for path in sorted(root.rglob("*.json")):
-        if not path.name.startswith("."):
-            for point, entry in baseline.entries(path).items():
-                yield path, point, entry
+    for path in storage.files_below(root, ".json"):
+        for point, entry in baseline.entries(path).items():
+            yield path, point, entry
 
 
 def _summary(path: Path, point: Point, entry: Entry) -> dict[str, Any]:

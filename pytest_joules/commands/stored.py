@@ -56,7 +56,7 @@ def every_result_at(name: str) -> list[Result]:
         return record.results_of(record.find(name, Path()))
     if is_leaderboard(path):
         return list(read_leaderboard(path).results)
-    files = [each for each in sorted(path.rglob("*.json")) if not each.name.startswith(".")]
+    files = storage.files_below(path, ".json")
     if not files:
         return list(read_results(path))  # says what could have been there
     return [result for each in files for result in _of_file(each)]

@@ -103,6 +103,9 @@ class RayCluster:
     """A Ray cluster."""
 
     ray: Any
+    watch: knock.Watch | None = None
+    """Of the head; absent through Ray Client, which notices by itself."""
+
     session: str = field(default_factory=lambda: uuid4().hex[:12])
     _waiting: dict[Any, Held] = field(default_factory=dict)
     """What each pending answer belongs to."""
@@ -138,13 +141,12 @@ class RayCluster:
                 warnings.simplefilter("ignore")
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **extra)
         except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
-            text = str(error).strip().splitlines()
             raise FleetError(
                 f"--joules-fleet={address}: no Ray cluster can be joined there: "
-                f"{text[-1] if text else type(error).__name__} See whether `ray status` "
+                f"{_told(error)} See whether `ray status` "
                 f"answers there, and whether it runs Ray {ray.__version__} and this Python."
             ) from None
-        return cls(ray=ray)
+        return cls(ray=ray, watch=_watch(ray))
 
     def nodes(self) -> tuple[NodeInfo, ...]:
         return tuple(
@@ -174,6 +176,8 @@ class RayCluster:
         held.actor.say.remote(line)
 
     def hear(self, timeout_s: float) -> Mapping[Held, Heard]:
+        if self.watch:
+            self.watch.require_head()
         if not self._waiting:
             return {}
         answered, _ = self.ray.wait(list(self._waiting), timeout=timeout_s)
@@ -212,11 +216,27 @@ class RayCluster:
             self.ray.kill(held.actor)
 
     def close(self) -> None:
-        self.free({*self._waiting.values()})
+        if not (self.watch and self.watch.is_lost):
+            # Without the head every farewell waits; nodes miss it, too, and end their cells.
+            self.free({*self._waiting.values()})
         self.ray.shutdown()
 
     def _listen(self, held: Held) -> None:
         self._waiting[held.actor.hear.remote(_HEAR_S)] = held
+
+
+def _watch(ray: Any) -> knock.Watch | None:
+    if ray.util.client.ray.is_connected():
+        return None
+    return knock.Watch(target=ray.get_runtime_context().gcs_address)
+
+
+def _told(error: Exception) -> str:
+    """Return the last line of what Ray says, or all of it where versions differ."""
+    text = str(error).strip()
+    if "ersion" in text:
+        return " ".join(text.split())
+    return text.splitlines()[-1] if text else type(error).__name__
 
 
 @contextmanager

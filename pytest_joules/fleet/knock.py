@@ -1,10 +1,13 @@
-"""Asks an address whether a Ray cluster is there, before Ray does.
+"""Asks an address whether a Ray cluster is there, before Ray does and while it is used.
 
 Ray's own core waits minutes for one that does not answer, inside C++ that heeds no signal.
 """
 
 import os
 import socket
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 from pytest_joules.errors import FleetError, is_expected
@@ -12,6 +15,11 @@ from pytest_joules.errors import FleetError, is_expected
 __tracebackhide__ = is_expected
 
 _CONNECT_S = 10.0
+_ASK_EVERY_S = 5.0
+_ASK_S = 2.0
+SILENCE_S = 20.0
+"""Seconds without an answer after which the head is taken for lost."""
+
 _CHECK_ALIVE = "/ray.rpc.NodeInfoGcsService/CheckAlive"
 """What every head answers to whoever asks nothing.
 
@@ -50,14 +58,54 @@ def _nobody(host: str, port: int) -> str:
     return ""
 
 
-def _no_head(target: str) -> str:
+@dataclass(kw_only=True)
+class Watch:
+    """Sees whether the head of a cluster that is used still answers.
+
+    Without it Ray hears of no loss, starts nothing and ends its nodes a minute later, while
+    its calls on this machine wait for ever.
+    """
+
+    target: str
+    """HOST:PORT."""
+
+    ask: Callable[[str], bool] = lambda target: not _no_head(target, _ASK_S)
+    clock: Callable[[], float] = time.monotonic
+    is_lost: bool = False
+    _asked_s: float = field(init=False)
+    _answered_s: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._asked_s = self._answered_s = self.clock()
+
+    def require_head(self) -> None:
+        """Ask now and then; one that was lost stays lost.
+
+        Raises:
+            FleetError: It has been silent for ``SILENCE_S``.
+        """
+        if not self.is_lost and self.clock() - self._asked_s >= _ASK_EVERY_S:
+            is_there = self.ask(self.target)
+            self._asked_s = self.clock()
+            if is_there:
+                self._answered_s = self._asked_s
+            self.is_lost = self._asked_s - self._answered_s >= SILENCE_S
+        if self.is_lost:
+            raise FleetError(
+                f"the head of the fleet's Ray cluster, {self.target}, has not answered for "
+                f"{SILENCE_S:.0f} s. Its nodes end what they run within a minute or two. Start "
+                "the cluster again and run once more; what was measured is in the session."
+            )
+
+
+def _no_head(target: str, patience_s: float = _CONNECT_S) -> str:
     """Say why what listens there is not the head of a cluster; nothing where it is."""
     import grpc  # noqa: PLC0415  comes with Ray
 
     with grpc.insecure_channel(target) as channel:
         ask: Any = channel.unary_unary(_CHECK_ALIVE)
         try:
-            ask(b"", timeout=_CONNECT_S)
+            ask(b"", timeout=patience_s)
         except grpc.RpcError as error:
             match error.code():
                 case grpc.StatusCode.UNIMPLEMENTED:

@@ -5,6 +5,7 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pytest_joules import storage
 from pytest_joules.engines import Engine
 from pytest_joules.leases import Leases
 from pytest_joules.measure import Rig
@@ -112,5 +113,5 @@ def _recorded(root: Path) -> str:
 
     Judged runs are the same each time; recorded ones must not be copies of each other.
     """
-    stored = [path.read_bytes() for path in sorted((root / "simulated").rglob("*.json"))]
+    stored = [path.read_bytes() for path in storage.files_below(root / "simulated", ".json")]
     return f"recorded after {zlib.crc32(b''.join(stored)):08x}"

@@ -65,7 +65,7 @@ def read_raw(folder: Path, *, precision: str = "") -> tuple[Result, ...]:
         ConfigurationError: There is no ``results.json``.
         FormatError: A file is broken or partial; names file and field.
     """
-    paths = sorted(folder.rglob(_FILE))
+    paths = [path for path in storage.files_below(folder, _FILE) if path.name == _FILE]
     if not paths:
         raise ConfigurationError(
             f"{folder} holds no {_FILE}: give the result folder of an ML.ENERGY Benchmark run."

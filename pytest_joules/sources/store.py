@@ -72,9 +72,8 @@ def read_results(folder: Path) -> tuple[Result, ...]:
         FormatError: A file is broken or of another format; names file, row and field.
         ConfigurationError: The folder holds no results.
     """
-    results = tuple(
-        result for path in sorted(folder.rglob("*.json")) for result in results_in(path)
-    )
+    files = storage.files_below(folder, ".json")
+    results = tuple(result for path in files for result in results_in(path))
     if not results:
         raise ConfigurationError(
             f"{folder} holds no results: give a folder of the ML.ENERGY Leaderboard "

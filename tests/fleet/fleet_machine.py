@@ -2,7 +2,7 @@
 
 ``FLEET_NODE`` names the node, ``FLEET_CONTROL`` a folder: each engine writes its processes
 to ``engine-NODE-PID``, loads wait while ``hold-NODE`` stands there, and ``lasts`` holds the
-seconds that each takes longer.
+seconds that each takes longer. ``FLEET_RAY_VERSION`` is what the driver's Ray says it is.
 """
 
 import os
@@ -68,6 +68,10 @@ def _control():
 
 
 def pytest_joules_source(options):
+    if version := os.environ.get("FLEET_RAY_VERSION"):
+        import ray  # noqa: PLC0415  not in the test extra
+
+        ray.__version__ = version
     machine = Machine(gpu=options.gpu)
     machine.gpus.label = os.environ.get("FLEET_NODE", "here")
     return source_of(machine, window_s=options.window)

@@ -135,3 +135,29 @@ def test_ray_is_imported_though_amdsmi_is_installed_and_finds_no_rocm(fleet):
 
     assert version < (2, 56)
     assert metadata.version("amdsmi")
+
+
+def test_a_driver_with_another_ray_is_told_both_versions(fleet, tmp_path):
+    run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}", FLEET_RAY_VERSION="2.40.0")
+    output = finished(run)
+
+    assert run.returncode == 4, output
+    assert f"The cluster was started with: Ray: {metadata.version('ray')} Python" in output
+    assert "was started with: Ray: 2.40.0 Python" in output
+    assert not fleet.engines()
+
+
+def test_a_killed_head_ends_the_run_and_its_engines(fleet, tmp_path):
+    """The last test: after it there is no cluster."""
+    fleet.hold("a", "b")
+    run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}")
+    engines = engines_of(fleet, run)
+
+    fleet.kill_head()
+    output = finished(run)
+
+    assert run.returncode == 1, output
+    assert "4 failed" in output
+    assert f"head of the fleet's Ray cluster, {fleet.address}, has not answered" in output
+    for engine in engines:
+        until(lambda engine=engine: are_gone(pids_of(engine)), f"{engine.name} to end")
