@@ -9,10 +9,10 @@ from typing import Self
 
 from tests.fakes.mock_nvml import MockNvml
 
-IDLE_W = 10.0
+IDLE_W = 16.0
 PERIOD_S = 0.05
-STEADY = {"idle_w": 0.5, "joules_per_token": 1.0}
-"""Idle power of 3 % at 60 tokens/s: a machine that slows down by a tenth changes 0.3 %."""
+STEADY = {"idle_w": 0.75, "joules_per_token": 1.5}
+"""Idle power of 1 % at 60 tokens/s: a machine that slows down by a third changes 0.4 %."""
 
 
 class Follower:
@@ -20,7 +20,7 @@ class Follower:
 
     The running batch over the step time is the token rate, so power follows the batch that
     really runs. Energy per token depends on how busy this machine is by the idle share only:
-    ``IDLE_W`` beside 30 W of work shows a starved GPU, ``STEADY`` judges other changes.
+    ``IDLE_W`` beside 50 W of work shows a starved GPU, ``STEADY`` judges other changes.
     """
 
     def __init__(
@@ -29,7 +29,7 @@ class Follower:
         model: Path,
         *,
         idle_w: float = IDLE_W,
-        joules_per_token: float = 0.5,
+        joules_per_token: float = 0.8,
     ) -> None:
         self._idle_w, self.joules_per_token = idle_w, joules_per_token
         self.running = 0.0

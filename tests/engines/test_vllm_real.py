@@ -146,7 +146,7 @@ def test_no_process_listens_at_an_address_but_loopback(server: VllmServer) -> No
 
 
 LARGEST_DIFFERENCE = 0.005
-FIXED = 120
+FIXED = 100
 """Requests of a load whose work is fixed."""
 
 

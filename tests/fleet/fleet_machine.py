@@ -2,7 +2,8 @@
 
 ``FLEET_NODE`` names the node, ``FLEET_CONTROL`` a folder: each engine writes its processes
 to ``engine-NODE-PID``, loads wait while ``hold-NODE`` stands there, and ``lasts`` holds the
-seconds that each takes longer. ``FLEET_RAY_VERSION`` is what the driver's Ray says it is.
+seconds that each takes longer. ``FLEET_RAY_VERSION`` is what the driver's Ray says it is,
+``FLEET_SILENCE_S`` how long its head may be silent.
 """
 
 import os
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
+from pytest_joules.fleet import knock
 from pytest_joules.process import supervised
 from pytest_joules.testing import FakeMachine, FakeServer, source_of
 
@@ -72,6 +74,8 @@ def pytest_joules_source(options):
         import ray  # noqa: PLC0415  not in the test extra
 
         ray.__version__ = version
+    if silence_s := os.environ.get("FLEET_SILENCE_S"):
+        knock.SILENCE_S = float(silence_s)
     machine = Machine(gpu=options.gpu)
     machine.gpus.label = os.environ.get("FLEET_NODE", "here")
     return source_of(machine, window_s=options.window)

@@ -17,10 +17,10 @@ _NODE = {
     "object_store_memory": 80 << 20,
     "resources": {"accelerator_type:H200": 1},
 }
-# A dead node is noticed in a second; one that is only slow still has ten to answer. Nodes miss
-# their head after ten, not sixty.
+# A dead node is noticed in a second; one that is only slow still has ten to answer. Nodes
+# and drivers miss their head after 20 s, not 60.
 _NOTICE = {
-    "gcs_rpc_server_reconnect_timeout_s": 10,
+    "gcs_rpc_server_reconnect_timeout_s": 20,
     "health_check_initial_delay_ms": 0,
     "health_check_period_ms": 200,
     "health_check_failure_threshold": 3,

@@ -150,7 +150,7 @@ def test_a_driver_with_another_ray_is_told_both_versions(fleet, tmp_path):
 def test_a_killed_head_ends_the_run_and_its_engines(fleet, tmp_path):
     """The last test: after it there is no cluster."""
     fleet.hold("a", "b")
-    run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}")
+    run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}", FLEET_SILENCE_S="5")
     engines = engines_of(fleet, run)
 
     fleet.kill_head()
@@ -158,6 +158,8 @@ def test_a_killed_head_ends_the_run_and_its_engines(fleet, tmp_path):
 
     assert run.returncode == 1, output
     assert "4 failed" in output
-    assert f"head of the fleet's Ray cluster, {fleet.address}, has not answered" in output
+    assert (
+        f"head of the fleet's Ray cluster, {fleet.address}, has not answered for 5 s" in output
+    )
     for engine in engines:
         until(lambda engine=engine: are_gone(pids_of(engine)), f"{engine.name} to end")
