@@ -9,6 +9,8 @@ import warnings
 from pathlib import Path
 from time import monotonic, sleep
 
+import psutil
+
 PATIENCE_S = 120
 _NUM_GPUS = 8
 _NODE = {
@@ -86,9 +88,12 @@ class Fleet:
     def kill_head(self):
         """Kill the head and all that runs beside it; the cluster is then over."""
         self._ray.shutdown()  # or this process would miss it, too
-        for processes in self._nodes["a"].all_processes.values():
-            for each in processes:
-                each.process.kill()
+        started = [each for some in self._nodes["a"].all_processes.values() for each in some]
+        pids = [each.process.pid for each in started]
+        # Ray's agents may look for their node for ever where the head is gone, too.
+        below = [child for pid in pids for child in psutil.Process(pid).children()]
+        for process in [*(each.process for each in started), *filter(_is_agent, below)]:
+            process.kill()
 
     def _has_noticed(self):
         return sum(node["Alive"] for node in self._ray.nodes()) == len(self._nodes)
@@ -130,6 +135,10 @@ def _free_port():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return server.getsockname()[1]
+
+
+def _is_agent(process):
+    return "Agent" in " ".join(process.cmdline()).partition(" ")[0]
 
 
 def pids_of(marker):
