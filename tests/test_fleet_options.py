@@ -91,6 +91,31 @@ def init(*args, **fields):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+@pytest.mark.parametrize(("stillborn", "is_joined"), [(2, True), (3, False)])
+def test_a_client_server_that_dies_as_it_starts_is_asked_for_again(
+    ray_that, stillborn, is_joined
+):
+    ray_that(f"""
+__version__ = "2.55.1"
+left = [{stillborn}]
+class cloudpickle:
+    register_pickle_by_value = print
+class util:
+    class client:
+        class ray:
+            is_connected = lambda: True
+def init(*args, **fields):
+    left[0] -= 1
+    if left[0] >= 0:
+        raise ConnectionError("Trace...\\nRuntimeError: Starting Ray client server failed.")
+""")
+    if is_joined:
+        RayCluster.connect("local", is_virtual=True)
+    else:
+        with pytest.raises(FleetError, match="joined there: RuntimeError: Starting Ray client"):
+            RayCluster.connect("local", is_virtual=True)
+
+
 @pytest.fixture
 def deaf():
     """An address where nothing listens."""

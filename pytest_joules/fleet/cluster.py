@@ -27,6 +27,11 @@ _END_S = 60.0
 """More than the grace of a server and the patience with one that hangs in a driver."""
 
 
+_JOINS = 3
+_STILLBORN = "Starting Ray client server failed"
+"""Of Ray Client: a head that forks while its threads are in gRPC may make a dead process."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class NodeInfo:
     """A node as Ray knows it."""
@@ -104,7 +109,7 @@ class RayCluster:
 
     ray: Any
     watch: knock.Watch | None = None
-    """Of the head; absent through Ray Client, which notices by itself."""
+    """Of the head; absent through Ray Client, whose calls wait where nothing can be asked."""
 
     session: str = field(default_factory=lambda: uuid4().hex[:12])
     _waiting: dict[Any, Held] = field(default_factory=dict)
@@ -136,10 +141,7 @@ class RayCluster:
             os.environ.setdefault("RAY_worker_niceness", "0")  # engines inherit it
             os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # tell nobody, and start less
         try:
-            with _own_sigterm(), warnings.catch_warnings():
-                # Tips for those who write Ray programs, in every release others.
-                warnings.simplefilter("ignore")
-                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **extra)
+            _join(ray, address, extra)
         except (ConnectionError, RuntimeError, ValueError, ImportError) as error:
             raise FleetError(
                 f"--joules-fleet={address}: no Ray cluster can be joined there: "
@@ -223,6 +225,20 @@ class RayCluster:
 
     def _listen(self, held: Held) -> None:
         self._waiting[held.actor.hear.remote(_HEAR_S)] = held
+
+
+def _join(ray: Any, address: str, extra: Mapping[str, Any]) -> None:
+    for left in reversed(range(_JOINS)):
+        try:
+            with _own_sigterm(), warnings.catch_warnings():
+                # Tips for those who write Ray programs, in every release others.
+                warnings.simplefilter("ignore")
+                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **extra)
+        except (ConnectionError, RuntimeError) as error:
+            if _STILLBORN not in str(error) or not left:
+                raise
+        else:
+            return
 
 
 def _watch(ray: Any) -> knock.Watch | None:

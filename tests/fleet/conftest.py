@@ -19,6 +19,8 @@ def _fleet(tmp_path_factory):
         "FLEET_CONTROL": str(control),
         "PYTHONPATH": os.pathsep.join(paths),
         "RAY_worker_niceness": "0",
+        # The head forks for each client, and gRPC's handlers of a fork may crash the child.
+        "GRPC_ENABLE_FORK_SUPPORT": "false",
     }
     made = Fleet(control)
     yield made

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -91,9 +92,10 @@ class Fleet:
         started = [each for some in self._nodes["a"].all_processes.values() for each in some]
         pids = [each.process.pid for each in started]
         # Ray's agents may look for their node for ever where the head is gone, too.
-        below = [child for pid in pids for child in psutil.Process(pid).children()]
-        for process in [*(each.process for each in started), *filter(_is_agent, below)]:
-            process.kill()
+        agents = [child for pid in pids for child in _agents_of(pid)]
+        for process in [*(each.process for each in started), *agents]:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
 
     def _has_noticed(self):
         return sum(node["Alive"] for node in self._ray.nodes()) == len(self._nodes)
@@ -137,8 +139,13 @@ def _free_port():
         return server.getsockname()[1]
 
 
-def _is_agent(process):
-    return "Agent" in " ".join(process.cmdline()).partition(" ")[0]
+def _agents_of(pid):
+    # No error where one of all has just ended.
+    return [
+        process
+        for process in psutil.process_iter(["ppid", "cmdline"])
+        if process.info["ppid"] == pid and "Agent" in (process.info["cmdline"] or [""])[0]
+    ]
 
 
 def pids_of(marker):
