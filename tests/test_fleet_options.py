@@ -53,6 +53,17 @@ def ray_that(tmp_path, monkeypatch):
     return install
 
 
+CONNECTED = """
+class cloudpickle:
+    register_pickle_by_value = print
+class util:
+    class client:
+        class ray:
+            is_connected = lambda: True
+"""
+"""What a joined Ray Client has, as lines of a module."""
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
@@ -73,14 +84,9 @@ def test_a_ray_that_cannot_be_imported_is_told_with_the_remedy(ray_that, text, t
 
 def test_sigterm_still_ends_pytest_at_once(ray_that):
     """Ray would raise SystemExit: pytest takes it for a failed test and goes on."""
-    ray_that("""
+    ray_that(f"""
 import signal, sys
-class cloudpickle:
-    register_pickle_by_value = print
-class util:
-    class client:
-        class ray:
-            is_connected = lambda: True
+{CONNECTED}
 def init(*args, **fields):
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
 """)
@@ -98,12 +104,7 @@ def test_a_client_server_that_dies_as_it_starts_is_asked_for_again(
     ray_that(f"""
 __version__ = "2.55.1"
 left = [{stillborn}]
-class cloudpickle:
-    register_pickle_by_value = print
-class util:
-    class client:
-        class ray:
-            is_connected = lambda: True
+{CONNECTED}
 def init(*args, **fields):
     left[0] -= 1
     if left[0] >= 0:

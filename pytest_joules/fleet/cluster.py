@@ -26,7 +26,6 @@ _HEAR_S = 5.0
 _END_S = 60.0
 """More than the grace of a server and the patience with one that hangs in a driver."""
 
-
 _JOINS = 3
 _STILLBORN = "Starting Ray client server failed"
 """Of Ray Client: a head that forks while its threads are in gRPC may make a dead process."""
@@ -250,7 +249,7 @@ def _watch(ray: Any) -> knock.Watch | None:
 def _told(error: Exception) -> str:
     """Return the last line of what Ray says, or all of it where versions differ."""
     text = str(error).strip()
-    if "ersion" in text:
+    if "Version mismatch" in text:
         return " ".join(text.split())
     return text.splitlines()[-1] if text else type(error).__name__
 

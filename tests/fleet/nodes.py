@@ -10,8 +10,6 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
-import psutil
-
 PATIENCE_S = 120
 _NUM_GPUS = 8
 _NODE = {
@@ -89,13 +87,9 @@ class Fleet:
     def kill_head(self):
         """Kill the head and all that runs beside it; the cluster is then over."""
         self._ray.shutdown()  # or this process would miss it, too
-        started = [each for some in self._nodes["a"].all_processes.values() for each in some]
-        pids = [each.process.pid for each in started]
-        # Ray's agents may look for their node for ever where the head is gone, too.
-        agents = [child for pid in pids for child in _agents_of(pid)]
-        for process in [*(each.process for each in started), *agents]:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        for processes in self._nodes["a"].all_processes.values():
+            for each in processes:
+                each.process.kill()
 
     def _has_noticed(self):
         return sum(node["Alive"] for node in self._ray.nodes()) == len(self._nodes)
@@ -103,6 +97,12 @@ class Fleet:
     def close(self):
         self._ray.shutdown()
         self._cluster.shutdown()
+        # Agents of Ray look on for a head that was killed.
+        mark = f"FLEET_CONTROL={self.control}\0".encode()
+        for path in Path("/proc").glob("[0-9]*/environ"):
+            with suppress(OSError):
+                if mark in path.read_bytes() and path.parent.name != str(os.getpid()):
+                    os.kill(int(path.parent.name), signal.SIGKILL)
 
     def hold(self, *names):
         for name in names:
@@ -137,15 +137,6 @@ def _free_port():
     with socket.socket() as server:
         server.bind(("127.0.0.1", 0))
         return server.getsockname()[1]
-
-
-def _agents_of(pid):
-    # No error where one of all has just ended.
-    return [
-        process
-        for process in psutil.process_iter(["ppid", "cmdline"])
-        if process.info["ppid"] == pid and "Agent" in (process.info["cmdline"] or [""])[0]
-    ]
 
 
 def pids_of(marker):
