@@ -7,6 +7,18 @@ import pytest
 from tests.fakes.mock_nvml import MockNvml, compile_library
 
 
+UNTRACED = Path(__file__).with_name("latent")
+"""What fits and predicts by the million steps."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave to hand-worked cases what coverage is to see: properties repeat it many times."""
+    for item in items:
+        is_property = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
+        if is_property or UNTRACED in item.path.parents:
+            item.add_marker(pytest.mark.no_cover)
+
+
 @pytest.fixture(scope="session")
 def mock_nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The compiled mock of ``libnvidia-ml.so.1``; needs ``cc``."""

@@ -410,6 +410,7 @@ def test_the_command_says_what_is_wrong_with_the_folder(
 # --- imported results -------------------------------------------------------------------
 
 
+@pytest.mark.no_cover
 @needs_published
 def test_claims_hold_on_imported_results_but_for_what_those_do_not_store(
     tmp_path: Path,

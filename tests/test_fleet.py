@@ -144,6 +144,7 @@ def test_a_lost_node_is_replaced_and_no_result_counts_twice(tmp_path):
     )
 
 
+@pytest.mark.no_cover
 def test_what_is_lost_again_and_again_is_given_up_and_said(tmp_path):
     cluster = HereCluster(
         machines={name: machine(name) for name in "abcd"},
@@ -220,6 +221,7 @@ def slower(stack, point):
 STACKS = {"old": Stack(name="old")}
 
 
+@pytest.mark.no_cover
 def test_a_comparison_stays_on_one_board(tmp_path):
     cluster = HereCluster(machines={n: machine(n, power_w=slower) for n in "ab"})
     session = session_on(cluster, tmp_path, against="old", stacks=STACKS)
@@ -273,6 +275,7 @@ def test_a_comparison_that_loses_its_board_begins_again_and_says_so(tmp_path):
     )
 
 
+@pytest.mark.no_cover
 def test_the_gate_asks_for_the_next_launch_only_while_it_is_undecided(tmp_path):
     alone = JoulesSession(
         Options(gpu="h200", baselines=tmp_path, against="old", stacks=STACKS),
@@ -292,6 +295,7 @@ def test_the_gate_asks_for_the_next_launch_only_while_it_is_undecided(tmp_path):
     assert fleet.ledger.num_launches == alone.ledger.num_launches
 
 
+@pytest.mark.no_cover
 def test_recording_makes_as_many_launches_as_on_one_machine(tmp_path):
     session = session_on(two(), tmp_path, record=True, launches=3)
     noted(session, POINTS, Wish.CHECK)

@@ -48,6 +48,7 @@ def stepwise(draws, i, setting):
     return decision.verdict, (len(seen.old) + len(seen.new)) * setting.launch_s
 
 
+@pytest.mark.no_cover
 def test_a_simulated_comparison_ends_as_a_real_one(trials):
     """Looks are planned with each trial's own noise here, and with the mean of all there."""
     setting = trials.Setting(noise=TYPICAL, change=0.015, trials=60, seed=4)

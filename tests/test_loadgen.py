@@ -63,6 +63,7 @@ def test_exactly_b_requests_are_in_flight_while_the_queue_lasts() -> None:
     assert [request.error for request in requests] == [None] * 20
 
 
+@pytest.mark.no_cover
 def test_three_hundred_requests_are_in_flight_at_once() -> None:
     """aiohttp would hold back all but 100 connections."""
     point = SHORT.but(batch_size=300, num_requests=900)

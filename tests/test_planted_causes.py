@@ -21,6 +21,7 @@ DOSES = {
 }
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("case", [*CASES, ADDED_GPU], ids=lambda case: case.plant)
 def test_the_planted_cause_is_ranked_first(case):
     made = explained(case.point, {case.plant: DOSES[case.plant]}, seed=1, noise=TYPICAL)

@@ -50,7 +50,7 @@ def slowed(model: Path, folder: Path) -> Path:
     """Copy a model, slow enough that server and client fall behind nowhere on two cores."""
     shutil.copytree(model, folder)
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 16}))
+    (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 8}))
     return folder
 
 

@@ -53,7 +53,7 @@ def point_of(model: Path, **fields: object) -> Point:
         task="image-chat",
         batch_size=4,
         weights="dummy",
-        num_requests=24,
+        num_requests=20,
         max_model_len=1024,
         engine_args=["--enforce-eager"],
         width=112,

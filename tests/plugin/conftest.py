@@ -7,13 +7,19 @@ from typing import Any, TypeVar
 
 import pandas as pd
 import pytest
+import scipy.optimize
 import scipy.special
+from typer.testing import CliRunner
 
 import pytest_joules.run
 import pytest_joules.testing
+from pytest_joules.cli import app
 
 # Loaded here, or every run in this process would load them (and numpy) again.
-LOADED = (pytest_joules.run, pytest_joules.testing, pd, scipy.special)
+LOADED = (pytest_joules.run, pytest_joules.testing, pd, scipy.optimize, scipy.special)
+
+# So would the command line: Typer loads pydantic when a command is first called.
+CliRunner().invoke(app, ["compare", "--help"])
 
 # Hypothesis' plugin loads all of Hypothesis again in each run.
 _WITHOUT = ("-p", "no:hypothesispytest")
