@@ -6,7 +6,6 @@ import pytest
 
 from tests.fakes.mock_nvml import MockNvml, compile_library
 
-
 UNTRACED = Path(__file__).with_name("latent")
 """What fits and predicts by the million steps."""
 
