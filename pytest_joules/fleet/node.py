@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pytest_joules.errors import ConfigurationError, FormatError, JoulesError
-from pytest_joules.fleet import wire
+from pytest_joules.fleet import lines, wire
 from pytest_joules.measure import Failure, FrozenWork
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
@@ -85,7 +85,7 @@ class Node:
                     raise FormatError(f"the session said {message!r}, which is no order.")
         except JoulesError as error:
             require_room(Path.cwd())
-            self._tell(error=wire.error_json(error))
+            self._tell(error=lines.error_json(error))
 
     def _set_up(self, told: Mapping[str, Any]) -> None:
         require_room(Path.cwd())
@@ -126,7 +126,7 @@ class Node:
             pass  # what is not measured yet shall not be
         except JoulesError as caught:
             require_room(Path.cwd())
-            error = wire.error_json(caught)
+            error = lines.error_json(caught)
         elapsed_s = 0.0 if started_s is None else source.clock() - started_s
         self._tell(ended={"elapsed_s": elapsed_s, "error": error})
 
@@ -220,14 +220,12 @@ def require_room(folder: Path, num_bytes: int = ROOM_BYTES) -> None:
 
 def main() -> int:
     """Answer until the input ends; return the exit status."""
-    # Whatever a library prints must not stand between our lines.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    answers = lines.own_stdout()
     lock = threading.Lock()
 
     def tell(**message: Any) -> None:
         with lock:
-            answers.write(wire.line(message))
+            answers.write(lines.line(message))
             answers.flush()
 
     orders = _orders()
@@ -235,7 +233,7 @@ def main() -> int:
         tell(hello={"version": __version__, "pid": os.getpid()})
         with closing(Node(tell)) as node:
             while (text := orders.get()) is not None:
-                node.answer(wire.message(text))
+                node.answer(lines.message(text))
     except (KeyboardInterrupt, BrokenPipeError):
         return 0
     except OSError as error:

@@ -12,7 +12,7 @@ from functools import partial
 
 from pytest_joules import progress
 from pytest_joules.errors import FleetError, JoulesError, is_expected
-from pytest_joules.fleet import faults, wire
+from pytest_joules.fleet import faults, lines, wire
 from pytest_joules.fleet.cell import (
     Cell,
     Event,
@@ -132,12 +132,12 @@ class FleetSource:
             "frozen": wire.frozen_json(frozen),
             "asks": self.options.budget is not None,
         }
-        self.cluster.say(cell.held, wire.line(told))
+        self.cluster.say(cell.held, lines.line(told))
 
     def go_on(self, key: Key, *, allowed: bool) -> None:
         """Let a key's launch measure its next point, or end; one that is lost does neither."""
         if key in self._of_key:
-            self.cluster.say(self._of_key[key].held, wire.line({"go_on": allowed}))
+            self.cluster.say(self._of_key[key].held, lines.line({"go_on": allowed}))
 
     def elapsed_s(self, key: Key) -> float:
         """Return what a key's running launch has taken so far, by this machine's clock."""
@@ -293,11 +293,11 @@ class FleetSource:
             cell = self._cells.get(held)
             for text in heard.lines:
                 if cell is not None and held in self._cells:
-                    self._take(cell, wire.message(text))
+                    self._take(cell, lines.message(text))
             if heard.lost and held in self._cells and cell is not None:
                 self._lose(cell, heard.lost)
 
-    def _take(self, cell: Cell, told: wire.Message) -> None:
+    def _take(self, cell: Cell, told: lines.Message) -> None:
         match told:
             case {"hello": {"version": version}}:
                 self._greeted(cell, version)
@@ -305,11 +305,11 @@ class FleetSource:
                 cell.is_ready = True
                 if cell.launch is not None:
                     asked = {"identify": wire.launch_json(cell.launch)}
-                    self.cluster.say(cell.held, wire.line(asked))
+                    self.cluster.say(cell.held, lines.line(asked))
             case {"identity": values}:
                 self._identified(cell, Identity(**values))
             case {"error": values}:
-                self._fail(cell, wire.error_from(values, cell.held.node.name))
+                self._fail(cell, lines.error_from(values, cell.held.node.name))
             case {"lost": text}:
                 self._unfit[cell.held.node.id] = f"{cell.held.node.name}: {text}"
                 self._fit.pop(cell.held.node.id, None)
@@ -327,7 +327,7 @@ class FleetSource:
             self._fail(cell, faults.wrong_version(cell.held.node, version))
             return
         setup = {"options": wire.options_json(self.options), "maker": self.maker}
-        self.cluster.say(cell.held, wire.line({"setup": {**setup, "session": self.session}}))
+        self.cluster.say(cell.held, lines.line({"setup": {**setup, "session": self.session}}))
 
     def _identified(self, cell: Cell, identity: Identity) -> None:
         """Let a cell begin if its node is like the others."""
