@@ -1,6 +1,5 @@
 """Asking for a fleet: what the option may be, and a Ray that is missing or trips."""
 
-import signal
 import socket
 import sys
 
@@ -82,21 +81,6 @@ def test_a_ray_that_cannot_be_imported_is_told_with_the_remedy(ray_that, text, t
         RayCluster.connect("local", is_virtual=True)
 
 
-def test_sigterm_still_ends_pytest_at_once(ray_that):
-    """Ray would raise SystemExit: pytest takes it for a failed test and goes on."""
-    ray_that(f"""
-import signal, sys
-{CONNECTED}
-def init(*args, **fields):
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
-""")
-    before = signal.getsignal(signal.SIGTERM)
-
-    RayCluster.connect("local", is_virtual=True)
-
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
 @pytest.mark.parametrize(("stillborn", "is_joined"), [(2, True), (3, False)])
 def test_a_client_server_that_dies_as_it_starts_is_asked_for_again(
     ray_that, stillborn, is_joined
@@ -131,6 +115,19 @@ def test_an_address_where_nobody_answers_is_told_at_once(address, deaf, monkeypa
 
     with pytest.raises(FleetError, match=f"nothing answers at {deaf}.*ray status"):
         knock.require_ray(address.format(deaf))
+
+
+@pytest.mark.parametrize("address", ["ray://{}", "ray://[{}]:{}"])
+def test_a_head_behind_ray_client_is_there_while_its_server_listens(address):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+        watched = (
+            address.format(host, port) if "[" in address else address.format(f"{host}:{port}")
+        )
+        is_there = knock.Watch(target=watched).ask
+        assert is_there(watched)
+
+    assert not is_there(watched)
 
 
 @pytest.fixture

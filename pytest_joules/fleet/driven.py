@@ -48,11 +48,15 @@ class DrivenCluster:
     """Of the head, once the cluster is joined."""
 
     _answers: "queue.SimpleQueue[str | None]" = field(default_factory=queue.SimpleQueue)
+    _reader: threading.Thread = field(init=False)
     _asked: int = 0
     _held: int = 0
     _cells: dict[int, Held] = field(default_factory=dict)
     _lost: JoulesError | None = None
     """Why nothing can be asked any more."""
+
+    def __post_init__(self) -> None:
+        self._reader = threading.Thread(target=self._read, daemon=True)
 
     @classmethod
     def connect(cls, address: str, *, is_virtual: bool) -> "DrivenCluster":
@@ -68,7 +72,7 @@ class DrivenCluster:
             start_new_session=True,  # Ctrl-C is for pytest, which then says what to do
         )
         made = cls(process=process, log=log)
-        threading.Thread(target=made._read, daemon=True).start()
+        made._reader.start()
         try:
             asked = {"address": address, "is_virtual": is_virtual}
             head = made._ask(_JOIN_S, join=asked)
@@ -112,9 +116,9 @@ class DrivenCluster:
                 with suppress(JoulesError):  # all that was to be measured has been
                     self._ask(END_S, close={})
             self._hang_up()
-            with suppress(subprocess.TimeoutExpired):
-                self.process.wait(_EXIT_S)
+            self._reader.join(_EXIT_S)
         finally:
+            self._lost = FleetError("this session has left its fleet.")
             self._kill()
             self.log.close()
 
@@ -174,12 +178,12 @@ class DrivenCluster:
             raise _Gone(error) from None
 
     def _ended(self) -> "_Gone":
-        status = self.process.wait()
+        self._kill()
         self.log.seek(max(0, self.log.seek(0, os.SEEK_END) - _TAIL_BYTES))
         said = self.log.read().decode("utf-8", "replace").strip().splitlines()
         return _Gone(
             FleetError(
-                f"the process that drives Ray ended with status {status} "
+                f"the process that drives Ray ended with status {self.process.returncode} "
                 f"({said[-1] if said else 'it said nothing'}). {_REMEDY}"
             )
         )
@@ -198,9 +202,9 @@ class DrivenCluster:
 
     def _kill(self) -> None:
         """End it and what it left, such as a cluster that it had started here."""
-        with suppress(ProcessLookupError):
+        if self.process.returncode is None:  # then its number is nobody else's yet
             os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+            self.process.wait()
         self._hang_up()
 
 

@@ -11,6 +11,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -73,18 +74,20 @@ class Driver:
 
 def main() -> int:
     """Do what is told until the input ends; return the exit status."""
-    answers, orders, driver = lines.own_stdout(), _orders(), Driver()
-    while (text := orders.get()) is not None:
-        order = lines.message(text)
-        told: dict[str, Any] = {"id": order["id"]}
-        try:
-            told["value"] = driver.do(order)
-        except JoulesError as error:
-            told["error"] = lines.error_json(error)
-        answers.write(lines.line(told))
-        answers.flush()
+    answers, driver = lines.own_stdout(), Driver()
+    with suppress(BrokenPipeError):  # nobody is left who asked
+        for text in iter(_orders().get, None):
+            answers.write(lines.line(_answer(driver, lines.message(text))))
+            answers.flush()
     driver.close()
     return 0
+
+
+def _answer(driver: Driver, order: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return {"id": order["id"], "value": driver.do(order)}
+    except JoulesError as error:
+        return {"id": order["id"], "error": lines.error_json(error)}
 
 
 def _orders() -> "queue.SimpleQueue[str | None]":

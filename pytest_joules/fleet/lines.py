@@ -34,8 +34,11 @@ def message(text: str) -> Message:
 
 
 def own_stdout() -> TextIO:
-    """Keep standard output for messages: what a library prints goes to standard error."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    """Keep standard output for messages: what a library prints goes to standard error.
+
+    Who reads them sees their end when this process ends, not before.
+    """
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8", closefd=False)
     os.dup2(2, 1)
     return answers
 

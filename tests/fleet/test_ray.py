@@ -9,6 +9,7 @@ from importlib import metadata
 
 import pytest
 
+from pytest_joules import record
 from tests.fleet.nodes import PATIENCE_S, are_gone, interrupt, pids_of, until
 
 # Ray leaves log files of its processes open.
@@ -38,6 +39,12 @@ def engines_of(fleet, run):
 
 def rows(folder):
     return json.loads((folder / "results.json").read_text())
+
+
+def stored(folder):
+    """Count the finished measurements that are on disk."""
+    (session,) = record.known_sessions(folder) or [None]
+    return len(record.results_of(session)) if session else 0
 
 
 def boards(folder):
@@ -138,7 +145,12 @@ def test_ray_is_imported_though_amdsmi_is_installed_and_finds_no_rocm(fleet):
 
 
 def test_a_driver_with_another_ray_is_told_both_versions(fleet, tmp_path):
-    run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}", FLEET_RAY_VERSION="2.40.0")
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text("import ray\nray.__version__ = '2.40.0'\n")
+    paths = os.pathsep.join([str(site), os.environ["PYTHONPATH"]])
+
+    run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}", PYTHONPATH=paths)
     output = finished(run)
 
     assert run.returncode == 4, output
@@ -147,19 +159,29 @@ def test_a_driver_with_another_ray_is_told_both_versions(fleet, tmp_path):
     assert not fleet.engines()
 
 
-def test_a_killed_head_ends_the_run_and_its_engines(fleet, tmp_path):
-    """The last test: after it there is no cluster."""
-    fleet.hold("a", "b")
-    run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}", FLEET_SILENCE_S="5")
-    engines = engines_of(fleet, run)
+def test_a_killed_head_ends_each_run_and_its_engines(fleet, tmp_path):
+    """The last test: after it there is no cluster. One run is a Ray Client's."""
+    client, other = tmp_path / "client", tmp_path / "other"
+    client.mkdir()
+    other.mkdir()
+    address = f"ray://127.0.0.1:{fleet.client_port}"
+    fleet.hold("b")
+    runs = [fleet.pytest(client, f"--joules-fleet={address}", FLEET_SILENCE_S="5")]
+    until(lambda: stored(client) == POINTS / 2, "the results of a")
+    engines = until(lambda: fleet.engines("b"), "an engine on b")
+    done = fleet.engines("a")
+    fleet.hold("a")
+    runs += [fleet.pytest(other, f"--joules-fleet={fleet.address}", FLEET_SILENCE_S="5")]
+    engines += until(lambda: set(fleet.engines("a")).difference(done), "another engine on a")
 
     fleet.kill_head()
-    output = finished(run)
+    outputs = [finished(run) for run in runs]
 
-    assert run.returncode == 1, output
-    assert "4 failed" in output
-    assert (
-        f"head of the fleet's Ray cluster, {fleet.address}, has not answered for 5 s" in output
-    )
+    for run, output, head in zip(runs, outputs, (address, fleet.address), strict=True):
+        assert run.returncode == 1, output
+        assert f"head of the fleet's Ray cluster, {head}, has not answered for 5 s" in output
+    assert "2 failed, 2 passed" in outputs[0]
+    assert "4 failed" in outputs[1]
+    assert len(rows(client)) == POINTS / 2
     for engine in engines:
         until(lambda engine=engine: are_gone(pids_of(engine)), f"{engine.name} to end")
