@@ -9,7 +9,6 @@ from importlib import metadata
 
 import pytest
 
-from pytest_joules import record
 from tests.fleet.nodes import PATIENCE_S, are_gone, interrupt, pids_of, until
 
 # Ray leaves log files of its processes open.
@@ -43,8 +42,8 @@ def rows(folder):
 
 def stored(folder):
     """Count the finished measurements that are on disk."""
-    (session,) = record.known_sessions(folder) or [None]
-    return len(record.results_of(session)) if session else 0
+    files = folder.glob(".joules/sessions/*/results.jsonl")
+    return sum(len(file.read_text().splitlines()) for file in files)
 
 
 def boards(folder):
