@@ -102,7 +102,7 @@ def test_a_crash_of_ray_is_an_error_for_each_who_asks(ray_that, nodes, told):
     cluster = ray_that(nodes)
 
     for _ in range(2):
-        with pytest.raises(FleetError, match=f"{told}.*Run once more"):
+        with pytest.raises(FleetError, match=f"{told}.*Go on with --joules-resume"):
             cluster.nodes()
 
 

@@ -162,7 +162,7 @@ def test_a_head_that_stays_silent_is_lost_for_good(watch):
 
     with pytest.raises(FleetError, match="head:6379, has not answered for 20 s"):
         watch.pass_s(10, is_there=False)
-    with pytest.raises(FleetError, match="run once more"):
+    with pytest.raises(FleetError, match="go on with --joules-resume"):
         watch.pass_s(5, is_there=True)
 
 

@@ -31,7 +31,7 @@ _ANSWER_S = 60.0
 _LOOK_S = 1.0
 _EXIT_S = 10.0
 _TAIL_BYTES = 4000
-_REMEDY = "Run once more; what was measured is in the session."
+_REMEDY = "Go on with --joules-resume."
 
 
 @dataclass(kw_only=True, eq=False)

@@ -113,7 +113,7 @@ class Watch:
             raise FleetError(
                 f"the head of the fleet's Ray cluster, {self.target}, has not answered for "
                 f"{SILENCE_S:.0f} s. Its nodes end what they run within a minute or two. Start "
-                "the cluster again and run once more; what was measured is in the session."
+                "the cluster again and go on with --joules-resume."
             )
 
 

@@ -4,6 +4,7 @@
 
 ``setup``     the options, where the source comes from, the session; answers ``ready``
 ``identify``  a launch; answers ``identity``, the hardware that it would run on
+``survey``    a launch; answers ``surveyed``, hardware and software that it would run on
 ``launch``    a launch and its frozen work; answers ``waits`` while others lease the GPUs (empty
               once they do not), ``load`` and ``energy_j`` while it runs, ``outcome`` for each
               point, and ``ended``. One that ``asks`` stops after each point
@@ -73,6 +74,8 @@ class Node:
                 case {"identify": told}:
                     launch = wire.launch_from(told)
                     self._tell(identity=asdict(self._required().identity(launch)))
+                case {"survey": told}:
+                    self._survey(wire.launch_from(told))
                 case {"launch": told, "frozen": frozen, "asks": asks}:
                     launch, work = wire.launch_from(told), wire.frozen_from(frozen)
                     self._running = self._launched(launch, work)
@@ -94,6 +97,11 @@ class Node:
         self._source = _of_session(made, told["session"], self._hear)
         self._source.require_gpu(options.gpu)
         self._tell(ready={})
+
+    def _survey(self, launch: Launch) -> None:
+        identity = self._required().identity(launch)  # first: it costs nothing to lack a board
+        context = self._required().context(launch)
+        self._tell(surveyed=wire.surveyed_json(identity, context))
 
     def close(self) -> None:
         """End a launch that waits, and every process of it."""

@@ -25,6 +25,7 @@ from pytest_joules.fleet.cell import (
 )
 from pytest_joules.fleet.cluster import Cluster, Held, NodeInfo
 from pytest_joules.fleet.following import followed
+from pytest_joules.fleet.survey import Survey
 from pytest_joules.measure import FrozenWork, Outcome
 from pytest_joules.options import Options
 from pytest_joules.plan import Costs, Launch, Plan
@@ -63,6 +64,9 @@ class FleetSource:
     launches: bool = True
     say: Say = lambda node, key, event: None  # noqa: ARG005  silence is the default listener
     clock: Callable[[], float] = time.monotonic
+    survey: Survey = field(init=False)
+    """Of what another session has measured, which this one goes on with."""
+
     _fit: dict[str, NodeInfo] = field(default_factory=dict)
     _unfit: dict[str, str] = field(default_factory=dict)
     """Nodes that cannot measure, by id, and why."""
@@ -82,16 +86,21 @@ class FleetSource:
     _events: list[Event] = field(default_factory=list)
     _looked_s: float = -_LOOK_S
 
+    def __post_init__(self) -> None:
+        self.survey = Survey(self.cluster, self.look, self._setup)
+
     def require_gpu(self, gpu: str) -> None:
         del gpu  # the nodes are asked for that of the options
         self.look()
 
     def identity(self, launch: Launch) -> Identity:
+        if launch.boards.fixed:
+            return self.survey.find(launch).identity
         hardware = hardware_of(launch)
         if hardware not in self._known:
             self._look()
             node = self._require_any()
-            survey = self._survey(node, launch)
+            survey = self._cell_on(node, launch)
             while survey.identity is None and survey.error is None:
                 self._pump()
             self._free(survey)
@@ -106,9 +115,8 @@ class FleetSource:
         return nullcontext(launch)
 
     def context(self, launch: Launch) -> Context:
-        """Nothing goes on with a fleet's session, so nobody needs to know it beforehand."""
-        del launch
-        return Context()
+        """Return what is known of a launch on boards that are known; of others nothing is."""
+        return self.survey.find(launch).context if launch.boards.fixed else Context()
 
     def outcomes(
         self, launch: Launch, frozen: Mapping[Point, FrozenWork]
@@ -204,14 +212,19 @@ class FleetSource:
         used = sum(
             cell.held.num_gpus for cell in self._cells.values() if cell.held.node.id == node.id
         )
-        is_held_up = self._held_up.get(node.id, 0.0) > self.clock()
-        free = 0 if is_held_up else max(0, node.num_gpus - used)
+        free = 0 if self._is_held_up(node.id) else max(0, node.num_gpus - used)
         return Room(node=node.id, gpu=self.options.gpu, num_gpus=node.num_gpus, free=free)
+
+    def _is_held_up(self, node_id: str) -> bool:
+        return self._held_up.get(node_id, 0.0) > self.clock()
 
     def _job(self, name: str, key: Key) -> Job:
         launch = self._waiting[key]
         made = Plan(launches=(launch,), costs=Costs(min_window_s=self.options.window))
         others = frozenset(self._fit) - self._avoided.get(key, set())
+        home = self.survey.home(launch.boards)
+        if home in others and not self._is_held_up(home):
+            others = frozenset({home})
         num_gpus = launch.largest.num_gpus
         is_left = any(self._fit[each].num_gpus >= num_gpus for each in others)
         return Job(
@@ -258,7 +271,7 @@ class FleetSource:
             for node in new
             if node not in asked
         }
-        surveys = [self._survey(node, None) for node in asked]
+        surveys = [self._cell_on(node, None) for node in asked]
         while any(not each.is_ready and each.error is None for each in surveys):
             self._pump()
         for each in surveys:
@@ -277,7 +290,7 @@ class FleetSource:
         if not survey.is_lost or self._silences[node.id] >= TRIES:
             self._unfit[node.id] = str(survey.error)
 
-    def _survey(self, node: NodeInfo, launch: Launch | None) -> Cell:
+    def _cell_on(self, node: NodeInfo, launch: Launch | None) -> Cell:
         held = self.cluster.hold(node, 0)
         cell = Cell(held=held, launch=launch, since_s=self.clock())
         self._cells[held] = cell
@@ -326,8 +339,11 @@ class FleetSource:
         if version != __version__:
             self._fail(cell, faults.wrong_version(cell.held.node, version))
             return
+        self.cluster.say(cell.held, self._setup())
+
+    def _setup(self) -> str:
         setup = {"options": wire.options_json(self.options), "maker": self.maker}
-        self.cluster.say(cell.held, lines.line({"setup": {**setup, "session": self.session}}))
+        return lines.line({"setup": {**setup, "session": self.session}})
 
     def _identified(self, cell: Cell, identity: Identity) -> None:
         """Let a cell begin if its node is like the others."""

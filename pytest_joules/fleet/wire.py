@@ -9,8 +9,9 @@ from pytest_joules.errors import FormatError, JoulesError, is_expected
 from pytest_joules.fleet import lines
 from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.options import Options
-from pytest_joules.plan import Launch, Stack
+from pytest_joules.plan import Boards, Launch, Stack
 from pytest_joules.point import Point
+from pytest_joules.provenance import Context, Identity, Provenance
 from pytest_joules.result import Result
 from pytest_joules.steady_state import Work
 
@@ -60,13 +61,30 @@ def launch_json(launch: Launch) -> dict[str, Any]:
         "points": [point.as_json() for point in launch.points],
         "stack": stack_json(launch.stack),
         "gpu": launch.gpu,
+        "boards": list(launch.boards.fixed),
     }
 
 
 def launch_from(values: Mapping[str, Any]) -> Launch:
     """Rebuild a launch."""
     points = tuple(Point.from_json(each) for each in values["points"])
-    return Launch(points=points, stack=stack_from(values["stack"]), gpu=values["gpu"])
+    return Launch(
+        points=points,
+        stack=stack_from(values["stack"]),
+        gpu=values["gpu"],
+        boards=Boards(fixed=tuple(values["boards"])),
+    )
+
+
+def surveyed_json(identity: Identity, context: Context) -> dict[str, Any]:
+    """Return what a launch would be measured with as JSON-ready values."""
+    return Provenance(identity=identity, context=context).as_json()
+
+
+def surveyed_from(values: lines.Message) -> tuple[Identity, Context]:
+    """Rebuild what a launch would be measured with."""
+    made = Provenance.from_json(values)
+    return made.identity, made.context
 
 
 def frozen_json(frozen: Mapping[Point, FrozenWork]) -> list[Any]:
