@@ -213,7 +213,7 @@ def test_what_a_lost_node_measured_counts_where_the_others_are_what_it_was(
         pytest.param({"num_gpus": 1}, "no node has as many GPUs", id="narrow"),
     ],
 )
-def test_a_lost_node_with_no_like_is_an_error(tmp_path, same_driver, fields, told):
+def test_a_lost_node_with_no_like_is_an_error(tmp_path, same_driver, *, fields, told):
     dies(same_driver("a", "b"), tmp_path, lives=1)
 
     with pytest.raises((ConfigurationError, FleetError), match=told):

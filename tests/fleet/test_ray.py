@@ -134,6 +134,33 @@ def test_what_is_killed_is_measured_elsewhere_and_counts_once(fleet, tmp_path):
         until(lambda engine=engine: are_gone(pids_of(engine)), f"{engine.name} to end")
 
 
+def test_a_driver_that_is_killed_between_points_is_gone_on_with(fleet, tmp_path):
+    """A Ray Client: its server would keep the GPUs for a while if nobody said farewell."""
+    address = f"ray://127.0.0.1:{fleet.client_port}"
+    fleet.hold("b")
+    run = fleet.pytest(tmp_path, f"--joules-fleet={address}")
+    until(lambda: stored(tmp_path) == POINTS / 2, "the results of a")
+    (held,) = until(lambda: fleet.engines("b"), "an engine on b")
+
+    run.kill()
+    killed_in = finished(run)
+    until(lambda: are_gone(pids_of(held)), "the engine on b to end")
+    until(fleet.is_free, "the GPUs to be free")
+    fleet.release("b")
+    before = fleet.engines()
+    run = fleet.pytest(tmp_path, f"--joules-fleet={address}", "--joules-resume")
+    output = finished(run)
+
+    assert run.returncode == 0, killed_in + output
+    assert "4 passed" in output
+    assert "2 launches" in output
+    assert len(set(fleet.engines()).difference(before)) == 1
+    notes = [[note["code"] for note in row["notes"]] for row in rows(tmp_path)]
+    assert sum("taken-over" in each for each in notes) == POINTS / 2
+    assert len(rows(tmp_path)) == POINTS
+    assert not [line for line in output.splitlines() if line.startswith("fleet: ")]
+
+
 def test_ray_is_imported_though_amdsmi_is_installed_and_finds_no_rocm(fleet):
     """The driver and every worker above did; this says which pair of packages it was."""
     del fleet
@@ -182,5 +209,7 @@ def test_a_killed_head_ends_each_run_and_its_engines(fleet, tmp_path):
     assert "2 failed, 2 passed" in outputs[0]
     assert "4 failed" in outputs[1]
     assert len(rows(client)) == POINTS / 2
+    (end,) = client.glob(".joules/sessions/*/end.json")
+    assert json.loads(end.read_text())["unfinished"] == "fleet failed"  # may be resumed
     for engine in engines:
         until(lambda engine=engine: are_gone(pids_of(engine)), f"{engine.name} to end")
