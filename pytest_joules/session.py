@@ -355,8 +355,8 @@ class JoulesSession:
         return None
 
     def _told_by(self, result: Result) -> Context:
-        """Return what of a launch must be as in the runs that were taken over."""
-        return result.provenance.context
+        """Return what must be as in launches taken over; boards are each server's own."""
+        return replace(result.provenance.context, gpu_uuids=())
 
     def _is_of_the_baseline(self, result: Result) -> bool:
         """Tell whether a baseline was recorded with the very server start measured now."""
@@ -377,7 +377,7 @@ class JoulesSession:
 
 
 def _launch_alike(result: Result) -> tuple[object, ...]:
-    """Return what launches share that must tell the same software, model and boards."""
+    """Return what launches share that must tell the same software and model."""
     point = result.point
     return (result.provenance.context.stack, point.engine, point.model, point.num_gpus)
 

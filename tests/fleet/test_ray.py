@@ -40,6 +40,11 @@ def rows(folder):
     return json.loads((folder / "results.json").read_text())
 
 
+def is_left(fleet, engines):
+    """Tell whether these have ended and no GPU is held."""
+    return fleet.is_free() and all(are_gone(pids_of(each)) for each in engines)
+
+
 def stored(folder):
     """Count the finished measurements that are on disk."""
     files = folder.glob(".joules/sessions/*/results.jsonl")
@@ -98,17 +103,45 @@ def test_a_fleet_of_this_machine_alone_uses_its_gpus_side_by_side(fleet, tmp_pat
     assert all(are_gone(pids_of(marker)) for marker in fleet.engines("alone"))
 
 
-def test_ctrl_c_ends_every_engine_and_frees_the_gpus(fleet, tmp_path):
-    fleet.hold("a", "b")
-    run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}")
-    engines = engines_of(fleet, run)
+def test_a_run_that_is_killed_and_then_interrupted_frees_the_gpus_and_is_gone_on_with(
+    fleet, tmp_path
+):
+    """First a Ray Client, whose server would keep the GPUs if nobody said farewell."""
+    client = f"--joules-fleet=ray://127.0.0.1:{fleet.client_port}"
+    fleet.hold("b")
+    run = fleet.pytest(tmp_path, client)
+    until(lambda: stored(tmp_path) == POINTS / 2, "the results of a")
+    engines = until(lambda: fleet.engines("b"), "an engine on b")
 
+    run.kill()  # between points
+    killed = finished(run)
+
+    assert run.returncode == -signal.SIGKILL, killed
+    until(lambda: is_left(fleet, engines), "the engines to end and the GPUs to be free")
+
+    fleet.hold("a")
+    before = set(fleet.engines())
+    run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}", "--joules-resume")
+    engines = until(lambda: set(fleet.engines()) - before, "the engine of what is left")
     output = interrupt(run)
 
     assert run.returncode == 2, output
     assert "KeyboardInterrupt" in output
+    assert len(engines) == 1
     assert all(are_gone(pids_of(marker)) for marker in engines)
-    until(fleet.is_free, "the GPUs to be free")
+    until(lambda: is_left(fleet, engines), "the GPUs to be free")
+
+    fleet.release("a", "b")
+    run = fleet.pytest(tmp_path, client, "--joules-resume")
+    output = finished(run)
+
+    assert run.returncode == 0, output
+    assert "4 passed" in output
+    assert len(set(fleet.engines()) - before - engines) == 1
+    notes = [[note["code"] for note in row["notes"]] for row in rows(tmp_path)]
+    assert len(notes) == POINTS
+    assert sum("taken-over" in each for each in notes) == POINTS / 2
+    assert not [line for line in output.splitlines() if line.startswith("fleet: ")]
 
 
 def test_what_is_killed_is_measured_elsewhere_and_counts_once(fleet, tmp_path):
@@ -132,33 +165,6 @@ def test_what_is_killed_is_measured_elsewhere_and_counts_once(fleet, tmp_path):
     assert sum("2 point(s) are measured again" in line for line in lost) == 2
     for engine in (task, node):
         until(lambda engine=engine: are_gone(pids_of(engine)), f"{engine.name} to end")
-
-
-def test_a_driver_that_is_killed_between_points_is_gone_on_with(fleet, tmp_path):
-    """A Ray Client: its server would keep the GPUs for a while if nobody said farewell."""
-    address = f"ray://127.0.0.1:{fleet.client_port}"
-    fleet.hold("b")
-    run = fleet.pytest(tmp_path, f"--joules-fleet={address}")
-    until(lambda: stored(tmp_path) == POINTS / 2, "the results of a")
-    (held,) = until(lambda: fleet.engines("b"), "an engine on b")
-
-    run.kill()
-    killed_in = finished(run)
-    until(lambda: are_gone(pids_of(held)), "the engine on b to end")
-    until(fleet.is_free, "the GPUs to be free")
-    fleet.release("b")
-    before = fleet.engines()
-    run = fleet.pytest(tmp_path, f"--joules-fleet={address}", "--joules-resume")
-    output = finished(run)
-
-    assert run.returncode == 0, killed_in + output
-    assert "4 passed" in output
-    assert "2 launches" in output
-    assert len(set(fleet.engines()).difference(before)) == 1
-    notes = [[note["code"] for note in row["notes"]] for row in rows(tmp_path)]
-    assert sum("taken-over" in each for each in notes) == POINTS / 2
-    assert len(rows(tmp_path)) == POINTS
-    assert not [line for line in output.splitlines() if line.startswith("fleet: ")]
 
 
 def test_ray_is_imported_though_amdsmi_is_installed_and_finds_no_rocm(fleet):
