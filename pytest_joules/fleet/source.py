@@ -25,7 +25,7 @@ from pytest_joules.fleet.cell import (
 )
 from pytest_joules.fleet.cluster import Cluster, Held, NodeInfo
 from pytest_joules.fleet.following import followed
-from pytest_joules.fleet.survey import Survey
+from pytest_joules.fleet.survey import Found, Survey
 from pytest_joules.measure import FrozenWork, Outcome
 from pytest_joules.options import Options
 from pytest_joules.plan import Costs, Launch, Plan
@@ -87,7 +87,7 @@ class FleetSource:
     _looked_s: float = -_LOOK_S
 
     def __post_init__(self) -> None:
-        self.survey = Survey(self.cluster, self.look, self._setup)
+        self.survey = Survey(self.cluster, is_open=bool(self.options.resume))
 
     def require_gpu(self, gpu: str) -> None:
         del gpu  # the nodes are asked for that of the options
@@ -95,7 +95,7 @@ class FleetSource:
 
     def identity(self, launch: Launch) -> Identity:
         if launch.boards.fixed:
-            return self.survey.find(launch).identity
+            return self._found(launch).identity
         hardware = hardware_of(launch)
         if hardware not in self._known:
             self._look()
@@ -116,7 +116,11 @@ class FleetSource:
 
     def context(self, launch: Launch) -> Context:
         """Return what is known of a launch on boards that are known; of others nothing is."""
-        return self.survey.find(launch).context if launch.boards.fixed else Context()
+        return self._found(launch).context if launch.boards.fixed else Context()
+
+    def _found(self, launch: Launch) -> Found:
+        self.look()
+        return self.survey.find(launch)
 
     def outcomes(
         self, launch: Launch, frozen: Mapping[Point, FrozenWork]
@@ -150,10 +154,7 @@ class FleetSource:
     def elapsed_s(self, key: Key) -> float:
         """Return what a key's running launch has taken so far, by this machine's clock."""
         cell = self._of_key.get(key)
-        return self._taken_s(cell) if cell is not None else 0.0
-
-    def _taken_s(self, cell: Cell) -> float:
-        return self.clock() - cell.since_s if cell.runs and not cell.waits else 0.0
+        return cell.taken_s(self.clock()) if cell is not None else 0.0
 
     def release(self, key: Key) -> None:
         """Give a key's GPUs back."""
@@ -279,6 +280,8 @@ class FleetSource:
 
     def _judge(self, survey: Cell) -> None:
         node = survey.held.node
+        if survey.error is None and self.survey.takes(survey.held):
+            del self._cells[survey.held]
         self._free(survey)
         if isinstance(survey.error, FleetError):
             raise survey.error
@@ -309,6 +312,8 @@ class FleetSource:
                     self._take(cell, lines.message(text))
             if heard.lost and held in self._cells and cell is not None:
                 self._lose(cell, heard.lost)
+            elif heard.lost:
+                self.survey.leave(held)
 
     def _take(self, cell: Cell, told: lines.Message) -> None:
         match told:
@@ -339,11 +344,8 @@ class FleetSource:
         if version != __version__:
             self._fail(cell, faults.wrong_version(cell.held.node, version))
             return
-        self.cluster.say(cell.held, self._setup())
-
-    def _setup(self) -> str:
         setup = {"options": wire.options_json(self.options), "maker": self.maker}
-        return lines.line({"setup": {**setup, "session": self.session}})
+        self.cluster.say(cell.held, lines.line({"setup": {**setup, "session": self.session}}))
 
     def _identified(self, cell: Cell, identity: Identity) -> None:
         """Let a cell begin if its node is like the others."""
@@ -377,7 +379,7 @@ class FleetSource:
             return
         over = progress.LaunchEnds(at_s=self.clock())
         tell: Tell = partial(self._tell, cell, over) if cell.runs else lambda: None
-        elapsed_s = self._taken_s(cell)
+        elapsed_s = cell.taken_s(self.clock())
         del self._of_key[key]
         avoided = self._avoided.setdefault(key, set())
         avoided.add(cell.held.node.id)

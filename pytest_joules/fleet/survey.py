@@ -5,7 +5,7 @@ packages. Nodes come and go, and a fleet keeps what a lost one had measured; so 
 the boards any more, all nodes must be what that one was.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from pytest_joules.errors import JoulesError, MeterError, is_expected
@@ -33,16 +33,23 @@ class Found:
 class Survey:
     """A conversation with one process on each node; what it asks reserves nothing."""
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        look: Callable[[], Iterable[NodeInfo]],
-        setup: Callable[[], str],
-    ) -> None:
-        """Prepare it; ``setup`` makes the line that tells a node what is measured."""
-        self._cluster, self._look, self._setup = cluster, look, setup
+    def __init__(self, cluster: Cluster, *, is_open: bool) -> None:
+        """Begin it, or leave it closed where nobody will ask."""
+        self._cluster = cluster
+        self._is_open = is_open
         self._cells: list[Held] = []
         self._homes: dict[tuple[str, ...], Held] = {}
+
+    def takes(self, held: Held) -> bool:
+        """Take a process that has been told what is measured, if the survey is open."""
+        self._cells += [held] if self._is_open else []
+        return self._is_open
+
+    def leave(self, held: Held) -> None:
+        """Ask a process no more: it is lost."""
+        if held in self._cells:
+            self._cells.remove(held)
+            self._cluster.free([held])
 
     def home(self, boards: Boards) -> str:
         """Return the id of the node that has the preferred boards, where it was found."""
@@ -52,15 +59,7 @@ class Survey:
     def close(self) -> None:
         """End it; what was found is kept."""
         self._cluster.free(self._cells)
-        self._cells = []
-
-    def _begin(self) -> None:
-        self._cells = [self._cluster.hold(node, 0) for node in self._look()]
-        for held in self._cells:
-            self._cluster.say(held, self._setup())
-        for told in self._answers(self._cells, "ready").values():
-            if isinstance(told, JoulesError):
-                raise told
+        self._cells, self._is_open = [], False
 
     def find(self, launch: Launch) -> Found:
         """Return what a launch with fixed boards would be measured with.
@@ -69,8 +68,6 @@ class Survey:
             FleetError: Nobody has its boards, and the nodes are not all alike or have too few.
             JoulesError: A node cannot tell.
         """
-        if not self._cells:
-            self._begin()
         boards = launch.boards.fixed
         known = self._homes.get(boards)
         there = self._asked([known] if known in self._cells else self._cells, launch)
@@ -91,10 +88,11 @@ class Survey:
     def _asked(self, cells: Sequence[Held], launch: Launch) -> dict[Held, Found]:
         """Ask these nodes about a launch; those that lack its boards are left out."""
         order = lines.line({"survey": wire.launch_json(launch)})
+        cells = list(cells)
         for held in cells:
             self._cluster.say(held, order)
         found: dict[Held, Found] = {}
-        for held, told in self._answers(cells, "surveyed").items():
+        for held, told in self._answers(cells).items():
             if isinstance(told, JoulesError):
                 if not isinstance(told, MeterError):
                     raise told
@@ -103,26 +101,20 @@ class Survey:
                 found[held] = Found(identity=identity, context=context, node=held.node)
         return found
 
-    def _answers(
-        self, cells: Sequence[Held], kind: str
-    ) -> Mapping[Held, lines.Message | JoulesError]:
+    def _answers(self, cells: Sequence[Held]) -> Mapping[Held, lines.Message | JoulesError]:
         """Wait for an answer of each; one that is lost gives none, now and later."""
         answers: dict[Held, lines.Message | JoulesError] = {}
         while any(held in self._cells and held not in answers for held in cells):
             for held, heard in self._cluster.hear(_HEAR_S).items():
                 told = [lines.message(text) for text in heard.lines]
                 for each in told:
-                    if kind in each:
+                    if "surveyed" in each:
                         answers[held] = each
                     elif "error" in each:
                         answers[held] = lines.error_from(each["error"], held.node.name)
                 if heard.lost or any({"lost", "died"} & each.keys() for each in told):
-                    self._leave(held)
+                    self.leave(held)
         return answers
-
-    def _leave(self, held: Held) -> None:
-        self._cells.remove(held)
-        self._cluster.free([held])
 
 
 def _without_boards(found: Found) -> Found:
