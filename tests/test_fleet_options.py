@@ -5,10 +5,11 @@ import sys
 
 import pytest
 
-from pytest_joules import option_values
-from pytest_joules.errors import FleetError, MissingDependency
+from pytest_joules import joining, option_values
+from pytest_joules.errors import ConfigurationError, FleetError, MissingDependency
 from pytest_joules.fleet import knock
 from pytest_joules.fleet.cluster import RayCluster
+from pytest_joules.options import Options
 
 
 @pytest.mark.parametrize("value", ["auto", "local", "ray://head:10001", "10.0.0.1:6379"])
@@ -34,6 +35,13 @@ def test_where_a_fleet_may_be(value):
 def test_what_is_no_fleet_is_refused(value):
     with pytest.raises(ValueError, match="give ray://HOST:PORT"):
         option_values.fleet(value)
+
+
+def test_workers_of_this_machine_are_no_fleet():
+    with pytest.raises(
+        ConfigurationError, match=r"not go with workers.*\(-n\).*one of them out"
+    ):
+        joining.fleet_of(None, Options(fleet="auto"), None, is_parallel=True)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from pytest_joules.point import Point
 from pytest_joules.recorder import Recorder
 from pytest_joules.session import Wish
 from pytest_joules.verdict import Verdict
-from tests.fakes.fleet import MAKER, HereCluster, machine
+from tests.fakes.fleet import MAKER, HereCluster, NodeDies, machine
 
 QWEN = Point(model="Qwen/Qwen3-8B", num_gpus=2)  # one server fills a node
 POINTS = [
@@ -204,6 +204,22 @@ def test_what_a_lost_node_measured_counts_where_the_others_are_what_it_was(
         t for t in session.ledger.incidents if "from a node that is not there any more" in t
     ]
     assert len(told) == len(boards)
+
+
+def test_a_node_that_is_lost_while_it_is_asked_is_one_that_is_not_there(tmp_path, same_driver):
+    died = dies(same_driver("a"), tmp_path, lives=1)
+    machines = same_driver("a", "b")
+
+    def dies_too(stack):
+        raise NodeDies(stack)
+
+    machines["a"].versions = dies_too
+    session, _ = joined(machines, tmp_path, resume="died")
+    all_of(session)
+
+    assert launch_ids(session)[:1] == launch_ids(died)
+    assert set().union(*places(session.ledger.results[1:]).values()) == {"b"}
+    assert any("not there any more" in text for text in session.ledger.incidents)
 
 
 @pytest.mark.parametrize(

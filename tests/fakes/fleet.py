@@ -86,7 +86,7 @@ class HereCluster:
         node = self._nodes.setdefault(held, Node(self._tell(held)))
         try:
             node.answer(json.loads(line))
-        except _NodeDies:
+        except NodeDies:
             self._dead.add(name)
         except OSError as error:
             answers.append(lines.line({"lost": f"the disk is full ({error.strerror})"}))
@@ -101,7 +101,7 @@ class HereCluster:
             self._said[held].append(lines.line(message))
             self._outcomes[name] += "outcome" in message
             if self._outcomes[name] == self.dies_after.get(name):
-                raise _NodeDies
+                raise NodeDies
 
         return tell
 
@@ -124,5 +124,5 @@ class HereCluster:
         self.free(list(self._said))
 
 
-class _NodeDies(BaseException):
+class NodeDies(BaseException):
     """What SIGKILL does to everything on a node."""
