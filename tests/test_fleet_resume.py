@@ -1,6 +1,7 @@
 """A fleet's session that died goes on: on the same nodes, on some of them, on others."""
 
 from collections import Counter
+from contextlib import contextmanager
 
 import pytest
 
@@ -161,6 +162,24 @@ def test_a_node_that_is_not_what_it_was_is_told_with_both_values(tmp_path, chang
 
     with pytest.raises(ConfigurationError, match=f"session died was measured with .*{told}"):
         joined(machines, tmp_path, resume="died")
+
+
+def test_another_revision_of_the_model_is_told_at_the_first_launch(tmp_path):
+    dies(fleet("a"), tmp_path, lives=1)
+    machines = fleet("a")
+    started = machines["a"].started
+
+    @contextmanager
+    def newer(*args, **fields):
+        with started(*args, **fields) as server:
+            server.model_revision = "another"
+            yield server
+
+    machines["a"].started = newer
+    session, _ = joined(machines, tmp_path, resume="died")
+
+    with pytest.raises(ConfigurationError, match="model_revision='fake', now it is 'another'"):
+        all_of(session)
 
 
 def test_a_new_node_may_have_other_software_than_those_that_were_there(tmp_path):
