@@ -25,11 +25,11 @@ def fleet_of(
     """
     if not chosen.fleet:
         return None
-    if is_parallel or chosen.resume:
+    if is_parallel:
         raise ConfigurationError(
             "--joules-fleet launches many at once by itself, from one process that has seen "
-            "all of it, so it goes neither with workers of pytest-xdist (-n) nor with "
-            "--joules-resume. Leave one of them out."
+            "all of it, so it does not go with workers of pytest-xdist (-n). Leave one of them "
+            "out."
         )
     if not here.launches:
         raise ConfigurationError(

@@ -16,7 +16,7 @@ from typing import Any
 from filelock import Timeout
 
 from pytest_joules import record
-from pytest_joules.errors import ConfigurationError, MeterError, is_expected
+from pytest_joules.errors import ConfigurationError, FleetError, MeterError, is_expected
 from pytest_joules.ledger import Taken
 from pytest_joules.options import Options
 from pytest_joules.parts import parts
@@ -106,8 +106,10 @@ def _pass_on(folder: Path, taken: Taken, recorder: Recorder) -> None:
 
 def unfinished(session: JoulesSession, exit_code: int) -> str:
     """Say why something was left undone, so that the session may be resumed; or nothing."""
-    spent = "budget spent" if session.ledger.is_budget_spent else ""
-    return _STOPPED.get(exit_code, spent)
+    ledger = session.ledger
+    is_lost = any(isinstance(error, FleetError) for error in ledger.failures.values())
+    left = "budget spent" if ledger.is_budget_spent else "fleet failed" if is_lost else ""
+    return _STOPPED.get(exit_code, left)
 
 
 def asked_of(session: JoulesSession) -> dict[str, Any]:

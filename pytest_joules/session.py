@@ -37,7 +37,7 @@ from pytest_joules.plan import (
     server_key,
 )
 from pytest_joules.point import Point
-from pytest_joules.provenance import require_same_context
+from pytest_joules.provenance import Context, require_same_context
 from pytest_joules.referee import Referee
 from pytest_joules.result import Result
 from pytest_joules.sources import Source
@@ -348,11 +348,15 @@ class JoulesSession:
         if taken is None or alike is None:
             return None
         try:
-            ours, theirs = result.provenance.context, alike.provenance.context
+            ours, theirs = self._told_by(result), alike.provenance.context
             require_same_context(ours, theirs, f"{alike.point.id}: session {taken.session}")
         except ConfigurationError as error:
             return error
         return None
+
+    def _told_by(self, result: Result) -> Context:
+        """Return what must be as in launches taken over; boards are each server's own."""
+        return replace(result.provenance.context, gpu_uuids=())
 
     def _is_of_the_baseline(self, result: Result) -> bool:
         """Tell whether a baseline was recorded with the very server start measured now."""
@@ -373,7 +377,7 @@ class JoulesSession:
 
 
 def _launch_alike(result: Result) -> tuple[object, ...]:
-    """Return what launches share that must tell the same software, model and boards."""
+    """Return what launches share that must tell the same software and model."""
     point = result.point
     return (result.provenance.context.stack, point.engine, point.model, point.num_gpus)
 

@@ -12,7 +12,7 @@ import pytest
 
 from pytest_joules import errors
 from pytest_joules.errors import FormatError, LaunchError, MeterError
-from pytest_joules.fleet import carrier, wire
+from pytest_joules.fleet import carrier, lines, wire
 from pytest_joules.fleet.cluster import NodeInfo
 from pytest_joules.fleet.node import Node, require_room
 from pytest_joules.leases import Leases
@@ -33,7 +33,7 @@ LAUNCH = Launch(points=(POINT, POINT.but(batch_size=4)), stack=STACK, gpu="h200"
 
 
 def through_the_wire(values):
-    return json.loads(wire.line(values))
+    return json.loads(lines.line(values))
 
 
 def test_what_goes_over_the_wire_comes_out_equal():
@@ -77,7 +77,7 @@ def test_an_error_keeps_its_class_and_names_the_node(error, kind):
     "kind", ["NoSuch", "os", "_Told", "EnergyRegression"], ids=["none", "module", "base", "red"]
 )
 def test_only_errors_of_ours_are_made_from_what_a_node_says(kind):
-    made = wire.error_from({"kind": kind, "text": "x"}, "node a")
+    made = lines.error_from({"kind": kind, "text": "x"}, "node a")
 
     assert type(made) is errors.JoulesError
 
@@ -85,7 +85,7 @@ def test_only_errors_of_ours_are_made_from_what_a_node_says(kind):
 @pytest.mark.parametrize("text", ["", "nonsense", "[1]", '"a"', '{"a":'])
 def test_what_is_no_message_is_refused(text):
     with pytest.raises(FormatError, match="which is no message"):
-        wire.message(text)
+        lines.message(text)
 
 
 def test_room_is_taken_and_given_back(tmp_path):
@@ -130,7 +130,7 @@ def process(tmp_path):
 
 def test_a_node_says_who_it_is_and_answers_until_its_input_ends(process):
     def ask(**message):
-        process.stdin.write(wire.line(message))
+        process.stdin.write(lines.line(message))
         process.stdin.flush()
         return json.loads(process.stdout.readline())
 
@@ -155,7 +155,7 @@ def test_a_plugin_that_is_not_installed_on_the_node_is_told(process):
     process.stdout.readline()
     setup = {"maker": "no_such_plugin", "session": "s"}
     message = {"setup": {**setup, "options": wire.options_json(Options(gpu="h200"))}}
-    process.stdin.write(wire.line(message))
+    process.stdin.write(lines.line(message))
     process.stdin.flush()
 
     error = json.loads(process.stdout.readline())["error"]

@@ -1,15 +1,15 @@
 """Asking for a fleet: what the option may be, and a Ray that is missing or trips."""
 
-import signal
 import socket
 import sys
 
 import pytest
 
-from pytest_joules import option_values
-from pytest_joules.errors import FleetError, MissingDependency
+from pytest_joules import joining, option_values
+from pytest_joules.errors import ConfigurationError, FleetError, MissingDependency
 from pytest_joules.fleet import knock
 from pytest_joules.fleet.cluster import RayCluster
+from pytest_joules.options import Options
 
 
 @pytest.mark.parametrize("value", ["auto", "local", "ray://head:10001", "10.0.0.1:6379"])
@@ -35,6 +35,13 @@ def test_where_a_fleet_may_be(value):
 def test_what_is_no_fleet_is_refused(value):
     with pytest.raises(ValueError, match="give ray://HOST:PORT"):
         option_values.fleet(value)
+
+
+def test_workers_of_this_machine_are_no_fleet():
+    with pytest.raises(
+        ConfigurationError, match=r"not go with workers.*\(-n\).*one of them out"
+    ):
+        joining.fleet_of(None, Options(fleet="auto"), None, is_parallel=True)
 
 
 @pytest.fixture
@@ -82,21 +89,6 @@ def test_a_ray_that_cannot_be_imported_is_told_with_the_remedy(ray_that, text, t
         RayCluster.connect("local", is_virtual=True)
 
 
-def test_sigterm_still_ends_pytest_at_once(ray_that):
-    """Ray would raise SystemExit: pytest takes it for a failed test and goes on."""
-    ray_that(f"""
-import signal, sys
-{CONNECTED}
-def init(*args, **fields):
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(15))
-""")
-    before = signal.getsignal(signal.SIGTERM)
-
-    RayCluster.connect("local", is_virtual=True)
-
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
 @pytest.mark.parametrize(("stillborn", "is_joined"), [(2, True), (3, False)])
 def test_a_client_server_that_dies_as_it_starts_is_asked_for_again(
     ray_that, stillborn, is_joined
@@ -133,6 +125,19 @@ def test_an_address_where_nobody_answers_is_told_at_once(address, deaf, monkeypa
         knock.require_ray(address.format(deaf))
 
 
+@pytest.mark.parametrize("address", ["ray://{}", "ray://[{}]:{}"])
+def test_a_head_behind_ray_client_is_there_while_its_server_listens(address):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        host, port = server.getsockname()
+        watched = (
+            address.format(host, port) if "[" in address else address.format(f"{host}:{port}")
+        )
+        is_there = knock.Watch(target=watched).ask
+        assert is_there(watched)
+
+    assert not is_there(watched)
+
+
 @pytest.fixture
 def watch():
     """A watch with a clock that ``watch.pass_s`` moves, over a head that ``heads`` is."""
@@ -165,7 +170,7 @@ def test_a_head_that_stays_silent_is_lost_for_good(watch):
 
     with pytest.raises(FleetError, match="head:6379, has not answered for 20 s"):
         watch.pass_s(10, is_there=False)
-    with pytest.raises(FleetError, match="run once more"):
+    with pytest.raises(FleetError, match="go on with --joules-resume"):
         watch.pass_s(5, is_there=True)
 
 

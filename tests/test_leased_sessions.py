@@ -13,6 +13,7 @@ from pytest_joules.engines.vllm import VllmEngine
 from pytest_joules.errors import ConfigurationError, Inconclusive, LaunchError, LeaseError
 from pytest_joules.leases import Leases
 from pytest_joules.leases.allocation import Request
+from pytest_joules.ledger import Taken
 from pytest_joules.measure import Rig
 from pytest_joules.meter import ZeusMeter
 from pytest_joules.options import Options
@@ -320,6 +321,22 @@ def test_who_goes_on_with_workers_counts_one_board_a_server(bed: Bed) -> None:
     assert {r.provenance.context.gpu_uuids for r in other.ledger.kept} == {bed.gpus[:1]}
     assert other.ledger.of_stack[MODELS[0], "default"] == list(taken.results[: counts[0]])
     assert set(other.ledger.comparisons) == set(MODELS)
+
+
+def test_who_goes_on_measures_each_server_of_a_model_on_its_own_board(bed: Bed) -> None:
+    servers = [POINT, POINT.but(precision="fp8")]
+    first, second = workers(bed)
+    results = [first.measure(servers[0])]
+    with bed.taken(bed.gpus[0]):
+        results += [second.measure(servers[1])]
+    other = bed.session(part="gw2")
+    other.take_over(
+        Taken(session="s", results=results, judgements=[], num_launches=2, spent_gpu_s=1.0)
+    )
+
+    left = [other.measure(server.but(batch_size=4)) for server in servers]
+
+    assert [each.provenance.context.gpu_uuids for each in left] == [bed.gpus[:1], bed.gpus[1:]]
 
 
 def test_the_chance_of_a_false_alarm_is_shared_by_all_workers(bed: Bed) -> None:

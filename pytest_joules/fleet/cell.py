@@ -107,6 +107,10 @@ class Cell:
     identity: Identity | None = None
     error: JoulesError | None = None
 
+    def taken_s(self, now_s: float) -> float:
+        """Return what its running launch has taken so far; waiting for others costs nothing."""
+        return now_s - self.since_s if self.runs and not self.waits else 0.0
+
 
 def hardware_of(launch: Launch) -> object:
     """Return what of a launch decides its identity."""

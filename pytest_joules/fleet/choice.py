@@ -1,8 +1,8 @@
-"""The fleet of ``--joules-fleet``, by the options; loads Ray."""
+"""The fleet of ``--joules-fleet``, by the options."""
 
 from uuid import uuid4
 
-from pytest_joules.fleet.cluster import RayCluster
+from pytest_joules.fleet.driven import DrivenCluster
 from pytest_joules.fleet.source import FleetSource
 from pytest_joules.options import Options
 from pytest_joules.result import SourceName
@@ -22,7 +22,7 @@ def joined(options: Options, here: Source, *, maker: str) -> FleetSource:
         FleetError: There is no cluster at the address.
     """
     name: SourceName = here.name
-    cluster = RayCluster.connect(options.fleet, is_virtual=name != "live")
+    cluster = DrivenCluster.connect(options.fleet, is_virtual=name != "live")
     return FleetSource(
         cluster=cluster,
         options=options,

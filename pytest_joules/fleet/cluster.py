@@ -1,11 +1,11 @@
-"""The only module that knows Ray: nodes, cells on them, and what the cells say."""
+"""The only module that knows Ray: nodes, cells on them, and what the cells say.
+
+What is of Ray here runs in ``driver``, a process of its own.
+"""
 
 import logging
 import os
-import signal
-import warnings
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ VIRTUAL_GPUS = 8
 _ACCELERATOR = "accelerator_type:"
 _STORE_BYTES = 128 << 20
 _HEAR_S = 5.0
-_END_S = 60.0
+END_S = 60.0
 """More than the grace of a server and the patience with one that hangs in a driver."""
 
 _JOINS = 3
@@ -107,8 +107,8 @@ class RayCluster:
     """A Ray cluster."""
 
     ray: Any
-    watch: knock.Watch | None = None
-    """Of the head; absent through Ray Client, whose calls wait where nothing can be asked."""
+    head: str
+    """What ``knock.Watch`` is to watch."""
 
     session: str = field(default_factory=lambda: uuid4().hex[:12])
     _waiting: dict[Any, Held] = field(default_factory=dict)
@@ -147,7 +147,7 @@ class RayCluster:
                 f"{_told(error)} See whether `ray status` "
                 f"answers there, and whether it runs Ray {ray.__version__} and this Python."
             ) from None
-        return cls(ray=ray, watch=_watch(ray))
+        return cls(ray=ray, head=_head(ray, address))
 
     def nodes(self) -> tuple[NodeInfo, ...]:
         return tuple(
@@ -177,8 +177,6 @@ class RayCluster:
         held.actor.say.remote(line)
 
     def hear(self, timeout_s: float) -> Mapping[Held, Heard]:
-        if self.watch:
-            self.watch.require_head()
         if not self._waiting:
             return {}
         answered, _ = self.ray.wait(list(self._waiting), timeout=timeout_s)
@@ -209,17 +207,15 @@ class RayCluster:
         listed = list(cells)
         self._waiting = {ref: held for ref, held in self._waiting.items() if held not in listed}
         # First they end what they started, all at once; then Ray ends them.
-        ended = [held.actor.end.remote(_END_S) for held in listed if held in self._up]
+        ended = [held.actor.end.remote(END_S) for held in listed if held in self._up]
         if ended:
-            self.ray.wait(ended, num_returns=len(ended), timeout=_END_S)
+            self.ray.wait(ended, num_returns=len(ended), timeout=END_S)
         for held in listed:
             self._up.discard(held)
             self.ray.kill(held.actor)
 
     def close(self) -> None:
-        if not (self.watch and self.watch.is_lost):
-            # Without the head every farewell waits; nodes miss it, too, and end their cells.
-            self.free({*self._waiting.values()})
+        self.free({*self._waiting.values()})
         self.ray.shutdown()
 
     def _listen(self, held: Held) -> None:
@@ -229,10 +225,7 @@ class RayCluster:
 def _join(ray: Any, address: str, extra: Mapping[str, Any]) -> None:
     for left in reversed(range(_JOINS)):
         try:
-            with _own_sigterm(), warnings.catch_warnings():
-                # Tips for those who write Ray programs, in every release others.
-                warnings.simplefilter("ignore")
-                ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **extra)
+            ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **extra)
         except (ConnectionError, RuntimeError) as error:
             if _STILLBORN not in str(error) or not left:
                 raise
@@ -240,10 +233,10 @@ def _join(ray: Any, address: str, extra: Mapping[str, Any]) -> None:
             return
 
 
-def _watch(ray: Any) -> knock.Watch | None:
+def _head(ray: Any, address: str) -> str:
     if ray.util.client.ray.is_connected():
-        return None
-    return knock.Watch(target=ray.get_runtime_context().gcs_address)
+        return knock.chosen(address)
+    return str(ray.get_runtime_context().gcs_address)
 
 
 def _told(error: Exception) -> str:
@@ -252,16 +245,6 @@ def _told(error: Exception) -> str:
     if "Version mismatch" in text:
         return " ".join(text.split())
     return text.splitlines()[-1] if text else type(error).__name__
-
-
-@contextmanager
-def _own_sigterm() -> Iterator[None]:
-    """Keep what SIGTERM does: pytest takes Ray's SystemExit for a failed test and goes on."""
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, handler)
 
 
 def _info(node: Mapping[str, Any]) -> NodeInfo:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from pytest_joules.errors import FleetError
 from pytest_joules.fleet.cluster import NodeInfo
+from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.version import __version__
 
@@ -60,4 +61,14 @@ def given_up(point: Point, num_losses: int, text: str) -> FleetError:
     return FleetError(
         f"{point.id}: given up after {num_losses} losses, the last on {text}. If it is always "
         "the same launch that is lost, run it alone on one node, without --joules-fleet."
+    )
+
+
+def boards_gone(launch: Launch, seen: str) -> FleetError:
+    """No node has the boards that a measurement to be taken over ran on."""
+    boards = ", ".join(launch.boards.fixed)
+    return FleetError(
+        f"{launch.largest.id} was measured on {boards}, which no node of the fleet has any "
+        f"more, and {seen}: nobody can tell whether the rest would be measured alike. Bring "
+        "the node back, make the nodes alike, or measure all anew without --joules-resume."
     )

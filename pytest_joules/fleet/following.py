@@ -5,7 +5,7 @@ from functools import partial
 
 from pytest_joules import progress
 from pytest_joules.errors import FormatError, is_expected
-from pytest_joules.fleet import wire
+from pytest_joules.fleet import lines, wire
 from pytest_joules.fleet.cell import Came, Cell, Drawn, Ended, Event, Went
 from pytest_joules.measure import Failure
 from pytest_joules.point import Point
@@ -16,7 +16,7 @@ Announce = Callable[[progress.Event], None]
 
 
 def followed(
-    cell: Cell, told: wire.Message, *, at_s: float, announce: Announce
+    cell: Cell, told: lines.Message, *, at_s: float, announce: Announce
 ) -> Event | None:
     """Take a message of a cell that runs a launch.
 
@@ -55,7 +55,7 @@ def followed(
             return Came(key=key, outcome=outcome, elapsed_s=elapsed_s, tell=tell)
         case {"ended": {"elapsed_s": elapsed_s, "error": error}}:
             cell.runs = False
-            why = wire.error_from(error, name) if error else None
+            why = lines.error_from(error, name) if error else None
             over = partial(announce, progress.LaunchEnds(at_s=at_s))
             return Ended(key=key, elapsed_s=elapsed_s, error=why, tell=over)
         case _:

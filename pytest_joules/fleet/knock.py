@@ -14,6 +14,7 @@ from pytest_joules.errors import FleetError, is_expected
 
 __tracebackhide__ = is_expected
 
+_CLIENT = "ray://"
 _CONNECT_S = 10.0
 _ASK_EVERY_S = 5.0
 _ASK_S = 2.0
@@ -34,15 +35,15 @@ def require_ray(address: str) -> None:
     Raises:
         FleetError: With what is there instead.
     """
-    chosen = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
-    host, _, port = chosen.removeprefix("ray://").rpartition(":")
+    target = chosen(address)
+    host, port = _host_and_port(target)
     if not port.isdecimal():
         return  # Ray itself starts or finds the cluster
-    seen = _nobody(host.strip("[]"), int(port))
-    if not seen and not chosen.startswith("ray://"):
-        seen = _no_head(f"{host}:{port}")
+    seen = _nobody(host, int(port))
+    if not seen and not target.startswith(_CLIENT):
+        seen = _no_head(target)
     if seen:
-        named = f" (RAY_ADDRESS is {chosen})" if chosen != address else ""
+        named = f" (RAY_ADDRESS is {target})" if target != address else ""
         raise FleetError(
             f"--joules-fleet={address}{named}: {seen}. See whether `ray status` answers there "
             "and a firewall lets you in: nodes of the cluster join at HOST:6379, others "
@@ -50,12 +51,30 @@ def require_ray(address: str) -> None:
         )
 
 
-def _nobody(host: str, port: int) -> str:
+def chosen(address: str) -> str:
+    """Return the address that Ray takes for one: ``auto`` may be named by RAY_ADDRESS."""
+    return os.environ.get("RAY_ADDRESS", "") if address == "auto" else address
+
+
+def _host_and_port(address: str) -> tuple[str, str]:
+    host, _, port = address.removeprefix(_CLIENT).rpartition(":")
+    return host.strip("[]"), port
+
+
+def _nobody(host: str, port: int, patience_s: float = _CONNECT_S) -> str:
     try:
-        socket.create_connection((host, port), _CONNECT_S).close()
+        socket.create_connection((host, port), patience_s).close()
     except (OSError, UnicodeError) as error:
         return f"nothing answers at {host}:{port} ({error})"
     return ""
+
+
+def _answers(target: str) -> bool:
+    """Tell whether a head is there; of one behind Ray Client, whether its server is."""
+    if target.startswith(_CLIENT):
+        host, port = _host_and_port(target)
+        return not _nobody(host, int(port), _ASK_S)
+    return not _no_head(target, _ASK_S)
 
 
 @dataclass(kw_only=True)
@@ -67,9 +86,9 @@ class Watch:
     """
 
     target: str
-    """HOST:PORT."""
+    """HOST:PORT of the head, or ``ray://HOST:PORT`` of its server for Ray Clients."""
 
-    ask: Callable[[str], bool] = lambda target: not _no_head(target, _ASK_S)
+    ask: Callable[[str], bool] = _answers
     clock: Callable[[], float] = time.monotonic
     is_lost: bool = False
     _asked_s: float = field(init=False)
@@ -94,7 +113,7 @@ class Watch:
             raise FleetError(
                 f"the head of the fleet's Ray cluster, {self.target}, has not answered for "
                 f"{SILENCE_S:.0f} s. Its nodes end what they run within a minute or two. Start "
-                "the cluster again and run once more; what was measured is in the session."
+                "the cluster again and go on with --joules-resume."
             )
 
 

@@ -4,6 +4,7 @@
 
 ``setup``     the options, where the source comes from, the session; answers ``ready``
 ``identify``  a launch; answers ``identity``, the hardware that it would run on
+``survey``    a launch; answers ``surveyed``, hardware and software that it would run on
 ``launch``    a launch and its frozen work; answers ``waits`` while others lease the GPUs (empty
               once they do not), ``load`` and ``energy_j`` while it runs, ``outcome`` for each
               point, and ``ended``. One that ``asks`` stops after each point
@@ -30,7 +31,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from pytest_joules.errors import ConfigurationError, FormatError, JoulesError
-from pytest_joules.fleet import wire
+from pytest_joules.fleet import lines, wire
 from pytest_joules.measure import Failure, FrozenWork
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
@@ -73,6 +74,8 @@ class Node:
                 case {"identify": told}:
                     launch = wire.launch_from(told)
                     self._tell(identity=asdict(self._required().identity(launch)))
+                case {"survey": told}:
+                    self._survey(wire.launch_from(told))
                 case {"launch": told, "frozen": frozen, "asks": asks}:
                     launch, work = wire.launch_from(told), wire.frozen_from(frozen)
                     self._running = self._launched(launch, work)
@@ -85,7 +88,7 @@ class Node:
                     raise FormatError(f"the session said {message!r}, which is no order.")
         except JoulesError as error:
             require_room(Path.cwd())
-            self._tell(error=wire.error_json(error))
+            self._tell(error=lines.error_json(error))
 
     def _set_up(self, told: Mapping[str, Any]) -> None:
         require_room(Path.cwd())
@@ -94,6 +97,11 @@ class Node:
         self._source = _of_session(made, told["session"], self._hear)
         self._source.require_gpu(options.gpu)
         self._tell(ready={})
+
+    def _survey(self, launch: Launch) -> None:
+        identity = self._required().identity(launch)  # first: it costs nothing to lack a board
+        context = self._required().context(launch)
+        self._tell(surveyed=wire.surveyed_json(identity, context))
 
     def close(self) -> None:
         """End a launch that waits, and every process of it."""
@@ -126,7 +134,7 @@ class Node:
             pass  # what is not measured yet shall not be
         except JoulesError as caught:
             require_room(Path.cwd())
-            error = wire.error_json(caught)
+            error = lines.error_json(caught)
         elapsed_s = 0.0 if started_s is None else source.clock() - started_s
         self._tell(ended={"elapsed_s": elapsed_s, "error": error})
 
@@ -220,14 +228,12 @@ def require_room(folder: Path, num_bytes: int = ROOM_BYTES) -> None:
 
 def main() -> int:
     """Answer until the input ends; return the exit status."""
-    # Whatever a library prints must not stand between our lines.
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
+    answers = lines.own_stdout()
     lock = threading.Lock()
 
     def tell(**message: Any) -> None:
         with lock:
-            answers.write(wire.line(message))
+            answers.write(lines.line(message))
             answers.flush()
 
     orders = _orders()
@@ -235,7 +241,7 @@ def main() -> int:
         tell(hello={"version": __version__, "pid": os.getpid()})
         with closing(Node(tell)) as node:
             while (text := orders.get()) is not None:
-                node.answer(wire.message(text))
+                node.answer(lines.message(text))
     except (KeyboardInterrupt, BrokenPipeError):
         return 0
     except OSError as error:

@@ -4,17 +4,20 @@ The rehearsal has told every point. Each server key has a cell of its own, in wh
 launches follow one another as in any session: the next one only while a point is undecided.
 """
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from pytest_joules.errors import ConfigurationError, is_expected
+from pytest_joules.errors import ConfigurationError, FleetError, is_expected
 from pytest_joules.fleet.cell import Came, Ended, Event, Key, Lost, Ready, Refused, Went
 from pytest_joules.fleet.source import FleetSource
-from pytest_joules.ledger import Listener, Wish
+from pytest_joules.ledger import Listener, Taken, Wish
 from pytest_joules.measure import Outcome
 from pytest_joules.options import Options
 from pytest_joules.plan import ATTACHED, Boards, Launch, Stack, server_key
 from pytest_joules.point import Point
+from pytest_joules.provenance import Context
 from pytest_joules.result import Result
 from pytest_joules.session import JoulesSession
 
@@ -77,8 +80,20 @@ class FleetSession(JoulesSession):
         for other in dict.fromkeys(map(server_key, self.ledger.wishes)):
             if other not in self._running and other not in self._settled:
                 self._want(other, None)
-        for event in self.fleet.wait():
-            self._take(event)
+        events: list[Event] = []
+        with self._left_undone(listed):
+            events = self.fleet.wait()
+        for event in events:  # also after one that found the fleet gone: a result stays one
+            with self._left_undone(listed):
+                self._take(event)
+
+    @contextmanager
+    def _left_undone(self, points: Iterable[Point]) -> Iterator[None]:
+        """Let points fail where the fleet does; a session that goes on may measure them."""
+        try:
+            yield
+        except FleetError as error:
+            self.ledger.failures.update(dict.fromkeys(points, error))
 
     def _ask(self, key: Key, points: list[Point], stack: Stack) -> None:
         launch = self._launch_of(points, stack)
@@ -190,10 +205,28 @@ class FleetSession(JoulesSession):
             running.kept_gpu_s = 0.0
         self.fleet.go_on(key, allowed=is_allowed)
 
+    def take_over(self, taken: Taken) -> None:
+        super().take_over(taken)
+        self.fleet.survey.close()
+        used = Counter(map(_boards, self.ledger.kept))
+        for boards in sorted(filter(None, used)):
+            if not self.fleet.survey.home(Boards(preferred=(boards,))):
+                self._tell(
+                    f"{used[boards]} measurement(s) on {', '.join(boards)} are taken over from "
+                    "a node that is not there any more; those that are there are what it was"
+                )
+
+    def _told_by(self, result: Result) -> Context:
+        """Keep what only a launch tells: nodes of a fleet may differ in driver and packages."""
+        return Context(model_revision=result.provenance.context.model_revision)
+
     def _boards(self, launch: Launch) -> Boards:
-        """Leave the boards to the cell, which keeps them from its first launch to its last."""
-        del launch
-        return Boards()
+        """Leave the boards to the cell, which keeps them from its first launch to its last.
+
+        A server of which something was taken over is best measured where that was.
+        """
+        used = self.ledger.boards.get(server_key(launch.largest), ())
+        return Boards(preferred=(used,) if used else ())
 
     def _keep(self, outcome: Outcome, stack: Stack, spent_gpu_s: float) -> None:
         if isinstance(outcome, Result):

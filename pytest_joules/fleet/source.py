@@ -12,7 +12,7 @@ from functools import partial
 
 from pytest_joules import progress
 from pytest_joules.errors import FleetError, JoulesError, is_expected
-from pytest_joules.fleet import faults, wire
+from pytest_joules.fleet import faults, lines, wire
 from pytest_joules.fleet.cell import (
     Cell,
     Event,
@@ -25,6 +25,7 @@ from pytest_joules.fleet.cell import (
 )
 from pytest_joules.fleet.cluster import Cluster, Held, NodeInfo
 from pytest_joules.fleet.following import followed
+from pytest_joules.fleet.survey import Found, Survey
 from pytest_joules.measure import FrozenWork, Outcome
 from pytest_joules.options import Options
 from pytest_joules.plan import Costs, Launch, Plan
@@ -63,6 +64,9 @@ class FleetSource:
     launches: bool = True
     say: Say = lambda node, key, event: None  # noqa: ARG005  silence is the default listener
     clock: Callable[[], float] = time.monotonic
+    survey: Survey = field(init=False)
+    """Of what another session has measured, which this one goes on with."""
+
     _fit: dict[str, NodeInfo] = field(default_factory=dict)
     _unfit: dict[str, str] = field(default_factory=dict)
     """Nodes that cannot measure, by id, and why."""
@@ -82,16 +86,21 @@ class FleetSource:
     _events: list[Event] = field(default_factory=list)
     _looked_s: float = -_LOOK_S
 
+    def __post_init__(self) -> None:
+        self.survey = Survey(self.cluster, is_open=bool(self.options.resume))
+
     def require_gpu(self, gpu: str) -> None:
         del gpu  # the nodes are asked for that of the options
         self.look()
 
     def identity(self, launch: Launch) -> Identity:
+        if launch.boards.fixed:
+            return self._found(launch).identity
         hardware = hardware_of(launch)
         if hardware not in self._known:
             self._look()
             node = self._require_any()
-            survey = self._survey(node, launch)
+            survey = self._cell_on(node, launch)
             while survey.identity is None and survey.error is None:
                 self._pump()
             self._free(survey)
@@ -106,9 +115,12 @@ class FleetSource:
         return nullcontext(launch)
 
     def context(self, launch: Launch) -> Context:
-        """Nothing goes on with a fleet's session, so nobody needs to know it beforehand."""
-        del launch
-        return Context()
+        """Return what is known of a launch on boards that are known; of others nothing is."""
+        return self._found(launch).context if launch.boards.fixed else Context()
+
+    def _found(self, launch: Launch) -> Found:
+        self.look()
+        return self.survey.find(launch)
 
     def outcomes(
         self, launch: Launch, frozen: Mapping[Point, FrozenWork]
@@ -132,20 +144,17 @@ class FleetSource:
             "frozen": wire.frozen_json(frozen),
             "asks": self.options.budget is not None,
         }
-        self.cluster.say(cell.held, wire.line(told))
+        self.cluster.say(cell.held, lines.line(told))
 
     def go_on(self, key: Key, *, allowed: bool) -> None:
         """Let a key's launch measure its next point, or end; one that is lost does neither."""
         if key in self._of_key:
-            self.cluster.say(self._of_key[key].held, wire.line({"go_on": allowed}))
+            self.cluster.say(self._of_key[key].held, lines.line({"go_on": allowed}))
 
     def elapsed_s(self, key: Key) -> float:
         """Return what a key's running launch has taken so far, by this machine's clock."""
         cell = self._of_key.get(key)
-        return self._taken_s(cell) if cell is not None else 0.0
-
-    def _taken_s(self, cell: Cell) -> float:
-        return self.clock() - cell.since_s if cell.runs and not cell.waits else 0.0
+        return cell.taken_s(self.clock()) if cell is not None else 0.0
 
     def release(self, key: Key) -> None:
         """Give a key's GPUs back."""
@@ -204,14 +213,19 @@ class FleetSource:
         used = sum(
             cell.held.num_gpus for cell in self._cells.values() if cell.held.node.id == node.id
         )
-        is_held_up = self._held_up.get(node.id, 0.0) > self.clock()
-        free = 0 if is_held_up else max(0, node.num_gpus - used)
+        free = 0 if self._is_held_up(node.id) else max(0, node.num_gpus - used)
         return Room(node=node.id, gpu=self.options.gpu, num_gpus=node.num_gpus, free=free)
+
+    def _is_held_up(self, node_id: str) -> bool:
+        return self._held_up.get(node_id, 0.0) > self.clock()
 
     def _job(self, name: str, key: Key) -> Job:
         launch = self._waiting[key]
         made = Plan(launches=(launch,), costs=Costs(min_window_s=self.options.window))
         others = frozenset(self._fit) - self._avoided.get(key, set())
+        home = self.survey.home(launch.boards)
+        if home in others and not self._is_held_up(home):
+            others = frozenset({home})
         num_gpus = launch.largest.num_gpus
         is_left = any(self._fit[each].num_gpus >= num_gpus for each in others)
         return Job(
@@ -258,7 +272,7 @@ class FleetSource:
             for node in new
             if node not in asked
         }
-        surveys = [self._survey(node, None) for node in asked]
+        surveys = [self._cell_on(node, None) for node in asked]
         while any(not each.is_ready and each.error is None for each in surveys):
             self._pump()
         for each in surveys:
@@ -266,6 +280,8 @@ class FleetSource:
 
     def _judge(self, survey: Cell) -> None:
         node = survey.held.node
+        if survey.error is None and self.survey.takes(survey.held):
+            del self._cells[survey.held]
         self._free(survey)
         if isinstance(survey.error, FleetError):
             raise survey.error
@@ -277,7 +293,7 @@ class FleetSource:
         if not survey.is_lost or self._silences[node.id] >= TRIES:
             self._unfit[node.id] = str(survey.error)
 
-    def _survey(self, node: NodeInfo, launch: Launch | None) -> Cell:
+    def _cell_on(self, node: NodeInfo, launch: Launch | None) -> Cell:
         held = self.cluster.hold(node, 0)
         cell = Cell(held=held, launch=launch, since_s=self.clock())
         self._cells[held] = cell
@@ -293,11 +309,13 @@ class FleetSource:
             cell = self._cells.get(held)
             for text in heard.lines:
                 if cell is not None and held in self._cells:
-                    self._take(cell, wire.message(text))
+                    self._take(cell, lines.message(text))
             if heard.lost and held in self._cells and cell is not None:
                 self._lose(cell, heard.lost)
+            elif heard.lost:
+                self.survey.leave(held)
 
-    def _take(self, cell: Cell, told: wire.Message) -> None:
+    def _take(self, cell: Cell, told: lines.Message) -> None:
         match told:
             case {"hello": {"version": version}}:
                 self._greeted(cell, version)
@@ -305,11 +323,11 @@ class FleetSource:
                 cell.is_ready = True
                 if cell.launch is not None:
                     asked = {"identify": wire.launch_json(cell.launch)}
-                    self.cluster.say(cell.held, wire.line(asked))
+                    self.cluster.say(cell.held, lines.line(asked))
             case {"identity": values}:
                 self._identified(cell, Identity(**values))
             case {"error": values}:
-                self._fail(cell, wire.error_from(values, cell.held.node.name))
+                self._fail(cell, lines.error_from(values, cell.held.node.name))
             case {"lost": text}:
                 self._unfit[cell.held.node.id] = f"{cell.held.node.name}: {text}"
                 self._fit.pop(cell.held.node.id, None)
@@ -327,7 +345,7 @@ class FleetSource:
             self._fail(cell, faults.wrong_version(cell.held.node, version))
             return
         setup = {"options": wire.options_json(self.options), "maker": self.maker}
-        self.cluster.say(cell.held, wire.line({"setup": {**setup, "session": self.session}}))
+        self.cluster.say(cell.held, lines.line({"setup": {**setup, "session": self.session}}))
 
     def _identified(self, cell: Cell, identity: Identity) -> None:
         """Let a cell begin if its node is like the others."""
@@ -361,7 +379,7 @@ class FleetSource:
             return
         over = progress.LaunchEnds(at_s=self.clock())
         tell: Tell = partial(self._tell, cell, over) if cell.runs else lambda: None
-        elapsed_s = self._taken_s(cell)
+        elapsed_s = cell.taken_s(self.clock())
         del self._of_key[key]
         avoided = self._avoided.setdefault(key, set())
         avoided.add(cell.held.node.id)

@@ -1,23 +1,21 @@
-"""What goes between the session and a node: one JSON object a line, data only."""
+"""What the session and a node tell each other, as JSON-ready values: data only."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from pytest_joules import errors
 from pytest_joules.errors import FormatError, JoulesError, is_expected
+from pytest_joules.fleet import lines
 from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.options import Options
-from pytest_joules.plan import Launch, Stack
+from pytest_joules.plan import Boards, Launch, Stack
 from pytest_joules.point import Point
+from pytest_joules.provenance import Context, Identity, Provenance
 from pytest_joules.result import Result
 from pytest_joules.steady_state import Work
 
 __tracebackhide__ = is_expected
-
-Message = Mapping[str, Any]
 
 _OPTIONS = (
     *("gpu", "source", "stack", "window", "point_deadline", "keep"),
@@ -26,26 +24,6 @@ _OPTIONS = (
 """Options that decide how a node measures."""
 
 _PATHS = ("baselines", "lease_folder")
-
-
-def line(message: Message) -> str:
-    """Write a message; numbers read back bit for bit."""
-    return json.dumps(message, separators=(",", ":")) + "\n"
-
-
-def message(text: str) -> Message:
-    """Read a message.
-
-    Raises:
-        FormatError: It is none.
-    """
-    try:
-        read = json.loads(text)
-    except ValueError:
-        read = None
-    if not isinstance(read, dict):
-        raise FormatError(f"a node said {text[:200]!r}, which is no message.")
-    return read
 
 
 def options_json(options: Options) -> dict[str, Any]:
@@ -83,13 +61,30 @@ def launch_json(launch: Launch) -> dict[str, Any]:
         "points": [point.as_json() for point in launch.points],
         "stack": stack_json(launch.stack),
         "gpu": launch.gpu,
+        "boards": list(launch.boards.fixed),
     }
 
 
 def launch_from(values: Mapping[str, Any]) -> Launch:
     """Rebuild a launch."""
     points = tuple(Point.from_json(each) for each in values["points"])
-    return Launch(points=points, stack=stack_from(values["stack"]), gpu=values["gpu"])
+    return Launch(
+        points=points,
+        stack=stack_from(values["stack"]),
+        gpu=values["gpu"],
+        boards=Boards(fixed=tuple(values["boards"])),
+    )
+
+
+def surveyed_json(identity: Identity, context: Context) -> dict[str, Any]:
+    """Return what a launch would be measured with as JSON-ready values."""
+    return Provenance(identity=identity, context=context).as_json()
+
+
+def surveyed_from(values: lines.Message) -> tuple[Identity, Context]:
+    """Rebuild what a launch would be measured with."""
+    made = Provenance.from_json(values)
+    return made.identity, made.context
 
 
 def frozen_json(frozen: Mapping[Point, FrozenWork]) -> list[Any]:
@@ -111,7 +106,7 @@ def outcome_json(outcome: Outcome) -> dict[str, Any]:
     """Return a result or failure as JSON-ready values."""
     if isinstance(outcome, Result):
         return {"result": outcome.as_json()}
-    return {"point": outcome.point.as_json(), "error": error_json(outcome.error)}
+    return {"point": outcome.point.as_json(), "error": lines.error_json(outcome.error)}
 
 
 def outcome_from(values: Mapping[str, Any], where: str) -> Outcome:
@@ -127,34 +122,7 @@ def outcome_from(values: Mapping[str, Any], where: str) -> Outcome:
     try:
         if "result" in values:
             return Result.from_json(values["result"])
-        error = error_from(values["error"], where)
+        error = lines.error_from(values["error"], where)
         return Failure(point=Point.from_json(values["point"]), error=error)
     except (JoulesError, TypeError, ValueError, KeyError, AttributeError) as error:
         raise FormatError(f"{where}: an outcome cannot be read: {error!r}.") from None
-
-
-def error_json(error: JoulesError) -> dict[str, str]:
-    """Return an error by the nearest class that ``errors`` lists."""
-    known = {each for each in vars(errors).values() if isinstance(each, type)}
-    kind = next(each for each in type(error).__mro__ if each in known)
-    return {"kind": kind.__name__, "text": str(error)}
-
-
-def error_from(values: Mapping[str, str], where: str) -> JoulesError:
-    """Rebuild an error; one that is not known here is a plain ``JoulesError``."""
-    kind = getattr(errors, values["kind"], None)
-    text = f"{where}: {values['text']}"
-    if isinstance(kind, type) and issubclass(kind, JoulesError):
-        return kind(text)
-    return JoulesError(text)
-
-
-def require_fields(told: Message, *names: str, where: str) -> None:
-    """Refuse a message that lacks a field.
-
-    Raises:
-        FormatError: It does.
-    """
-    missing = [name for name in names if name not in told]
-    if missing:
-        raise FormatError(f"{where}: a message lacks {', '.join(missing)}: {dict(told)!r}.")

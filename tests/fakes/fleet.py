@@ -4,7 +4,7 @@ import json
 from collections import Counter
 from dataclasses import dataclass, field
 
-from pytest_joules.fleet import wire
+from pytest_joules.fleet import lines
 from pytest_joules.fleet.cluster import Heard, Held, NodeInfo
 from pytest_joules.fleet.node import Node
 from pytest_joules.testing import FakeMachine, source_of
@@ -69,7 +69,7 @@ class HereCluster:
         held = Held(node=node, num_gpus=num_gpus)
         version = self.version.get(node.id, __version__)
         is_silent = num_gpus and node.id in self.silent
-        self._said[held] = [] if is_silent else [wire.line({"hello": {"version": version}})]
+        self._said[held] = [] if is_silent else [lines.line({"hello": {"version": version}})]
         self.held.append(held)
         used = sum(each.num_gpus for each in self._said if each.node.id == node.id)
         assert used <= node.num_gpus, "a GPU was given away twice"
@@ -86,10 +86,10 @@ class HereCluster:
         node = self._nodes.setdefault(held, Node(self._tell(held)))
         try:
             node.answer(json.loads(line))
-        except _NodeDies:
+        except NodeDies:
             self._dead.add(name)
         except OSError as error:
-            answers.append(wire.line({"lost": f"the disk is full ({error.strerror})"}))
+            answers.append(lines.line({"lost": f"the disk is full ({error.strerror})"}))
         finally:
             _present.pop()
 
@@ -98,20 +98,20 @@ class HereCluster:
 
         def tell(**message):
             # Everything that goes over a wire must survive it.
-            self._said[held].append(wire.line(message))
+            self._said[held].append(lines.line(message))
             self._outcomes[name] += "outcome" in message
             if self._outcomes[name] == self.dies_after.get(name):
-                raise _NodeDies
+                raise NodeDies
 
         return tell
 
     def hear(self, timeout_s):
         del timeout_s
         heard = {}
-        for held, lines in self._said.items():
+        for held, said in self._said.items():
             lost = "the node was lost" if held.node.id in self._dead else ""
-            if lines or lost:
-                heard[held] = Heard(lines=tuple(lines), lost=lost)
+            if said or lost:
+                heard[held] = Heard(lines=tuple(said), lost=lost)
                 self._said[held] = []
         return heard
 
@@ -124,5 +124,5 @@ class HereCluster:
         self.free(list(self._said))
 
 
-class _NodeDies(BaseException):
+class NodeDies(BaseException):
     """What SIGKILL does to everything on a node."""

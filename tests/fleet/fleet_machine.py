@@ -2,8 +2,7 @@
 
 ``FLEET_NODE`` names the node, ``FLEET_CONTROL`` a folder: each engine writes its processes
 to ``engine-NODE-PID``, loads wait while ``hold-NODE`` stands there, and ``lasts`` holds the
-seconds that each takes longer. ``FLEET_RAY_VERSION`` is what the driver's Ray says it is,
-``FLEET_SILENCE_S`` how long its head may be silent.
+seconds that each takes longer. ``FLEET_SILENCE_S`` is how long the head may be silent.
 """
 
 import os
@@ -70,10 +69,6 @@ def _control():
 
 
 def pytest_joules_source(options):
-    if version := os.environ.get("FLEET_RAY_VERSION"):
-        import ray  # noqa: PLC0415  not in the test extra
-
-        ray.__version__ = version
     if silence_s := os.environ.get("FLEET_SILENCE_S"):
         knock.SILENCE_S = float(silence_s)
     machine = Machine(gpu=options.gpu)

@@ -40,6 +40,17 @@ def rows(folder):
     return json.loads((folder / "results.json").read_text())
 
 
+def is_left(fleet, engines):
+    """Tell whether these have ended and no GPU is held."""
+    return fleet.is_free() and all(are_gone(pids_of(each)) for each in engines)
+
+
+def stored(folder):
+    """Count the finished measurements that are on disk."""
+    files = folder.glob(".joules/sessions/*/results.jsonl")
+    return sum(len(file.read_text().splitlines()) for file in files)
+
+
 def boards(folder):
     found = [row["provenance"]["context"]["gpu_uuids"][0] for row in rows(folder)]
     return {board.split("-")[1] for board in found}
@@ -92,17 +103,45 @@ def test_a_fleet_of_this_machine_alone_uses_its_gpus_side_by_side(fleet, tmp_pat
     assert all(are_gone(pids_of(marker)) for marker in fleet.engines("alone"))
 
 
-def test_ctrl_c_ends_every_engine_and_frees_the_gpus(fleet, tmp_path):
-    fleet.hold("a", "b")
-    run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}")
-    engines = engines_of(fleet, run)
+def test_a_run_that_is_killed_and_then_interrupted_frees_the_gpus_and_is_gone_on_with(
+    fleet, tmp_path
+):
+    """First a Ray Client, whose server would keep the GPUs if nobody said farewell."""
+    client = f"--joules-fleet=ray://127.0.0.1:{fleet.client_port}"
+    fleet.hold("b")
+    run = fleet.pytest(tmp_path, client)
+    until(lambda: stored(tmp_path) == POINTS / 2, "the results of a")
+    engines = until(lambda: fleet.engines("b"), "an engine on b")
 
+    run.kill()  # between points
+    killed = finished(run)
+
+    assert run.returncode == -signal.SIGKILL, killed
+    until(lambda: is_left(fleet, engines), "the engines to end and the GPUs to be free")
+
+    fleet.hold("a")
+    before = set(fleet.engines())
+    run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}", "--joules-resume")
+    engines = until(lambda: set(fleet.engines()) - before, "the engine of what is left")
     output = interrupt(run)
 
     assert run.returncode == 2, output
     assert "KeyboardInterrupt" in output
+    assert len(engines) == 1
     assert all(are_gone(pids_of(marker)) for marker in engines)
-    until(fleet.is_free, "the GPUs to be free")
+    until(lambda: is_left(fleet, engines), "the GPUs to be free")
+
+    fleet.release("a", "b")
+    run = fleet.pytest(tmp_path, client, "--joules-resume")
+    output = finished(run)
+
+    assert run.returncode == 0, output
+    assert "4 passed" in output
+    assert len(set(fleet.engines()) - before - engines) == 1
+    notes = [[note["code"] for note in row["notes"]] for row in rows(tmp_path)]
+    assert len(notes) == POINTS
+    assert sum("taken-over" in each for each in notes) == POINTS / 2
+    assert not [line for line in output.splitlines() if line.startswith("fleet: ")]
 
 
 def test_what_is_killed_is_measured_elsewhere_and_counts_once(fleet, tmp_path):
@@ -138,7 +177,12 @@ def test_ray_is_imported_though_amdsmi_is_installed_and_finds_no_rocm(fleet):
 
 
 def test_a_driver_with_another_ray_is_told_both_versions(fleet, tmp_path):
-    run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}", FLEET_RAY_VERSION="2.40.0")
+    site = tmp_path / "site"
+    site.mkdir()
+    (site / "sitecustomize.py").write_text("import ray\nray.__version__ = '2.40.0'\n")
+    paths = os.pathsep.join([str(site), os.environ["PYTHONPATH"]])
+
+    run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}", PYTHONPATH=paths)
     output = finished(run)
 
     assert run.returncode == 4, output
@@ -147,19 +191,31 @@ def test_a_driver_with_another_ray_is_told_both_versions(fleet, tmp_path):
     assert not fleet.engines()
 
 
-def test_a_killed_head_ends_the_run_and_its_engines(fleet, tmp_path):
-    """The last test: after it there is no cluster."""
-    fleet.hold("a", "b")
-    run = fleet.pytest(tmp_path, f"--joules-fleet={fleet.address}", FLEET_SILENCE_S="5")
-    engines = engines_of(fleet, run)
+def test_a_killed_head_ends_each_run_and_its_engines(fleet, tmp_path):
+    """The last test: after it there is no cluster. One run is a Ray Client's."""
+    client, other = tmp_path / "client", tmp_path / "other"
+    client.mkdir()
+    other.mkdir()
+    address = f"ray://127.0.0.1:{fleet.client_port}"
+    fleet.hold("b")
+    runs = [fleet.pytest(client, f"--joules-fleet={address}", FLEET_SILENCE_S="5")]
+    until(lambda: stored(client) == POINTS / 2, "the results of a")
+    engines = until(lambda: fleet.engines("b"), "an engine on b")
+    done = fleet.engines("a")
+    fleet.hold("a")
+    runs += [fleet.pytest(other, f"--joules-fleet={fleet.address}", FLEET_SILENCE_S="5")]
+    engines += until(lambda: set(fleet.engines("a")).difference(done), "another engine on a")
 
     fleet.kill_head()
-    output = finished(run)
+    outputs = [finished(run) for run in runs]
 
-    assert run.returncode == 1, output
-    assert "4 failed" in output
-    assert (
-        f"head of the fleet's Ray cluster, {fleet.address}, has not answered for 5 s" in output
-    )
+    for run, output, head in zip(runs, outputs, (address, fleet.address), strict=True):
+        assert run.returncode == 1, output
+        assert f"head of the fleet's Ray cluster, {head}, has not answered for 5 s" in output
+    assert "2 failed, 2 passed" in outputs[0]
+    assert "4 failed" in outputs[1]
+    assert len(rows(client)) == POINTS / 2
+    (end,) = client.glob(".joules/sessions/*/end.json")
+    assert json.loads(end.read_text())["unfinished"] == "fleet failed"  # may be resumed
     for engine in engines:
         until(lambda engine=engine: are_gone(pids_of(engine)), f"{engine.name} to end")

@@ -353,8 +353,10 @@ def test_software_that_only_a_launch_shows_is_compared_there(half_done):
     run.stdout.fnmatch_lines(["*model_revision='fake', now it is 'another'*"])
 
 
-def test_without_an_interrupted_session_there_is_nothing_to_resume(joules):
-    run = joules.run("--joules-resume")
+@pytest.mark.parametrize("where", [(), ("--joules-fleet=127.0.0.1:1",)], ids=["here", "fleet"])
+def test_without_an_interrupted_session_there_is_nothing_to_resume(joules, where):
+    """On a fleet that is said before anybody looks for the cluster, which is not there."""
+    run = joules.run("--joules-resume", *where)
 
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines(["*no session in *was interrupted*Leave --joules-resume out*"])
