@@ -1,6 +1,5 @@
 """The closed loop, against a server that counts what is in flight and can misbehave."""
 
-import asyncio
 import io
 import json
 import re
@@ -18,7 +17,6 @@ from pytest_joules.errors import LoadError
 from pytest_joules.load import Job
 from pytest_joules.load import generator as loadgen
 from pytest_joules.load.asks import ask, is_streamed
-from pytest_joules.load.completions import Answer, Chunk, _Stream
 from pytest_joules.load.generator import ClosedLoop, run
 from pytest_joules.point import Point, Request
 from pytest_joules.prompts import prompt_ids
@@ -46,7 +44,7 @@ def load(
 ) -> tuple[dict[str, Any], list[RequestTrace]]:
     """Offer a load; return the last event and the requests."""
     out = io.StringIO()
-    asyncio.run(run(job(point, server.port, **changes), key, out))
+    run(job(point, server.port, **changes), key, out)
     rows = [json.loads(line) for line in out.getvalue().splitlines()]
     done = [{**row, "itl_s": tuple(row["itl_s"])} for row in rows if row.pop("event") == "done"]
     return rows[-1], [RequestTrace(**row) for row in done]
@@ -115,55 +113,6 @@ def test_tokens_of_a_stream_come_from_usage_not_from_chunks(per_chunk: int) -> N
             per_chunk, request.output_tokens
         )
         assert request.first_token_s + sum(request.itl_s) <= request.finish_s + 1e-6
-
-
-def test_one_token_at_a_time_gives_one_latency_less_than_tokens() -> None:
-    """Worked by hand: blocks at 1.0, 1.5 and 2.1 s, with 1, 2 and 3 tokens more."""
-    answer = Answer()
-    for now_s, so_far in ((1.0, [1]), (1.5, [2, 3]), (1.7, [3]), (2.1, [6])):
-        usages = [{"prompt_tokens": 4, "completion_tokens": n} for n in so_far]
-        answer.take_block([Chunk(usage=usage) for usage in usages], now_s)
-
-    assert answer.first_token_s == 1.0
-    assert answer.itl_s == pytest.approx([0.25, 0.25, 0.2, 0.2, 0.2])
-    assert (answer.prompt_tokens, answer.output_tokens) == (4, 6)
-
-
-def event(number: int, text: str = "w") -> bytes:
-    usage = {"prompt_tokens": 4, "completion_tokens": number}
-    return f"data: {json.dumps({'choices': [{'text': text}], 'usage': usage})}\n\n".encode()
-
-
-@pytest.mark.parametrize("number", [0, 1, 31])
-@pytest.mark.parametrize("end", ["data: [DONE]\n\n", "data: [DONE]\r\n\r\n"])
-def test_blocks_of_a_stream_keep_their_times_however_late_they_are_read(
-    number: int, end: str
-) -> None:
-    """80 tokens, one each half second; the text of one claims to be the end, which is cut."""
-    answer = Answer()
-    stream = _Stream(answer, number)
-    for token in range(1, 81):
-        text = "[DONE]" if token == 40 else "w"
-        assert not stream.take(event(token, text), 10 + token / 2)
-    *cut, last = (end[at : at + 1].encode() for at in range(len(end.rstrip("\r\n")) + 2))
-    assert not any(stream.take(byte, 60.0) for byte in cut[:-1])
-    assert stream.take(cut[-1] + last, 60.0)
-
-    assert answer.output_tokens == 80
-    assert answer.first_token_s == 10.5
-    assert answer.itl_s == pytest.approx([0.5] * 79)
-
-
-def test_what_is_held_of_a_broken_stream_is_read_at_its_end() -> None:
-    answer = Answer()
-    stream = _Stream(answer, 31)
-    assert not stream.take(event(1), 1.0)
-    assert not stream.take(b"data: {no json}\n\n", 2.0)
-    assert answer.first_token_s is None
-
-    with pytest.raises(ValueError, match="property name"):
-        stream.settle()
-    assert answer.first_token_s == 1.0
 
 
 OF_A_STREAM = {
