@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pytest_joules.load.http_answer import BadAnswer, HttpAnswer
-from pytest_joules.load.stream import Answer, Chunk, Stream
+from pytest_joules.load.stream import Answer, Stream
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 END = b"0\r\n\r\n"
@@ -39,7 +39,7 @@ def test_one_token_at_a_time_gives_one_latency_less_than_tokens() -> None:
     answer = Answer()
     for now_s, so_far in ((1.0, [1]), (1.5, [2, 3]), (1.7, [3]), (2.1, [6])):
         usages = [{"prompt_tokens": 4, "completion_tokens": n} for n in so_far]
-        answer.take_block([Chunk(usage=usage) for usage in usages], now_s)
+        answer.take_block([{"usage": usage} for usage in usages], now_s)
 
     assert answer.first_token_s == 1.0
     assert answer.itl_s == pytest.approx([0.25, 0.25, 0.2, 0.2, 0.2])

@@ -11,6 +11,9 @@ from pytest_joules.load.http_answer import BadAnswer, HttpAnswer
 
 __tracebackhide__ = is_expected
 
+Event = dict[str, Any]
+"""One event of a stream."""
+
 _EXCERPT: Final = 300
 _DONE: Final = b"[DONE]"
 _MIDWAY: Final = b"}\n\n\r\n"
@@ -18,14 +21,6 @@ _MIDWAY: Final = b"}\n\n\r\n"
 
 _HELD: Final = 32
 """Blocks of a stream that are read together; each was stamped when it came."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Chunk:
-    """One event of a stream."""
-
-    usage: dict[str, Any] | None
-    has_text: bool = True
 
 
 @dataclass(kw_only=True)
@@ -55,16 +50,21 @@ class Answer:
             raise BadAnswer(f"usage fell from {self.output_tokens} to {output} tokens")
         self.prompt_tokens, self.output_tokens = prompt, output
 
-    def take_block(self, chunks: list[Chunk], now_s: float) -> None:
-        """Take what came at once; its new tokens share the time since the block before."""
+    def take_block(self, events: list[Event], now_s: float) -> None:
+        """Take what came at once; its new tokens share the time since the block before.
+
+        Raises:
+            BadAnswer: As ``take``.
+        """
         before = self.output_tokens
-        for chunk in chunks:
-            if chunk.usage is not None or not self.counts_at_end:
-                self.take(chunk.usage)
+        for event in events:
+            usage = event.get("usage")
+            if usage is not None or not self.counts_at_end:
+                self.take(usage)
         new = self.output_tokens - before
         if self.first_token_s is None:
             # Of further tokens in the first block nobody can tell the latency.
-            if new or (self.counts_at_end and any(chunk.has_text for chunk in chunks)):
+            if new or (self.counts_at_end and any(map(_has_text, events))):
                 self.first_token_s = self.last_token_s = now_s
         elif before and new:  # else they came before and are counted only now
             self.itl_s += [(now_s - self.last_token_s) / new] * new
@@ -141,11 +141,9 @@ class Stream:
 
     def _read(self, body: bytes, now_s: float) -> bool:
         *lines, self._rest = (self._rest + body).split(b"\n")
-        events = [line[5:].strip() for line in lines if line.startswith(b"data:")]
-        needs_text = self._answer.counts_at_end
-        chunks = [_chunk(data, needs_text=needs_text) for data in events if data != _DONE]
-        self._answer.take_block(chunks, now_s)
-        return _DONE in events
+        texts = [line[5:].strip() for line in lines if line.startswith(b"data:")]
+        self._answer.take_block([_event(data) for data in texts if data != _DONE], now_s)
+        return _DONE in texts
 
 
 def _require_ok(http: HttpAnswer) -> None:
@@ -154,13 +152,15 @@ def _require_ok(http: HttpAnswer) -> None:
         raise BadAnswer(f"status {http.status}: {told(text)[:_EXCERPT]}")
 
 
-def _chunk(data: bytes, *, needs_text: bool) -> Chunk:
+def _event(data: bytes) -> Event:
     values = json.loads(data.decode())
     if not isinstance(values, dict) or "error" in values:
         raise BadAnswer(f"the stream holds {told(data.decode(errors='replace'))[:_EXCERPT]}")
-    usage: dict[str, Any] | None = values.get("usage")
-    has_text = needs_text and any(map(_text, values.get("choices") or ()))
-    return Chunk(usage=usage, has_text=has_text)
+    return values
+
+
+def _has_text(event: Event) -> bool:
+    return any(map(_text, event.get("choices") or ()))
 
 
 def _text(choice: dict[str, Any]) -> str:
