@@ -2,11 +2,15 @@
 
 import io
 import json
+import os
 import re
 import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -14,9 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_joules.errors import LoadError
-from pytest_joules.load import Job
+from pytest_joules.load import KEY_VARIABLE, Job
 from pytest_joules.load import generator as loadgen
 from pytest_joules.load.asks import ask, is_streamed
+from pytest_joules.load.connection import Sockets
 from pytest_joules.load.generator import ClosedLoop, run
 from pytest_joules.point import Point, Request
 from pytest_joules.prompts import prompt_ids
@@ -217,6 +222,69 @@ def test_the_deadline_ends_a_load_that_hangs() -> None:
 
     assert "deadline of 1 s" in end["given_up"]
     assert len(requests) < 20
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Make the load generator's clock jump by 0.7 s each time this is called."""
+    jumps: list[float] = []
+    monkeypatch.setattr(loadgen, "monotonic", lambda: monotonic() + sum(jumps))
+    return lambda: jumps.append(0.7)
+
+
+@pytest.mark.parametrize("at_index", [0, 9])
+def test_work_that_takes_long_is_lag_but_for_the_ramp_ups(
+    at_index: int, late: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = ClosedLoop.take
+
+    def takes_long(self: ClosedLoop, answered: RequestTrace) -> None:
+        if answered.index == at_index:
+            late()
+        take(self, answered)
+
+    monkeypatch.setattr(ClosedLoop, "take", takes_long)
+    with running() as server:
+        end, _ = load(server, SHORT.but(batch_size=1))
+
+    assert (0.7 <= end["lag_s"] < 1.4) is (at_index > 0)
+
+
+def test_oversleeping_is_lag_to_within_a_tenth_of_a_second(
+    late: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready, calls = Sockets.ready, []
+
+    def oversleeps(self: Sockets[Any], timeout_s: float) -> list[Any]:
+        owners = ready(self, timeout_s)
+        calls.append(timeout_s)
+        if len(calls) == 15:
+            late()
+        return owners
+
+    monkeypatch.setattr(Sockets, "ready", oversleeps)
+    with running() as server:
+        end, _ = load(server, SHORT.but(batch_size=1))
+
+    assert 0.6 <= end["lag_s"] < 1.4
+
+
+def test_sigterm_ends_the_process_and_its_sockets(tmp_path: Path) -> None:
+    with running(fault=lambda *_: "hang") as server:
+        path = tmp_path / "job.json"
+        path.write_text(job(SHORT, server.port).to_json())
+        command = [sys.executable, "-m", "pytest_joules.load.generator", str(path)]
+        env = {**os.environ, KEY_VARIABLE: "secret"}
+        with subprocess.Popen([*command, str(tmp_path / "events.jsonl")], env=env) as process:
+            while server.in_flight < 4:
+                assert process.poll() is None
+            process.terminate()
+            assert process.wait(30) == 1
+        while server.in_flight:
+            pass  # it sees them close
+
+    (row,) = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert json.loads(row)["event"] == "start"
 
 
 class _Clock:

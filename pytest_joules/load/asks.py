@@ -14,7 +14,7 @@ from pytest_joules.point import Point, Request
 from pytest_joules.prompts import prompt_ids, prompt_text
 
 _TOGETHER: Final = 16
-"""Requests made at once; they hold up the event loop for less than a millisecond."""
+"""Requests made at once; they hold up the loop for a millisecond or two."""
 
 
 def is_streamed(index: int, point: Point, sample_size: int) -> bool:

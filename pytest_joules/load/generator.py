@@ -105,8 +105,8 @@ class ClosedLoop:
 class _Slots:
     """Keeps one request in flight in each of its slots, and measures how late it is.
 
-    Late is what works longer than a moment, or oversleeps, from the first answer on: the burst
-    of first requests belongs to the ramp-up, which no window holds.
+    It is late where it works for long, or oversleeps, which is seen to within ``_SLEEP_S``; but
+    the burst of first requests, until the first answer, belongs to the ramp-up.
     """
 
     def __init__(self, loop: ClosedLoop, address: Address, number: int) -> None:
