@@ -1,5 +1,6 @@
 """One HTTP answer, however it is cut: no sockets."""
 
+import gc
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -101,3 +102,19 @@ def test_one_answer_follows_the_other() -> None:
         assert (answer.status, answer.is_whole) == (0, False)
         answer.take(whole)
         assert (answer.body(), answer.is_kept) == (expected, True)
+
+
+def test_nothing_is_left_of_answers_where_no_garbage_is_collected() -> None:
+    """As in the load generator, which would stand still for each collection."""
+    answer = HttpAnswer()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(3):
+            answer.connect()
+            answer.take(OK)
+            with pytest.raises(BadAnswer):
+                answer.take(b"no HTTP")
+        assert gc.collect() == 0
+    finally:
+        gc.enable()

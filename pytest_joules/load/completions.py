@@ -79,7 +79,7 @@ class Client:
             self._http.begin()
             return self._connection
         self.close()
-        self._http = HttpAnswer()
+        self._http.connect()
         self._connection = Connection(self._address, self._sockets, self)
         return self._connection
 

@@ -15,6 +15,13 @@ class HttpAnswer:
     """What has come back so far to the last request on a socket."""
 
     def __init__(self) -> None:
+        self.connect()
+
+    def connect(self) -> None:
+        """Expect the first answer on another socket.
+
+        A parser and its owner hold each other, so an owner is used again, not made anew.
+        """
         self._parser = httptools.HttpResponseParser(self)
         self.begin()
 
