@@ -133,11 +133,12 @@ class _Slots:
         counts = self._loop.has_answers
         ready = self._sockets.ready(timeout_s)
         ready_s = monotonic()
-        for client in ready:
-            answered = client.react()
-            if answered is not None:
-                self._loop.take(answered)
-                self._send(client)
+        ended = [
+            (client, answered) for client in ready if (answered := client.react()) is not None
+        ]
+        for client, answered in ended:  # all that came has its stamp before more is sent
+            self._loop.take(answered)
+            self._send(client)
         now_s = monotonic()
         if counts:
             overslept_s = ready_s - self._looked_s - timeout_s
