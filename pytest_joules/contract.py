@@ -138,7 +138,7 @@ LOAD_RULES: Mapping[str, Rule] = {
         "Another client may be using the server: keep it away.",
     ),
     "client-lagged": Rule(
-        "the load generator's event loop was held up",
+        "the load generator was held up",
         "Free a CPU core for it.",
     ),
     "client-busy": Rule(

@@ -94,7 +94,7 @@ class LoadTrace:
     """CPU time the load generator used."""
 
     client_lag_s: float
-    """Longest delay of the load generator's event loop."""
+    """Longest time for which the load generator did not look at its sockets."""
 
     counted_by: Literal["server", "client", "both", "engine"] = "server"
     """Who counted: ``both`` means the client the tokens and the server the batch; ``engine``

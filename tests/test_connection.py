@@ -1,90 +1,104 @@
-"""One kept socket, against a peer that says byte by byte what the test tells it to."""
+"""Sockets that never wait, against a peer that does what the test tells it to."""
 
-import asyncio
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from typing import Any
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import monotonic
 
 import pytest
 
 from pytest_joules.errors import LoadError
-from pytest_joules.load.connection import Address, BadAnswer, Connection
+from pytest_joules.load.connection import Address, Connection, Sockets
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-CHUNKS = (
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nab",
-    b"c\r\n2\r\nde\r\n",
-    b"0\r\n\r\n",
-)
+PATIENCE_S = 30.0
+
+Talk = Callable[[socket.socket], None]
 
 
-class Peer:
-    """Answers each request with the next of its answers; ``None`` hangs up."""
-
-    def __init__(self, answers: Sequence[Sequence[bytes | None]]) -> None:
-        self._answers = list(answers)
-        self.heard: list[bytes] = []
-        self.tasks: list[asyncio.Task[None] | None] = []
-        self.has_lost = asyncio.Event()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.tasks.append(asyncio.current_task())
-        try:
-            await self._talk(reader, writer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            self.has_lost.set()
-        finally:
-            writer.close()
-
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for answer in self._answers:
-            head = await reader.readuntil(b"\r\n\r\n")
-            self.heard.append(head + await reader.readexactly(length(head)))
-            for piece in answer:
-                if piece is None:
-                    return
-                writer.write(piece)
-                await writer.drain()
-                await asyncio.sleep(0)
-        await reader.readexactly(1)  # waits until the other side hangs up
+def heard(sock: socket.socket) -> bytes:
+    """Read one request."""
+    whole = bytearray()
+    while (more := sock.recv(1 << 20)) != b"":
+        whole += more
+        head, is_whole, _ = whole.partition(b"\r\n\r\n")
+        if is_whole and len(whole) == len(head) + 4 + length(bytes(head)):
+            return bytes(whole)
+    raise AssertionError("the request broke off")
 
 
 def length(head: bytes) -> int:
     return int(head.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
 
 
-def talk(
-    answers: Sequence[Sequence[bytes | None]],
-    using: Callable[[Address, Peer], Awaitable[Any]],
-) -> tuple[Any, Peer]:
-    async def main() -> tuple[Any, Peer]:
-        peer = Peer(answers)
-        server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
-        port = server.sockets[0].getsockname()[1]
+@contextmanager
+def peer(talk: Talk) -> Iterator[Address]:
+    """Talk to whoever connects first, in a thread; what that raises is raised here."""
+    failed: list[BaseException] = []
+
+    def serve() -> None:
         try:
-            return await using(Address.of(f"http://127.0.0.1:{port}/v1/x", "key"), peer), peer
+            sock, _ = listener.accept()
+            with sock:
+                sock.settimeout(PATIENCE_S)
+                talk(sock)
+        except BaseException as error:  # noqa: BLE001  the test's own thread raises it
+            failed.append(error)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE_S)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield Address.of(f"http://127.0.0.1:{listener.getsockname()[1]}/v1/x", "key")
         finally:
-            server.close()
-            await asyncio.gather(*filter(None, peer.tasks))
+            thread.join()
+    for error in failed:
+        raise error
 
-    return asyncio.run(main())
+
+def next_block(connection: Connection[str], sockets: Sockets[str]) -> bytes:
+    """Wait for what comes next."""
+    until_s = monotonic() + PATIENCE_S
+    while monotonic() < until_s:
+        for owner in sockets.ready(1.0):
+            assert owner == "owner"
+            block = connection.react()
+            if block is not None:
+                return block
+    raise AssertionError("nothing came")
 
 
-async def one(address: Address, peer: Peer) -> tuple[int, bytes]:
-    del peer
-    connection = await Connection.to(address)
-    try:
-        status, body, _ = await connection.post(address, b"[1]")
-        return status, body
-    finally:
-        connection.close()
+def answer(connection: Connection[str], sockets: Sockets[str]) -> bytes:
+    whole = b""
+    while len(whole) < len(OK):
+        whole += next_block(connection, sockets)
+    return whole
 
 
 def test_a_request_is_what_the_standard_says() -> None:
-    answer, peer = talk([[OK]], one)
+    requests = []
 
-    assert answer == (200, b"{}")
-    head, _, body = peer.heard[0].partition(b"\r\n\r\n")
+    def talk(sock: socket.socket) -> None:
+        for _ in range(2):
+            requests.append(heard(sock))
+            sock.sendall(OK)
+        assert sock.recv(1) == b""
+
+    with peer(talk) as address:
+        sockets: Sockets[str] = Sockets()
+        connection = Connection(address, sockets, "owner")
+        for body in (b"[1]", b"[1, 2]"):
+            connection.post(body)
+            assert answer(connection, sockets) == OK
+            assert connection.is_quiet()
+        assert len(sockets) == 1
+        connection.close()
+        assert len(sockets) == 0
+
+    first, second = requests
+    head, _, body = first.partition(b"\r\n\r\n")
     assert body == b"[1]"
     line, *headers = head.decode().split("\r\n")
     assert line == "POST /v1/x HTTP/1.1"
@@ -92,139 +106,124 @@ def test_a_request_is_what_the_standard_says() -> None:
     assert found["Host"].startswith("127.0.0.1:")
     assert found["Authorization"] == "Bearer key"
     assert found["Content-Length"] == "3"
+    assert second.endswith(b"[1, 2]")
 
 
-@pytest.mark.parametrize(
-    ("pieces", "expected"),
-    [
-        pytest.param([OK], (200, b"{}"), id="length"),
-        pytest.param([bytes([b]) for b in OK], (200, b"{}"), id="byte-by-byte"),
-        pytest.param(CHUNKS, (200, b"abcde"), id="chunks-cut-anywhere"),
-        pytest.param(
-            [b"HTTP/1.1 200 OK\r\n\r\nab", b"c", None], (200, b"abc"), id="ends-by-hanging-up"
-        ),
-        pytest.param(
-            [b"HTTP/1.1 500 No\r\nContent-Length: 3\r\n\r\nwhy"], (500, b"why"), id="refused"
-        ),
-    ],
-)
-def test_an_answer_is_whole_however_it_is_cut(
-    pieces: Sequence[bytes | None], expected: tuple[int, bytes]
-) -> None:
-    assert talk([pieces], one)[0] == expected
+@pytest.mark.parametrize("size", [1, 1 << 23])
+def test_a_request_larger_than_the_sockets_buffers_arrives_whole(size: int) -> None:
+    """8 MiB, of images for instance, are more than a socket takes at once."""
+    bodies = []
 
+    def talk(sock: socket.socket) -> None:
+        for _ in range(2):
+            bodies.append(heard(sock).partition(b"\r\n\r\n")[2])
+            sock.sendall(OK)
 
-@pytest.mark.parametrize(
-    ("pieces", "error"),
-    [
-        pytest.param([None], ConnectionError, id="no-answer"),
-        pytest.param(
-            [b"HTTP/1.1 200 OK\r\nContent-Le", None], ConnectionError, id="in-the-head"
-        ),
-        pytest.param([OK[:-1], None], ConnectionError, id="in-the-body"),
-        pytest.param([*CHUNKS[:2], None], ConnectionError, id="between-chunks"),
-        pytest.param([b"SSH-2.0\r\n\r\n"], BadAnswer, id="no-http"),
-        pytest.param([*CHUNKS[:2], b"zz\r\n"], BadAnswer, id="bad-chunk"),
-    ],
-)
-def test_a_broken_answer_is_an_error(
-    pieces: Sequence[bytes | None], error: type[Exception]
-) -> None:
-    with pytest.raises(error):
-        talk([pieces], one)
-
-
-def test_a_stream_is_handed_on_as_it_comes_and_ends_when_it_is_told_so() -> None:
-    blocks: list[bytes] = []
-
-    def take(block: bytes, now_s: float) -> bool:
-        assert now_s > 0
-        blocks.append(block)
-        return b"".join(blocks).endswith(b"de")
-
-    async def streamed(address: Address, peer: Peer) -> tuple[int, bytes, bool]:
-        del peer
-        connection = await Connection.to(address)
-        status, body, _ = await connection.post(address, b"", take)
-        is_usable = connection.is_usable
+    with peer(talk) as address:
+        sockets: Sockets[str] = Sockets()
+        connection = Connection(address, sockets, "owner")
+        for number in (b"1", b"2"):
+            connection.post(number * size)
+            assert answer(connection, sockets) == OK
         connection.close()
-        return status, body, is_usable
 
-    # The end of the stream never comes, so no second request may follow on this socket.
-    assert talk([CHUNKS[:2]], streamed)[0] == (200, b"", False)
-    assert b"".join(blocks) == b"abcde"
+    assert bodies == [b"1" * size, b"2" * size]
 
 
-@pytest.mark.parametrize(
-    ("first", "is_usable"),
-    [
-        pytest.param([OK], True, id="kept"),
-        pytest.param(
-            [b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"],
-            False,
-            id="said-to-close",
-        ),
-        pytest.param([OK, OK], False, id="speaks-unasked"),
-        pytest.param([OK, None], False, id="closed"),
-    ],
-)
-def test_a_socket_is_used_again_only_while_it_is_sound(
-    first: Sequence[bytes | None],
-    is_usable: bool,  # noqa: FBT001  pytest passes parameters by name
-) -> None:
-    async def twice(address: Address, peer: Peer) -> bool:
-        del peer
-        connection = await Connection.to(address)
-        await connection.post(address, b"")
-        for _ in range(20):
-            await asyncio.sleep(0.001)  # lets what follows the answer arrive
-        usable = connection.is_usable
-        if usable:
-            await connection.post(address, b"")
+def test_the_end_of_a_connection_is_told() -> None:
+    def talk(sock: socket.socket) -> None:
+        heard(sock)
+        sock.sendall(OK)
+
+    with peer(talk) as address:
+        sockets: Sockets[str] = Sockets()
+        connection = Connection(address, sockets, "owner")
+        connection.post(b"")
+        assert answer(connection, sockets) == OK
+        assert next_block(connection, sockets) == b""
+        assert not connection.is_quiet()
         connection.close()
-        return usable
-
-    said, peer = talk([first, [OK]], twice)
-
-    assert said is is_usable
-    assert len(peer.heard) == 1 + is_usable
 
 
-def test_an_idle_socket_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = [100.0]
-    monkeypatch.setattr("pytest_joules.load.connection.monotonic", lambda: clock[0])
+def test_a_socket_on_which_the_server_speaks_unasked_is_not_quiet() -> None:
+    def talk(sock: socket.socket) -> None:
+        heard(sock)
+        sock.sendall(OK)
+        heard(sock)
+        sock.sendall(OK)
+        assert sock.recv(1) == b""
 
-    async def idle(address: Address, peer: Peer) -> list[bool]:
-        del peer
-        connection = await Connection.to(address)
-        await connection.post(address, b"")
-        said = []
-        for now_s in (101.9, 102.1):
-            clock[0] = now_s
-            said.append(connection.is_usable)
+    with peer(talk) as address:
+        sockets: Sockets[str] = Sockets()
+        connection = Connection(address, sockets, "owner")
+        connection.post(b"")
+        answer(connection, sockets)
+        assert connection.is_quiet()
+        connection.post(b"")
+        sockets.ready(PATIENCE_S)
+        assert not connection.is_quiet()
+        assert answer(connection, sockets) == OK  # looking took nothing away
         connection.close()
-        return said
-
-    assert talk([[OK]], idle)[0] == [True, False]
 
 
 def test_closing_a_socket_in_the_middle_reaches_the_server() -> None:
-    async def cancelled(address: Address, peer: Peer) -> None:
-        connection = await Connection.to(address)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(0.05):
-                await connection.post(address, b"")
-        connection.close()
-        async with asyncio.timeout(10):
-            await peer.has_lost.wait()
+    def talk(sock: socket.socket) -> None:
+        heard(sock)
+        sock.sendall(OK[:-1])
+        assert sock.recv(1) == b""
 
-    talk([CHUNKS[:2]], cancelled)
+    with peer(talk) as address:
+        sockets: Sockets[str] = Sockets()
+        connection = Connection(address, sockets, "owner")
+        connection.post(b"")
+        next_block(connection, sockets)
+        connection.close()
+
+
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
 
 
 def test_nobody_listening_is_an_error_that_names_the_place() -> None:
-    address = Address.of("http://127.0.0.1:1/x", "")
-    with pytest.raises(ConnectionError, match=r"Cannot connect to 127\.0\.0\.1:1"):
-        asyncio.run(Connection.to(address))
+    address = Address.of(f"http://127.0.0.1:{closed_port()}/x", "")
+    sockets: Sockets[str] = Sockets()
+
+    def connect() -> None:
+        connection = Connection(address, sockets, "owner")  # may know it only later
+        connection.post(b"")
+        next_block(connection, sockets)
+
+    with pytest.raises(ConnectionError, match=r"Cannot connect to 127\.0\.0\.1:\d+: .*refused"):
+        connect()
+    assert len(sockets) == 0
+
+
+def test_a_name_that_stands_for_nothing_is_an_error_that_names_it() -> None:
+    address = Address.of("http://no.such.host.invalid:80/x", "")
+
+    with pytest.raises(ConnectionError, match=r"Cannot connect to no\.such\.host\.invalid:80"):
+        Connection(address, Sockets(), "owner")
+
+
+def test_where_nobody_listens_at_the_first_place_of_a_name_the_next_is_tried() -> None:
+    """As with localhost, which is ::1 first, of a server that listens on 127.0.0.1 only."""
+
+    def talk(sock: socket.socket) -> None:
+        assert heard(sock).endswith(b"[1]")
+        sock.sendall(OK)
+
+    with peer(talk) as address:
+        (place,) = address.places
+        nobody = (*place[:4], ("127.0.0.1", closed_port()))
+        address.__dict__["places"] = (nobody, nobody, place)
+        sockets: Sockets[str] = Sockets()
+        connection = Connection(address, sockets, "owner")
+        connection.post(b"[1]")
+        assert answer(connection, sockets) == OK
+        connection.close()
+    assert len(sockets) == 0
 
 
 @pytest.mark.parametrize(

@@ -1,13 +1,16 @@
 """The closed loop, against a server that counts what is in flight and can misbehave."""
 
-import asyncio
 import io
 import json
+import os
 import re
 import resource
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -15,10 +18,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_joules.errors import LoadError
-from pytest_joules.load import Job
+from pytest_joules.load import KEY_VARIABLE, Job
 from pytest_joules.load import generator as loadgen
 from pytest_joules.load.asks import ask, is_streamed
-from pytest_joules.load.completions import Answer, Chunk, _Stream
+from pytest_joules.load.connection import Sockets
 from pytest_joules.load.generator import ClosedLoop, run
 from pytest_joules.point import Point, Request
 from pytest_joules.prompts import prompt_ids
@@ -46,7 +49,7 @@ def load(
 ) -> tuple[dict[str, Any], list[RequestTrace]]:
     """Offer a load; return the last event and the requests."""
     out = io.StringIO()
-    asyncio.run(run(job(point, server.port, **changes), key, out))
+    run(job(point, server.port, **changes), key, out)
     rows = [json.loads(line) for line in out.getvalue().splitlines()]
     done = [{**row, "itl_s": tuple(row["itl_s"])} for row in rows if row.pop("event") == "done"]
     return rows[-1], [RequestTrace(**row) for row in done]
@@ -116,55 +119,6 @@ def test_tokens_of_a_stream_come_from_usage_not_from_chunks(per_chunk: int) -> N
             per_chunk, request.output_tokens
         )
         assert request.first_token_s + sum(request.itl_s) <= request.finish_s + 1e-6
-
-
-def test_one_token_at_a_time_gives_one_latency_less_than_tokens() -> None:
-    """Worked by hand: blocks at 1.0, 1.5 and 2.1 s, with 1, 2 and 3 tokens more."""
-    answer = Answer()
-    for now_s, so_far in ((1.0, [1]), (1.5, [2, 3]), (1.7, [3]), (2.1, [6])):
-        usages = [{"prompt_tokens": 4, "completion_tokens": n} for n in so_far]
-        answer.take_block([Chunk(usage=usage) for usage in usages], now_s)
-
-    assert answer.first_token_s == 1.0
-    assert answer.itl_s == pytest.approx([0.25, 0.25, 0.2, 0.2, 0.2])
-    assert (answer.prompt_tokens, answer.output_tokens) == (4, 6)
-
-
-def event(number: int, text: str = "w") -> bytes:
-    usage = {"prompt_tokens": 4, "completion_tokens": number}
-    return f"data: {json.dumps({'choices': [{'text': text}], 'usage': usage})}\n\n".encode()
-
-
-@pytest.mark.parametrize("number", [0, 1, 31])
-@pytest.mark.parametrize("end", ["data: [DONE]\n\n", "data: [DONE]\r\n\r\n"])
-def test_blocks_of_a_stream_keep_their_times_however_late_they_are_read(
-    number: int, end: str
-) -> None:
-    """80 tokens, one each half second; the text of one claims to be the end, which is cut."""
-    answer = Answer()
-    stream = _Stream(answer, number)
-    for token in range(1, 81):
-        text = "[DONE]" if token == 40 else "w"
-        assert not stream.take(event(token, text), 10 + token / 2)
-    *cut, last = (end[at : at + 1].encode() for at in range(len(end.rstrip("\r\n")) + 2))
-    assert not any(stream.take(byte, 60.0) for byte in cut[:-1])
-    assert stream.take(cut[-1] + last, 60.0)
-
-    assert answer.output_tokens == 80
-    assert answer.first_token_s == 10.5
-    assert answer.itl_s == pytest.approx([0.5] * 79)
-
-
-def test_what_is_held_of_a_broken_stream_is_read_at_its_end() -> None:
-    answer = Answer()
-    stream = _Stream(answer, 31)
-    assert not stream.take(event(1), 1.0)
-    assert not stream.take(b"data: {no json}\n\n", 2.0)
-    assert answer.first_token_s is None
-
-    with pytest.raises(ValueError, match="property name"):
-        stream.settle()
-    assert answer.first_token_s == 1.0
 
 
 OF_A_STREAM = {
@@ -269,6 +223,69 @@ def test_the_deadline_ends_a_load_that_hangs() -> None:
 
     assert "deadline of 1 s" in end["given_up"]
     assert len(requests) < 20
+
+
+@pytest.fixture
+def late(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Make the load generator's clock jump by 0.7 s each time this is called."""
+    jumps: list[float] = []
+    monkeypatch.setattr(loadgen, "monotonic", lambda: monotonic() + sum(jumps))
+    return lambda: jumps.append(0.7)
+
+
+@pytest.mark.parametrize("at_index", [0, 9])
+def test_work_that_takes_long_is_lag_but_for_the_ramp_ups(
+    at_index: int, late: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take = ClosedLoop.take
+
+    def takes_long(self: ClosedLoop, answered: RequestTrace) -> None:
+        if answered.index == at_index:
+            late()
+        take(self, answered)
+
+    monkeypatch.setattr(ClosedLoop, "take", takes_long)
+    with running() as server:
+        end, _ = load(server, SHORT.but(batch_size=1))
+
+    assert (0.7 <= end["lag_s"] < 1.4) is (at_index > 0)
+
+
+def test_oversleeping_is_lag_to_within_a_tenth_of_a_second(
+    late: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ready, calls = Sockets.ready, []
+
+    def oversleeps(self: Sockets[Any], timeout_s: float) -> list[Any]:
+        owners = ready(self, timeout_s)
+        calls.append(timeout_s)
+        if len(calls) == 15:
+            late()
+        return owners
+
+    monkeypatch.setattr(Sockets, "ready", oversleeps)
+    with running() as server:
+        end, _ = load(server, SHORT.but(batch_size=1))
+
+    assert 0.6 <= end["lag_s"] < 1.4
+
+
+def test_sigterm_ends_the_process_and_its_sockets(tmp_path: Path) -> None:
+    with running(fault=lambda *_: "hang") as server:
+        path = tmp_path / "job.json"
+        path.write_text(job(SHORT, server.port).to_json())
+        command = [sys.executable, "-m", "pytest_joules.load.generator", str(path)]
+        env = {**os.environ, KEY_VARIABLE: "secret"}
+        with subprocess.Popen([*command, str(tmp_path / "events.jsonl")], env=env) as process:
+            while server.in_flight < 4:
+                assert process.poll() is None
+            process.terminate()
+            assert process.wait(30) == 1
+        while server.in_flight:
+            pass  # it sees them close
+
+    (row,) = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert json.loads(row)["event"] == "start"
 
 
 class _Clock:

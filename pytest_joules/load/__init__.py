@@ -33,7 +33,7 @@ STREAMED_SAMPLE: Final = 16
 _ALL_STREAM: Final[Mapping[str, Any]] = {"sample_size": sys.maxsize, "counts_at_end": True}
 _START_S: Final = 60.0
 _CLOSE_S: Final = 30.0
-_LOOK_S: Final = 0.2
+_LOOK_S: Final = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)

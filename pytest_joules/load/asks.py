@@ -14,7 +14,7 @@ from pytest_joules.point import Point, Request
 from pytest_joules.prompts import prompt_ids, prompt_text
 
 _TOGETHER: Final = 16
-"""Requests made at once; they hold up the event loop for less than a millisecond."""
+"""Requests made at once; they hold up the loop for a millisecond or two."""
 
 
 def is_streamed(index: int, point: Point, sample_size: int) -> bool:
@@ -29,14 +29,17 @@ def is_streamed(index: int, point: Point, sample_size: int) -> bool:
 
 
 def asks(job: Job) -> Iterator[Ask]:
-    """Yield what is sent, in order; the first ``batch_size`` are made before anything is.
+    """Yield what is sent, in order; as many as the shortest load has are made before it.
 
-    They leave at once. Where images are encoded for the later ones, that happens ahead of
-    time, too, and not in the thread that keeps requests in flight.
+    Where images are encoded, only the first ``batch_size`` are, which leave at once; the later
+    ones are made ahead of time, too, and not in the thread that keeps requests in flight.
     """
     size = job.point.batch_size
-    made = _some_at_once(job) if job.point.vision is None else _ahead(job, size)
-    return chain(list(islice(made, size)), made)
+    if job.point.vision is None:
+        made, before = _some_at_once(job), 3 * size
+    else:
+        made, before = _ahead(job, size), size
+    return chain(list(islice(made, before)), made)
 
 
 def _some_at_once(job: Job) -> Iterator[Ask]:

@@ -1,34 +1,28 @@
-"""HTTP/1.1 over one kept socket: one request at a time, its answer as it comes.
+"""Sockets to the server, all watched by one epoll; nothing here ever waits for one of them.
 
-httptools parses. An answer is handed on from where the event loop delivers it, without a task
-in between: that is what a load of thousands of requests costs least and is stamped first.
+No event loop, no transports, no tasks: each token wakes an idle processor with cold caches, so
+what is called for it costs several times as much as in a loop without rests.
 """
 
-import asyncio
-from collections.abc import Callable
+import os
+import socket
 from dataclasses import dataclass
-from http import HTTPStatus
-from time import monotonic
-from typing import ClassVar, Final, cast
+from errno import EINPROGRESS
+from functools import cached_property
+from select import EPOLLIN, EPOLLOUT, epoll
+from typing import Any, Final, Generic, TypeVar
 from urllib.parse import urlsplit
-
-import httptools
 
 from pytest_joules.errors import LoadError, is_expected
 
 __tracebackhide__ = is_expected
 
-_BLOCK_BYTES: Final = 1 << 18
-_CONNECT_S: Final = 60.0
-_IDLE_S: Final = 2.0
-"""A server drops idle connections after 5 s, so we must drop them before."""
+Owner = TypeVar("Owner")
+"""Whoever has a socket."""
 
-Take = Callable[[bytes, float], bool]
-"""Takes what came and when; tells whether nothing more is needed."""
-
-
-class BadAnswer(Exception):
-    """The server answered, but not as it should."""
+_BLOCK_BYTES: Final = 1 << 16
+_CONNECT_TRIES: Final = 5
+"""The kernel asks again after 1, 2, 4, 8 and 16 s, and gives up after 63 s."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,155 +53,139 @@ class Address:
         )
         return cls(host=parts.hostname, port=parts.port or 80, head=head.encode("ascii"))
 
-
-class Connection(asyncio.BufferedProtocol):
-    """A socket to the server; ``post`` is called again only when it has returned."""
-
-    _received: ClassVar = memoryview(bytearray(_BLOCK_BYTES))
-    """Of all connections: what came is handed on before the event loop reads another."""
-
-    def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        self._transport: asyncio.Transport | None = None
-        self._answered: asyncio.Future[tuple[int, bytes, float]] | None = None
-        self._take: Take | None = None
-        self._begin_answer()
-        self._is_whole = True
-        self._is_kept = True
-        self._idle_from_s = monotonic()
-
-    @classmethod
-    async def to(cls, address: Address) -> "Connection":
-        """Connect.
+    @cached_property
+    def places(self) -> tuple[tuple[Any, ...], ...]:
+        """What the host's name stands for, most preferred first.
 
         Raises:
-            OSError: Nobody listens, or does not answer in time.
+            ConnectionError: It stands for nothing.
         """
         try:
-            async with asyncio.timeout(_CONNECT_S):
-                _, made = await asyncio.get_running_loop().create_connection(
-                    cls, address.host, address.port
-                )
+            return tuple(socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM))
         except OSError as error:
-            place = f"{address.host}:{address.port}"
-            raise ConnectionError(f"Cannot connect to {place}: {error}") from None
-        return made
+            raise self.cannot_connect(str(error.strerror)) from None
 
-    @property
-    def is_usable(self) -> bool:
-        """Whether another request may be sent on it."""
-        return (
-            self._transport is not None
-            and not self._transport.is_closing()
-            and self._is_whole
-            and self._is_kept
-            and monotonic() < self._idle_from_s + _IDLE_S
-        )
+    def cannot_connect(self, why: str) -> ConnectionError:
+        """Say that nobody answers there."""
+        return ConnectionError(f"Cannot connect to {self.host}:{self.port}: {why}")
 
-    async def post(
-        self, address: Address, body: bytes, take: Take | None = None
-    ) -> tuple[int, bytes, float]:
-        """Send a request and wait for its answer.
+    def request(self, body: bytes) -> bytes:
+        """Return a whole request."""
+        return b"%s%d\r\n\r\n%s" % (self.head, len(body), body)
 
-        Args:
-            address: As it was connected to.
-            body: What is sent.
-            take: Gets a good answer as it comes; without it the answer is returned.
 
-        Returns:
-            Status, body (what ``take`` has not got), and when the last of it came.
+class Sockets(Generic[Owner]):
+    """All open sockets, and whose they are."""
+
+    def __init__(self) -> None:
+        self._epoll = epoll()
+        self._owners: dict[int, Owner] = {}
+
+    def __len__(self) -> int:
+        """Tell how many are open."""
+        return len(self._owners)
+
+    def add(self, sock: socket.socket, owner: Owner) -> None:
+        """Watch a socket that something is to be sent on."""
+        self._epoll.register(sock, EPOLLIN | EPOLLOUT)
+        self._owners[sock.fileno()] = owner
+
+    def watch(self, sock: socket.socket, *, is_sending: bool) -> None:
+        """Say whether there is more to send; what comes is watched for either way."""
+        self._epoll.modify(sock, EPOLLIN | EPOLLOUT if is_sending else EPOLLIN)
+
+    def close(self, sock: socket.socket) -> None:
+        """Close a socket at once, whatever is under way."""
+        self._owners.pop(sock.fileno(), None)
+        sock.close()
+
+    def ready(self, timeout_s: float) -> list[Owner]:
+        """Wait until some are ready; return their owners."""
+        return [self._owners[number] for number, _ in self._epoll.poll(timeout_s)]
+
+
+class Connection(Generic[Owner]):
+    """One socket: requests are sent, what comes is read."""
+
+    def __init__(self, address: Address, sockets: Sockets[Owner], owner: Owner) -> None:
+        """Begin to connect.
+
+        Raises:
+            OSError: Nobody listens.
+        """
+        self._address, self._sockets, self._owner = address, sockets, owner
+        self._places = iter(address.places)
+        self._unsent = b""
+        self._is_connected = False
+        self._connect()
+
+    def post(self, body: bytes) -> None:
+        """Send a request, now or as soon as the socket takes it.
 
         Raises:
             OSError: The connection broke.
-            BadAnswer: What came is no HTTP; or as ``take`` raises, which may raise ValueError.
         """
-        assert self._transport
-        self._begin_answer()
-        self._take = take
-        self._answered = asyncio.get_running_loop().create_future()
-        self._transport.write(b"%s%d\r\n\r\n%s" % (address.head, len(body), body))
+        self._unsent = self._address.request(body)
+        if self._is_connected:
+            self._send()
+            if self._unsent:
+                self._sockets.watch(self._socket, is_sending=True)
+
+    def react(self) -> bytes | None:
+        """Return what came, nothing at its end; ``None`` where there is nothing yet.
+
+        Raises:
+            OSError: The connection broke, or nobody listens.
+        """
+        if self._unsent and not self._goes_on():
+            return None
         try:
-            return await self._answered
-        finally:
-            self._answered = None
-            self._idle_from_s = monotonic()
+            return self._socket.recv(_BLOCK_BYTES)
+        except BlockingIOError:
+            return None
+
+    def is_quiet(self) -> bool:
+        """Tell whether the server has not hung up, and says nothing that it was not asked."""
+        try:
+            self._socket.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
 
     def close(self) -> None:
         """Close the socket at once, whatever is under way."""
-        if self._transport is not None:
-            self._transport.abort()
+        self._sockets.close(self._socket)
 
-    def _begin_answer(self) -> None:
-        self._status = 0
-        self._pieces: list[bytes] = []
-        self._is_whole = False
-        self._has_length = False
+    def _connect(self, error: int = 0) -> None:
+        for family, kind, protocol, _, place in self._places:
+            self._socket = socket.socket(family, kind | socket.SOCK_NONBLOCK, protocol)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_SYNCNT, _CONNECT_TRIES)
+            error = self._socket.connect_ex(place)
+            if error in {0, EINPROGRESS}:
+                self._sockets.add(self._socket, self._owner)
+                return
+            self._socket.close()
+        raise self._address.cannot_connect(os.strerror(error))
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """asyncio: the socket is open."""
-        self._transport = cast("asyncio.Transport", transport)
+    def _goes_on(self) -> bool:
+        """Connect if that is not done, and send; tell whether it is connected."""
+        if not self._is_connected:
+            error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if error:
+                self.close()
+                self._connect(error)
+                return False
+            self._is_connected = True
+        self._send()
+        self._sockets.watch(self._socket, is_sending=bool(self._unsent))
+        return True
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        """asyncio: where to put what comes."""
-        del sizehint
-        return self._received
-
-    def buffer_updated(self, nbytes: int) -> None:
-        """asyncio: something came."""
-        now_s = monotonic()
+    def _send(self) -> None:
         try:
-            self._parser.feed_data(self._received[:nbytes])
-            self._hand_on(now_s)
-        except httptools.HttpParserError as error:
-            self._fail(BadAnswer(f"what came is no HTTP: {error}"))
-        except (BadAnswer, ValueError) as error:
-            self._fail(error)
-
-    def _hand_on(self, now_s: float) -> None:
-        if self._take is not None and self._status == HTTPStatus.OK:
-            block, self._pieces = b"".join(self._pieces), []
-            if block and self._take(block, now_s):
-                self._end(now_s)
-        if self._is_whole:
-            self._end(now_s)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """asyncio: the socket is closed, which may also be how an answer ends."""
-        if exc is None and self._status and not self._has_length:
-            self._end(monotonic())
-        self._fail(exc or ConnectionError("the server closed the connection midway"))
-
-    def _end(self, now_s: float) -> None:
-        if self._answered is not None and not self._answered.done():
-            self._take = None
-            self._answered.set_result((self._status, b"".join(self._pieces), now_s))
-
-    def _fail(self, error: Exception) -> None:
-        self._is_kept = False
-        if self._answered is not None and not self._answered.done():
-            self._answered.set_exception(error)
-
-    def on_message_begin(self) -> None:
-        """httptools: an answer; a second one to the same request is nobody's."""
-        self._is_kept = not self._is_whole
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """httptools: one header."""
-        del value
-        if name.lower() in {b"content-length", b"transfer-encoding"}:
-            self._has_length = True
-
-    def on_headers_complete(self) -> None:
-        """httptools: all headers."""
-        if not self._is_whole:
-            self._status = self._parser.get_status_code()
-            self._is_kept = self._parser.should_keep_alive()
-
-    def on_body(self, piece: bytes) -> None:
-        """httptools: a piece of the body."""
-        if not self._is_whole:
-            self._pieces.append(piece)
-
-    def on_message_complete(self) -> None:
-        """httptools: the end of the answer."""
-        self._is_whole = True
+            sent = self._socket.send(self._unsent)
+        except BlockingIOError:
+            return
+        self._unsent = self._unsent[sent:]

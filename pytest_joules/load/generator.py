@@ -4,7 +4,6 @@
 line an event, twice a second. SIGTERM closes all sockets and ends it.
 """
 
-import asyncio
 import gc
 import json
 import os
@@ -19,7 +18,7 @@ from pytest_joules.errors import LoadError, is_expected
 from pytest_joules.load import KEY_VARIABLE, Job
 from pytest_joules.load.asks import asks
 from pytest_joules.load.completions import Ask, Client
-from pytest_joules.load.connection import Address
+from pytest_joules.load.connection import Address, Sockets
 from pytest_joules.load.words import in_words
 from pytest_joules.steady_state import LoadSoFar
 from pytest_joules.trace import RequestTrace
@@ -27,8 +26,8 @@ from pytest_joules.trace import RequestTrace
 __tracebackhide__ = is_expected
 
 _BURST: Final = 32
-_BEAT_S: Final = 0.1
-"""A loop that stands still is seen to within this; each beat wakes an idle processor."""
+_SLEEP_S: Final = 0.1
+"""Longest sleep where nothing happens."""
 
 _EVENTS: Final = 16
 _FLUSH_S: Final = 0.5
@@ -103,77 +102,91 @@ class ClosedLoop:
             )
 
 
-class _Heart:
-    """Measures how late the event loop is, from the first answer on.
+class _Slots:
+    """Keeps one request in flight in each of its slots, and measures how late it is.
 
-    The burst of first requests belongs to the ramp-up, which no window holds.
+    It is late where it works for long, or oversleeps, which is seen to within ``_SLEEP_S``; but
+    the burst of first requests, until the first answer, belongs to the ramp-up.
     """
 
-    def __init__(self, loop: ClosedLoop) -> None:
+    def __init__(self, loop: ClosedLoop, address: Address, number: int) -> None:
         self._loop = loop
+        self._sockets: Sockets[Client] = Sockets()
+        self._clients = [Client(address, self._sockets) for _ in range(number)]
+        self._looked_s = monotonic()
         self.lag_s = 0.0
-        self._beat()
 
-    def _beat(self) -> None:
+    @property
+    def are_busy(self) -> bool:
+        """Whether any request is in flight."""
+        return len(self._sockets) > 0
+
+    def fill(self) -> None:
+        """Send the first requests, and react meanwhile: thousands at once take a while."""
+        for number, client in enumerate(self._clients, 1):
+            self._send(client)
+            if number % _BURST == 0:
+                self.turn(0.0)
+
+    def turn(self, timeout_s: float = _SLEEP_S) -> float:
+        """Wait for whatever happens next, and react to it; return the time."""
+        counts = self._loop.has_answers
+        ready = self._sockets.ready(timeout_s)
+        ready_s = monotonic()
+        ended = [
+            (client, answered) for client in ready if (answered := client.react()) is not None
+        ]
+        for client, answered in ended:  # all that came has its stamp before more is sent
+            self._loop.take(answered)
+            self._send(client)
         now_s = monotonic()
-        self._loop.flush(now_s)
-        self._due_s, self._counts = now_s + _BEAT_S, self._loop.has_answers
-        self._timer = asyncio.get_running_loop().call_later(_BEAT_S, self._late)
+        if counts:
+            overslept_s = ready_s - self._looked_s - timeout_s
+            self.lag_s = max(self.lag_s, overslept_s, now_s - ready_s)
+        self._looked_s = now_s
+        return now_s
 
-    def _late(self) -> None:
-        if self._counts:
-            self.lag_s = max(self.lag_s, monotonic() - self._due_s)
-        self._beat()
-
-    def stop(self) -> None:
-        self._timer.cancel()
-
-
-async def _slot(loop: ClosedLoop, address: Address) -> None:
-    client = Client(address)
-    try:
-        while (following := loop.next()) is not None:
-            loop.take(await client.send(following))
-    finally:
+    def _send(self, client: Client) -> None:
+        while (following := self._loop.next()) is not None:
+            failed = client.send(following)
+            if failed is None:
+                return
+            self._loop.take(failed)
         client.close()
 
-
-async def _offer(job: Job, loop: ClosedLoop, address: Address) -> None:
-    try:
-        async with asyncio.timeout(job.deadline_s), asyncio.TaskGroup() as slots:
-            for number in range(1, job.point.batch_size + 1):
-                slots.create_task(_slot(loop, address))
-                if number % _BURST == 0:
-                    await asyncio.sleep(0)  # thousands at once would stop the loop's clock
-    except TimeoutError:
-        loop.given_up = f"it was not finished after its deadline of {job.deadline_s:g} s."
+    def close(self) -> None:
+        """Close all sockets at once."""
+        for client in self._clients:
+            client.close()
 
 
-async def run(job: Job, api_key: str, out: TextIO) -> ClosedLoop:
+def _offer(job: Job, loop: ClosedLoop, slots: _Slots) -> None:
+    deadline_s = monotonic() + job.deadline_s
+    slots.fill()
+    while slots.are_busy:
+        now_s = slots.turn()
+        loop.flush(now_s)
+        if now_s > deadline_s:
+            loop.given_up = f"it was not finished after its deadline of {job.deadline_s:g} s."
+            return
+
+
+def run(job: Job, api_key: str, out: TextIO) -> ClosedLoop:
     """Offer the whole load; all sockets are closed when this returns."""
-    address = Address.of(job.url, api_key)
     loop = ClosedLoop(job, out)
-    heart = _Heart(loop)
+    slots = _Slots(loop, Address.of(job.url, api_key), job.point.batch_size)
     cpu_s = process_time()
     loop.record("start", time_s=monotonic())
     try:
-        await _offer(job, loop, address)
+        _offer(job, loop, slots)
     finally:
-        heart.stop()
+        slots.close()
         loop.write()
-        await asyncio.sleep(0)  # lets the loop close the sockets that were aborted
     ended_s = monotonic()
     cpu_s = process_time() - cpu_s
-    loop.record("end", time_s=ended_s, cpu_s=cpu_s, lag_s=heart.lag_s, given_up=loop.given_up)
+    loop.record("end", time_s=ended_s, cpu_s=cpu_s, lag_s=slots.lag_s, given_up=loop.given_up)
     loop.write()
     return loop
-
-
-async def _run_until_told(job: Job, api_key: str, out: TextIO) -> None:
-    work = asyncio.current_task()
-    assert work
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, work.cancel)
-    await run(job, api_key, out)
 
 
 def require_files(batch_size: int) -> None:
@@ -200,11 +213,9 @@ def main(job_path: str, events_path: str) -> int:
     key = os.environ.get(KEY_VARIABLE, "")
     # A collection would stop the loop's clock, and finds nothing: answers hold no cycles.
     gc.disable()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     with Path(events_path).open("w", encoding="utf-8") as out:
-        try:
-            asyncio.run(_run_until_told(job, key, out))
-        except asyncio.CancelledError:
-            return 1
+        run(job, key, out)
     return 0
 
 

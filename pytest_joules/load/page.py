@@ -9,66 +9,14 @@ from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 
-import httptools
-
 from pytest_joules.errors import LoadError, is_expected
 from pytest_joules.hiding import told
+from pytest_joules.load.http_answer import BadAnswer, HttpAnswer
 
 __tracebackhide__ = is_expected
 
-_BLOCK_BYTES: Final = 1 << 18
-
-
-class _Answer:
-    """What has come back so far."""
-
-    def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        self._pieces: list[bytes] = []
-        self._has_length = False
-        self.status = 0
-        self.is_whole = False
-        self.is_kept = False
-
-    @property
-    def may_end_here(self) -> bool:
-        """Whether the server may tell the end by hanging up."""
-        return self.status != 0 and not self._has_length
-
-    @property
-    def body(self) -> bytes:
-        """What has come of its body."""
-        return b"".join(self._pieces)
-
-    def take(self, block: bytes) -> None:
-        """Take what came.
-
-        Raises:
-            ConnectionError: It is no HTTP.
-        """
-        try:
-            self._parser.feed_data(block)
-        except httptools.HttpParserError as error:
-            raise ConnectionError(f"what came is no HTTP: {error}") from None
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """httptools: one header."""
-        del value
-        self._has_length |= name.lower() in {b"content-length", b"transfer-encoding"}
-
-    def on_headers_complete(self) -> None:
-        """httptools: all headers."""
-        self.status = self._parser.get_status_code()
-        self._keeps = self._parser.should_keep_alive()
-
-    def on_body(self, piece: bytes) -> None:
-        """httptools: a piece of the body."""
-        self._pieces.append(piece)
-
-    def on_message_complete(self) -> None:
-        """httptools: the end of the answer."""
-        self.is_whole = True
-        self.is_kept = self._keeps
+_BLOCK_BYTES: Final = 1 << 16
+"""Larger ones are mapped and unmapped by the kernel each time."""
 
 
 class _Stale(ConnectionError):
@@ -99,7 +47,7 @@ class Page:
             answer = self._exchange()
         except _Stale:
             answer = self._exchange()
-        text = answer.body.decode(errors="replace")
+        text = answer.body().decode(errors="replace")
         if answer.status != HTTPStatus.OK:
             raise LoadError(f"{self._path} answered {answer.status}: {told(text)[:300]}")
         return text
@@ -110,11 +58,11 @@ class Page:
             self._socket.close()
             self._socket = None
 
-    def _exchange(self) -> _Answer:
+    def _exchange(self) -> HttpAnswer:
         is_kept = self._socket is not None
         if self._socket is None:
             self._socket = socket.create_connection(self._place, timeout=self._timeout_s)
-        answer = _Answer()
+        answer = HttpAnswer()
         try:
             with suppress(ConnectionError):  # reading tells it, too
                 self._socket.sendall(self._ask)
@@ -125,19 +73,17 @@ class Page:
         return answer
 
 
-def _read(sock: socket.socket, answer: _Answer, *, is_kept: bool) -> None:
-    has_begun = False
+def _read(sock: socket.socket, answer: HttpAnswer, *, is_kept: bool) -> None:
+    may_be_stale = is_kept
     while not answer.is_whole:
         try:
             block = sock.recv(_BLOCK_BYTES)
         except ConnectionError:
             block = b""
-        if block:
-            has_begun = True
-            answer.take(block)
-        elif is_kept and not has_begun:
+        if may_be_stale and not block:
             raise _Stale
-        elif answer.may_end_here:
-            return
-        else:
-            raise ConnectionError("the server closed the connection midway")
+        may_be_stale = False
+        try:
+            answer.take(block)
+        except BadAnswer as error:
+            raise ConnectionError(str(error)) from None

@@ -26,6 +26,9 @@ from pytest_joules.trace import ServerSample
 __tracebackhide__ = is_expected
 
 PERIOD_S: Final = 0.1
+_TOGETHER: Final = 5
+"""Looks that are read together, which costs less: after a rest, all caches are cold."""
+
 DRAIN_S: Final = 5.0
 """Seconds that the counters have to settle after the last answer."""
 
@@ -143,6 +146,15 @@ def _plain(value: str) -> float | None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Look:
+    """What ``/metrics`` said once, not yet read."""
+
+    text: str
+    time_s: float
+    took_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Sampler:
     """Reads one server's counters, again and again."""
 
@@ -155,17 +167,22 @@ class Sampler:
         page = Page(host, port, "/metrics", api_key=api_key, timeout_s=_TIMEOUT_S)
         return cls(page=page, counters=counters)
 
-    def sample(self) -> dict[str, Any]:
-        """Return one sample, JSON-ready; raises as ``Page.get`` and ``server_sample``."""
+    def look(self) -> Look:
+        """Ask the server; raises as ``Page.get``."""
         asked_s = monotonic()
         text = self.page.get()
         time_s = monotonic()
-        told_by = gauges if self.counters == "sglang" else _counters
-        return told_by(text, time_s=time_s, took_s=time_s - asked_s)
+        return Look(text=text, time_s=time_s, took_s=time_s - asked_s)
 
+    def read(self, look: Look) -> dict[str, Any]:
+        """Return a sample, JSON-ready; raises as ``server_sample``."""
+        if self.counters == "sglang":
+            return gauges(**vars(look))
+        return vars(server_sample(**vars(look)))
 
-def _counters(text: str, *, time_s: float, took_s: float) -> dict[str, Any]:
-    return vars(server_sample(text, time_s=time_s, took_s=took_s))
+    def sample(self) -> dict[str, Any]:
+        """Look and read; raises as both."""
+        return self.read(self.look())
 
 
 def _ticks(stop: threading.Event) -> Iterator[None]:
@@ -177,12 +194,34 @@ def _ticks(stop: threading.Event) -> Iterator[None]:
 
 
 def _record_until(stop: threading.Event, sampler: Sampler, out: TextIO) -> None:
-    for _ in _ticks(stop):
-        try:
-            out.write(json.dumps(sampler.sample()) + "\n")
-        except OSError as error:
-            # A gap in the samples; the readers of the trace judge it.
-            out.write(json.dumps({"error": f"{type(error).__name__}: {error}"}) + "\n")
+    held: list[Look | OSError] = []
+    room = 1  # the load begins once there is a sample
+    try:
+        for _ in _ticks(stop):
+            held.append(_looked(sampler))
+            if len(held) >= room:
+                _record(held, sampler, out)
+                room = _TOGETHER
+    finally:
+        _record(held, sampler, out)
+
+
+def _looked(sampler: Sampler) -> Look | OSError:
+    try:
+        return sampler.look()
+    except OSError as error:
+        return error
+
+
+def _record(held: list[Look | OSError], sampler: Sampler, out: TextIO) -> None:
+    while held:
+        look = held.pop(0)
+        if isinstance(look, Look):
+            row = sampler.read(look)
+        else:  # a gap in the samples; the readers of the trace judge it
+            row = {"error": f"{type(look).__name__}: {look}"}
+        out.write(json.dumps(row) + "\n")
+    out.flush()
 
 
 def _record_the_rest(sampler: Sampler, out: TextIO) -> None:
@@ -201,7 +240,7 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     key = os.environ.get(KEY_VARIABLE, "")
     sampler = Sampler.of(host, int(port), api_key=key, counters=counters)
-    with Path(path).open("w", buffering=1, encoding="utf-8") as out:
+    with Path(path).open("w", encoding="utf-8") as out:
         try:
             _record_until(stop, sampler, out)
             _record_the_rest(sampler, out)

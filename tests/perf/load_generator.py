@@ -120,9 +120,7 @@ class Trial:
 
     def run(self) -> None:
         ask("/reset")
-        # aiperf takes its tokenizer's folder for a name on the hub where the hub is off.
-        offline = "0" if self.name == "aiperf" else "1"
-        env = {**os.environ, "HF_HUB_OFFLINE": offline, "VLLM_TARGET_DEVICE": "cpu"}
+        env = {**os.environ, "HF_HUB_OFFLINE": "1", "VLLM_TARGET_DEVICE": "cpu"}
         log_path = self.folder / "log"
         with log_path.open("w") as log_file:
             client = subprocess.Popen(

@@ -61,10 +61,14 @@ def guidellm(load: Load, folder: Path, python: str) -> list[str]:
 
 
 def aiperf(load: Load, folder: Path, python: str) -> list[str]:
-    write_tokenizer(folder / "tokenizer")
+    # Its workers take a folder's name for one on the hub, so the hub's cache must have one.
+    model = folder / "hub" / "models--perf--words"
+    write_tokenizer(model / "snapshots" / "0")
+    (model / "refs").mkdir()
+    (model / "refs" / "main").write_text("0")
     asked = {
         "model": "served",
-        "tokenizer": folder / "tokenizer",
+        "tokenizer": "perf/words",
         "url": load.url,
         "endpoint-type": "completions",
         "concurrency": load.batch,
@@ -78,7 +82,8 @@ def aiperf(load: Load, folder: Path, python: str) -> list[str]:
         "ui": "none",
     }
     switches = ["--streaming", "--use-legacy-max-tokens", "--no-gpu-telemetry"]
-    return [str(Path(python).with_name("aiperf")), "profile", *_options(asked), *switches]
+    command = ["env", f"HF_HUB_CACHE={folder / 'hub'}", str(Path(python).with_name("aiperf"))]
+    return [*command, "profile", *_options(asked), *switches]
 
 
 def _options(asked: dict[str, Any]) -> list[str]:
