@@ -53,21 +53,19 @@ _JOULES = "from pytest_joules.cli import app; app()"
 FEW_BLOCKS = 6
 
 STARVED = """
-    import asyncio
     import sys
 
     if "pytest_joules.load.generator" in sys.orig_argv:
-        create, slots = asyncio.TaskGroup.create_task, []
+        from dataclasses import replace
+        from pytest_joules.load import Job
 
-        def create_fewer(group, coroutine, **options):
-            if coroutine.__qualname__ == "_slot":
-                slots.append(coroutine)
-                if len(slots) > 3:
-                    coroutine.close()
-                    return create(group, asyncio.sleep(0))
-            return create(group, coroutine, **options)
+        whole = Job.from_json
 
-        asyncio.TaskGroup.create_task = create_fewer
+        def fewer(text):
+            job = whole(text)
+            return replace(job, point=job.point.but(batch_size=3))
+
+        Job.from_json = fewer
 """
 
 
