@@ -267,6 +267,17 @@ def test_a_rise_must_overcome_the_noise_of_the_whole_session():
     assert judge(replace(seen, elsewhere=loud), DESIGN).verdict is None
 
 
+def test_noise_beyond_all_numbers_leaves_the_interval_open():
+    """As of a series in which one reading is 1e31 J: such a file was found by fuzzing."""
+    calm = tuple(replace(value, spread=0.01) for value in STEADY)
+
+    decision = judge(Launches(baseline=calm, new=values(0.05, spread=1e6)), DESIGN)
+
+    assert decision.verdict not in {Verdict.REGRESSION, Verdict.IMPROVEMENT, Verdict.UNCHANGED}
+    assert (decision.low, decision.high) == (-1.0, math.inf)
+    assert decision.change == pytest.approx(math.expm1(0.05))
+
+
 def test_drift_cancels_in_pairs():
     """A launch 0.2 % dearer than the one before, in the order ABBA: no change at all."""
     y = [0.002 * i for i in range(8)]

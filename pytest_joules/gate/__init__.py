@@ -17,6 +17,7 @@ from pytest_joules.gate.design import (
     detectable_change,
     looks,
     order,
+    relative,
 )
 from pytest_joules.gate.launch_value import mean, sum_squares
 from pytest_joules.gate.launches import (
@@ -162,9 +163,9 @@ def _described(seen: Estimate, look: Look, counted: Launches) -> Decision:
     return Decision(
         verdict=None,
         next_stack=None,
-        change=math.expm1(change),
-        low=math.expm1(change - half),
-        high=math.expm1(change + half),
+        change=relative(change),
+        low=relative(change - half),
+        high=relative(change + half),
         launch_sd=math.sqrt(seen.launch_variance),
         df=seen.df,
         energy_per_work_unit_j=math.exp(new),

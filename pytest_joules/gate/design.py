@@ -213,7 +213,12 @@ def detectable_change(
     )
     quantiles = -float(student_quantile(df, look.p_change)) + float(student_quantile(df, FOUND))
     log_rise = quantiles * math.sqrt(v)
-    return math.expm1(log_rise) if log_rise < _BEYOND else math.inf
+    return relative(log_rise)
+
+
+def relative(log_change: float) -> float:
+    """Return a logarithmic change as a relative one; infinity where no float could hold it."""
+    return math.expm1(log_change) if log_change < _BEYOND else math.inf
 
 
 def planned_detectable(
