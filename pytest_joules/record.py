@@ -301,7 +301,7 @@ def _judgement(
             tolerances=tolerances,
             baselines={each: stored[each] for each in tolerances if each in stored},
         ),
-        num_results=values["num_results"],
+        num_results=int(values["num_results"]),
         set_aside=tuple(values.get("set_aside", ())),
     )
 

@@ -4,6 +4,7 @@ A few hundred inputs; ``tests/perf/fuzz_files.py`` draws 100,000 and lets covera
 """
 
 import json
+import re
 import tomllib
 from collections.abc import Iterator
 from random import Random
@@ -189,3 +190,15 @@ def test_a_session_that_the_package_wrote_is_read_whole():
         (again,) = record.replay(space.folder)
 
     assert again.is_same
+
+
+def test_a_whole_number_with_a_point_is_one():
+    """JSON's schemas take 2.0 for an integer, Python does not."""
+    target = targets()["session"]
+    path = "verdicts.jsonl"
+    valid = target.data(path, target.trees[path])
+    written = re.sub(rb'("num_results": \d+)', rb"\1.0", valid)
+    assert written != valid
+
+    with workspace(target) as space:
+        assert space.outcome(path, written).kind == "read"
