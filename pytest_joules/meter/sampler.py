@@ -1,6 +1,6 @@
 """The process that reads the counters: ``python -m pytest_joules.meter.sampler SPEC``.
 
-A process of its own, because a thread would compete with the load generator's event loop
+A process of its own, because a thread would compete with the load generator's loop
 and be late exactly when the machine is busy. It appends one JSON line a reading to a file,
 so that whatever ends it leaves all but the last line whole, and ends itself when its
 standard input closes: when the parent says so, or is gone.
