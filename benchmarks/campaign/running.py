@@ -206,4 +206,6 @@ def _kept(info: tarfile.TarInfo) -> tarfile.TarInfo | None:
 def unpack(source: Path, out: Path) -> None:
     """Restore a campaign that was packed elsewhere, to go on with it."""
     with tarfile.open(source) as archive:
-        archive.extractall(out, filter="data")
+        # Python before 3.11.4 has no filters (Debian 12 has 3.11.2).
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)
+        archive.extractall(out)
