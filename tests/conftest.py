@@ -1,5 +1,6 @@
 """Fixtures that more than one test file needs."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,11 +12,28 @@ UNTRACED = Path(__file__).with_name("latent")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave to hand-worked cases what coverage is to see: properties repeat it many times."""
+    """Begin with what takes long; leave to hand-worked cases what coverage is to see.
+
+    Properties would show it the same lines many times.
+    """
+    items.sort(key=lambda item: item.get_closest_marker("takes_long") is None)
     for item in items:
         is_property = getattr(getattr(item, "obj", None), "is_hypothesis_test", False)
         if is_property or UNTRACED in item.path.parents:
             item.add_marker(pytest.mark.no_cover)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _few_plugins() -> Iterator[None]:
+    """Runs of pytest inside a test load these alone.
+
+    Hypothesis' and others' cost each run half a second. That the entry point loads this one is
+    seen where the README's commands are run.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        patch.setenv("PYTEST_PLUGINS", "pytest_joules.plugin,xdist.plugin")
+        yield
 
 
 @pytest.fixture(scope="session")

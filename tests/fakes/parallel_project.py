@@ -70,16 +70,11 @@ class Parallel:
         (self.path / name).write_text(textwrap.dedent(text))
 
     def args(self, *args, gpu="h200"):
-        return (
-            *("-p", "no:hypothesispytest", "-p", "no:cacheprovider"),
-            *([f"--gpu={gpu}"] if gpu else []),
-            *(
-                "--joules-lease-folder=leases",
-                "--joules-lease-wait=300",
-                "--joules-window=5",
-                *args,
-            ),
+        fixed = (
+            *("-p", "no:cacheprovider", "--joules-lease-folder=leases"),
+            *("--joules-lease-wait=300", "--joules-window=5"),
         )
+        return (*fixed, *([f"--gpu={gpu}"] if gpu else []), *args)
 
     def run(self, *args, **how):
         return self.pytester.runpytest_subprocess(*self.args(*args, **how), timeout=600)

@@ -21,9 +21,6 @@ LOADED = (pytest_joules.run, pytest_joules.testing, pd, scipy.optimize, scipy.sp
 # So would the command line: Typer loads pydantic when a command is first called.
 CliRunner().invoke(app, ["compare", "--help"])
 
-# Hypothesis' plugin loads all of Hypothesis again in each run.
-_WITHOUT = ("-p", "no:hypothesispytest")
-
 MACHINE = """
     import pytest
     from pytest_joules.testing import FakeMachine, source_of
@@ -78,7 +75,7 @@ class Joules:
 
     def run(self, *args: str, gpu: str | None = "h200") -> pytest.RunResult:
         chosen = [f"--gpu={gpu}"] if gpu else []
-        return self.pytester.runpytest_inprocess("-s", *_WITHOUT, *chosen, *args)
+        return self.pytester.runpytest_inprocess("-s", *chosen, *args)
 
     def remembered(self, make: Callable[[], T], *key: object) -> T:
         """Call ``make``, or give the project the files that it left when called before.

@@ -8,10 +8,11 @@ DOC = Path(__file__).parents[2] / "docs" / "hypothesis.md"
 SUPPRESSED = "    suppress_health_check=[HealthCheck.function_scoped_fixture],\n"
 
 
-def run(joules, example):
+def run(joules, example, *args):
     # With Hypothesis' own pytest plugin, whose check it is.
     joules.tests(example)
-    return joules.pytester.runpytest_subprocess("--gpu=h200", "-s")
+    its_plugin = ("-p", "hypothesispytest")
+    return joules.pytester.runpytest_subprocess(*its_plugin, "--gpu=h200", "-s", *args)
 
 
 def test_the_example_searches_and_measures(joules):
@@ -22,9 +23,7 @@ def test_the_example_searches_and_measures(joules):
 
 
 def test_the_plan_shows_the_first_example_only(joules):
-    joules.tests(EXAMPLE)
-
-    made = joules.pytester.runpytest_subprocess("--gpu=h200", "--joules-plan")
+    made = run(joules, EXAMPLE, "--joules-plan")
 
     made.stdout.fnmatch_lines(["1 point, 1 launch, *"])
 

@@ -58,7 +58,7 @@ def told(run):
 
 def ran(joules, *args):
     """Run without ``-s``, as people do."""
-    return joules.pytester.runpytest_inprocess("--gpu=h200", "-p", "no:hypothesispytest", *args)
+    return joules.pytester.runpytest_inprocess("--gpu=h200", *args)
 
 
 @pytest.mark.parametrize("args", [[], ["-q"], ["-v"], ["-s"], ["-p", "no:capture"]])

@@ -426,8 +426,7 @@ def test_ctrl_c_is_an_interruption_and_a_resumed_run_may_be_resumed(joules):
                 "os.kill(os.getpid(), signal.SIGKILL)", "raise KeyboardInterrupt"
             ),
         )
-        args = ["-p", "no:hypothesispytest", "--gpu=h200"]
-        args += ["--joules-resume"] if number == 1 else []
+        args = ["--gpu=h200", *(["--joules-resume"] if number == 1 else [])]
         run = joules.pytester.runpytest_inprocess(*args, no_reraise_ctrlc=True)
         assert run.ret == pytest.ExitCode.INTERRUPTED
     assert len(record.results_of(sessions(joules)[-1])) == 2
