@@ -13,6 +13,8 @@ from pytest_joules import contract
 from pytest_joules.report.export import FORMATS
 from tests.fakes.pages import Block, blocks, shows
 
+pytestmark = pytest.mark.takes_long
+
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+pytestmark = pytest.mark.takes_long
+
 ROOT = Path(__file__).parents[1]
 ACTION = ROOT / ".github" / "actions" / "energy-gate"
 SPEC = yaml.safe_load((ACTION / "action.yml").read_text())

@@ -15,6 +15,8 @@ from pytest_joules.tasks import Lengths
 from pytest_joules.testing import FakeMachine, pytest_joules_source, source_of
 from pytest_joules.trace import LoadTrace
 
+pytestmark = pytest.mark.no_cover
+
 POINT = Point(model="Qwen/Qwen3-8B", batch_size=16, output_tokens=Lengths(mean=200, cv=0.5))
 
 

@@ -28,6 +28,8 @@ from tests.fakes.mock_nvml import (
 )
 from tests.fakes.waiting import wait_until
 
+pytestmark = pytest.mark.takes_long
+
 OWN = 4242
 TICK_S = 0.05
 FAST = ZeusMeter(period_s=0.01)

@@ -27,6 +27,8 @@ from pytest_joules.testing import source_of
 from pytest_joules.verdict import Verdict
 from tests.fakes.fleet import MAKER, HereCluster, machine
 
+pytestmark = pytest.mark.takes_long
+
 QWEN = Point(model="Qwen/Qwen3-8B")
 POINTS = [
     QWEN.but(batch_size=batch, precision=precision)

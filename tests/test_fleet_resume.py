@@ -17,6 +17,8 @@ from pytest_joules.session import Wish
 from pytest_joules.verdict import Verdict
 from tests.fakes.fleet import MAKER, HereCluster, NodeDies, machine
 
+pytestmark = [pytest.mark.takes_long, pytest.mark.no_cover]
+
 QWEN = Point(model="Qwen/Qwen3-8B", num_gpus=2)  # one server fills a node
 POINTS = [
     QWEN.but(batch_size=batch, precision=precision)

@@ -10,6 +10,8 @@ from hypothesis import HealthCheck, settings
 
 import pytest_joules
 
+pytestmark = pytest.mark.no_cover
+
 PACKAGE = Path(__file__).parents[1] / "pytest_joules"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 MAX_MODULE_LINES = 400

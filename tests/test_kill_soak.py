@@ -9,6 +9,8 @@ import pytest
 from tests.perf import kill_soak
 from tests.perf.kill_soak import MARK, Soak, soak
 
+pytestmark = pytest.mark.takes_long
+
 KILLS = int(os.environ.get("JOULES_KILLS", "2"))
 
 

@@ -31,6 +31,8 @@ from pytest_joules.takeover import left_by
 from pytest_joules.testing import FakeMachine, source_of
 from tests.fakes.mock_nvml import MockNvml
 
+pytestmark = [pytest.mark.takes_long, pytest.mark.no_cover]
+
 POINT = Point(model="Qwen/Qwen3-8B", batch_size=8)
 WIDE = POINT.but(num_gpus=2)
 

@@ -29,6 +29,8 @@ from pytest_joules.tasks import Lengths
 from pytest_joules.trace import RequestTrace
 from tests.fakes.openai_server import FAULTS, Server, at, running
 
+pytestmark = pytest.mark.no_cover
+
 SHORT = Point(
     model="any/model",
     batch_size=4,

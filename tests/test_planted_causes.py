@@ -7,6 +7,8 @@ import pytest
 from pytest_joules.gate.noise import TYPICAL
 from tests.fakes.planted import ADDED_GPU, CASES, STILL, TALK, explained, simulate
 
+pytestmark = pytest.mark.no_cover
+
 # Doses that change energy by about 10 %; tests/perf/attribution.py looks for them.
 DOSES = {
     "kv-memory": -0.96,

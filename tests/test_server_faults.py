@@ -26,6 +26,8 @@ from tests.engines import project
 from tests.fakes.mock_nvml import MockNvml
 from tests.fakes.vllm_program import make_stack, show
 
+pytestmark = pytest.mark.takes_long
+
 POINT = Point(
     model="org/model",
     batch_size=4,

@@ -5,6 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.takes_long
+
 SCRIPT = Path(__file__).parent / "perf" / "session_soak.py"
 SESSIONS = os.environ.get("JOULES_SOAK_SESSIONS", "12")
 
