@@ -26,6 +26,8 @@ from tests.engines import tiny_pipelines
 from tests.engines.conftest import gone, listening
 from tests.engines.cpu_follower import worker_pids
 
+pytestmark = pytest.mark.takes_long
+
 DEADLINE_S = 200.0
 
 
