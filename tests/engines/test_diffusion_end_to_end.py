@@ -34,7 +34,7 @@ TESTS = """
     VIDEO = Point.from_json({video})
     LIGHT = Point.from_json({light})
 
-    @pytest.mark.parametrize("change", [{{}}, {{"steps": 60}}, {{"height": 128, "width": 128}}])
+    @pytest.mark.parametrize("change", [{{}}, {{"steps": 60}}, {{"height": 192, "width": 192}}])
     def test_images(energy_bench, change):
         result = energy_bench.measure(IMAGE.but(**change))
         assert result.energy_per_image_j > 0
@@ -73,7 +73,7 @@ def results(
         dedent(f"""
         [tool.pytest-joules]
         gpu = "h200"
-        window = 4
+        window = 2
         [tool.pytest-joules.stacks.default]
         python = "{diffusion_stack.python}"
         command = {ENGINES_YIELD}
@@ -151,7 +151,7 @@ def test_more_steps_cost_more_per_image(results: list[Result], tiny_image: Point
 def test_more_pixels_cost_more_per_image(results: list[Result], tiny_image: Point) -> None:
     alone = image_j(results, tiny_image, steps=30)
 
-    assert alone < image_j(results, tiny_image, steps=30, height=128)
+    assert alone < image_j(results, tiny_image, steps=30, height=192)
 
 
 def test_more_frames_cost_more_per_video(results: list[Result]) -> None:
