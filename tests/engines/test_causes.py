@@ -24,7 +24,7 @@ from tests.fakes.mock_nvml import MockNvml
 pytestmark = pytest.mark.measures
 
 SETTINGS = """
-    window = 9
+    window = 7
     budget = 20
     tolerance = "8%"
 """

@@ -21,7 +21,7 @@ from tests.fakes.mock_nvml import MockNvml
 pytestmark = [pytest.mark.measures, pytest.mark.takes_long]
 
 SETTINGS = """
-    window = 10
+    window = 8
     budget = 7
     tolerance = "8%"
 """
