@@ -1,5 +1,6 @@
 """One completion request: sent, answered, checked. The loader's only HTTP."""
 
+from collections import deque
 from dataclasses import dataclass
 from time import monotonic
 
@@ -38,6 +39,8 @@ class Client:
         self._address, self._sockets = address, sockets
         self._connection: Connection[Client] | None = None
         self._http = HttpAnswer()
+        self._heard: deque[tuple[bytes | OSError, float]] = deque()
+        self._is_cut = False
 
     def send(self, ask: Ask) -> RequestTrace | None:
         """Send a request; tell how it ended where it did at once."""
@@ -55,27 +58,53 @@ class Client:
             return self._trace(monotonic(), reason)
         return None
 
-    def react(self) -> RequestTrace | None:
-        """Go on where its socket is ready; tell how the request ended once it has."""
+    def hear(self) -> bool:
+        """Take what its socket has, and when; tell whether that is the first to be read."""
         assert self._connection
+        if self._is_cut:
+            return False
+        what: bytes | OSError | None
         try:
-            block = self._connection.react()
-            finish_s = None if block is None else self._reply.take(block, monotonic())
-            if finish_s is None:
-                return None
+            what = self._connection.react()
+        except OSError as reason:
+            what = reason
+        if what is None:
+            return False
+        self._is_cut = not isinstance(what, bytes) or not what
+        self._heard.append((what, monotonic()))
+        return len(self._heard) == 1
+
+    def read(self) -> RequestTrace | None:
+        """Read all that was heard; tell how the request ended once it has."""
+        while self._heard:
+            what, heard_s = self._heard.popleft()
+            try:
+                finish_s = self._taken(what, heard_s)
+            except (OSError, ValueError, BadAnswer) as reason:
+                return self._trace(heard_s, self._earliest(reason))
+            if finish_s is not None:
+                return self._trace(finish_s)
+        return None
+
+    def _taken(self, what: bytes | OSError, heard_s: float) -> float | None:
+        if isinstance(what, OSError):
+            raise what
+        finish_s = self._reply.take(what, heard_s)
+        if finish_s is not None:
             _require_asked(self._ask, self._answer)
-        except (OSError, ValueError, BadAnswer) as reason:
-            return self._trace(monotonic(), self._earliest(reason))
-        return self._trace(finish_s)
+        return finish_s
 
     def close(self) -> None:
         """Close its socket at once."""
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+        self._heard.clear()
+        self._is_cut = False
 
     def _usable(self) -> "Connection[Client]":
-        if self._connection and self._http.is_kept and self._connection.is_quiet():
+        is_quiet = self._http.is_kept and not self._heard
+        if self._connection and is_quiet and self._connection.is_quiet():
             self._http.begin()
             return self._connection
         self.close()

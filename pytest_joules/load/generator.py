@@ -10,6 +10,7 @@ import os
 import resource
 import signal
 import sys
+from collections import deque
 from pathlib import Path
 from time import monotonic, process_time
 from typing import Any, Final, TextIO
@@ -28,6 +29,9 @@ __tracebackhide__ = is_expected
 _BURST: Final = 32
 _SLEEP_S: Final = 0.1
 """Longest sleep where nothing happens."""
+
+_UNHEARD_S: Final = 0.0005
+"""How long it works at most until it looks again at what has come: a look costs a few us."""
 
 _EVENTS: Final = 16
 _FLUSH_S: Final = 0.5
@@ -105,15 +109,18 @@ class ClosedLoop:
 class _Slots:
     """Keeps one request in flight in each of its slots, and measures how late it is.
 
-    It is late where it works for long, or oversleeps, which is seen to within ``_SLEEP_S``; but
-    the burst of first requests, until the first answer, belongs to the ramp-up.
+    All that came is stamped before any of it is read, and what comes while answers are read and
+    requests sent is stamped between two of them. It is late where it does not look for long, or
+    oversleeps; but the burst of first requests, until the first answer, belongs to the ramp-up.
     """
 
     def __init__(self, loop: ClosedLoop, address: Address, number: int) -> None:
         self._loop = loop
         self._sockets: Sockets[Client] = Sockets()
         self._clients = [Client(address, self._sockets) for _ in range(number)]
+        self._heard: deque[Client] = deque()
         self._looked_s = monotonic()
+        self._had_answers = False
         self.lag_s = 0.0
 
     @property
@@ -129,22 +136,27 @@ class _Slots:
                 self.turn(0.0)
 
     def turn(self, timeout_s: float = _SLEEP_S) -> float:
-        """Wait for whatever happens next, and react to it; return the time."""
-        counts = self._loop.has_answers
+        """Wait for whatever happens next, and react to it; return the time of the last look."""
+        self._look(0.0 if self._heard else timeout_s)
+        for _ in range(len(self._heard)):
+            client = self._heard.popleft()
+            answered = client.read()
+            if answered is not None:
+                self._loop.take(answered)
+                self._send(client)
+            if monotonic() - self._looked_s > _UNHEARD_S:
+                self._look(0.0)
+        return self._looked_s
+
+    def _look(self, timeout_s: float) -> None:
+        began_s = monotonic()
         ready = self._sockets.ready(timeout_s)
-        ready_s = monotonic()
-        ended = [
-            (client, answered) for client in ready if (answered := client.react()) is not None
-        ]
-        for client, answered in ended:  # all that came has its stamp before more is sent
-            self._loop.take(answered)
-            self._send(client)
         now_s = monotonic()
-        if counts:
-            overslept_s = ready_s - self._looked_s - timeout_s
-            self.lag_s = max(self.lag_s, overslept_s, now_s - ready_s)
-        self._looked_s = now_s
-        return now_s
+        self._heard += [client for client in ready if client.hear()]
+        if self._had_answers:
+            overslept_s = now_s - began_s - timeout_s
+            self.lag_s = max(self.lag_s, began_s - self._looked_s, overslept_s)
+        self._looked_s, self._had_answers = now_s, self._loop.has_answers
 
     def _send(self, client: Client) -> None:
         while (following := self._loop.next()) is not None:
