@@ -13,7 +13,7 @@ ALL_DIE = """
     import signal
 
     def hold(machine, launch):
-        if journal("begins") > {launches}:
+        if not is_among_first({launches}):
             until(lambda: journal("ends") == {launches})
             os.killpg(0, signal.SIGKILL)
 """
@@ -26,7 +26,7 @@ FIRST_DIES = """
     from pytest_joules.record import FOLDER, is_running
 
     def hold(machine, launch):
-        if journal("begins") == 1:
+        if is_among_first(1):
             os.kill(os.getpid(), 9)
         (ROOT / "held").write_text(str(is_running(ROOT / FOLDER / "{session}")))
 """
@@ -46,7 +46,8 @@ def dies(parallel, *args, launches):
 
 
 def fresh(parallel):
-    (parallel.path / "journal.jsonl").unlink()
+    for path in (parallel.path / "journal.jsonl", *parallel.path.glob("place-*")):
+        path.unlink()
     parallel.machine()
 
 
@@ -87,7 +88,8 @@ def test_a_run_in_which_a_worker_died_is_gone_on_with_by_workers_that_die_as_wel
     first = parallel.session()
     assert end_of(first)["unfinished"] == "a worker died"
     assert "org/model-1" not in {each.point.model for each in results_of(first)}
-    (parallel.path / "journal.jsonl").unlink()
+    for path in (parallel.path / "journal.jsonl", *parallel.path.glob("place-*")):
+        path.unlink()
     parallel.machine(extra=FIRST_DIES.format(session=first.name))
 
     run = parallel.run("-n1", "--joules-resume")
