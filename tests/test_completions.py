@@ -48,6 +48,7 @@ class Peer:
 @contextmanager
 def _peer() -> Iterator[Peer]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(PATIENCE_S)
         peer = Peer(listener)
         yield peer
         peer.client.close()
