@@ -162,8 +162,10 @@ def test_what_comes_while_requests_are_sent_is_stamped_between_two_of_them(
     assert noted == ["hear a", "hear b", "read a", "send a", "hear c", "read b", "send b"]
     assert looked_s == clock[0]
     assert slots.lag_s == pytest.approx(0.0011), "one request is answered and another is sent"
+    assert slots.are_busy, "one that was heard is not read yet, and may have no socket any more"
 
     del noted[:]
     coming += [[], []]
     slots.turn()
     assert noted == ["read c", "send c"], "what was heard is not waited for again"
+    assert not slots.are_busy

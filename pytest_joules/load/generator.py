@@ -125,8 +125,8 @@ class _Slots:
 
     @property
     def are_busy(self) -> bool:
-        """Whether any request is in flight."""
-        return len(self._sockets) > 0
+        """Whether any request is in flight, or ended unread: one without a server has no socket."""
+        return len(self._sockets) > 0 or len(self._heard) > 0
 
     def fill(self) -> None:
         """Send the first requests, and react meanwhile: thousands at once take a while."""
