@@ -125,7 +125,7 @@ class _Slots:
 
     @property
     def are_busy(self) -> bool:
-        """Whether any request is in flight, or ended unread: one without a server has no socket."""
+        """Whether any request is in flight, or was heard to end: it may have no socket then."""
         return len(self._sockets) > 0 or len(self._heard) > 0
 
     def fill(self) -> None:
