@@ -45,10 +45,10 @@ def dies(parallel, *args, launches):
     return session
 
 
-def fresh(parallel):
+def fresh(parallel, extra=""):
     for path in (parallel.path / "journal.jsonl", *parallel.path.glob("place-*")):
         path.unlink()
-    parallel.machine()
+    parallel.machine(extra=extra)
 
 
 def test_a_run_of_workers_that_died_twice_ends_alone(parallel):
@@ -88,9 +88,7 @@ def test_a_run_in_which_a_worker_died_is_gone_on_with_by_workers_that_die_as_wel
     first = parallel.session()
     assert end_of(first)["unfinished"] == "a worker died"
     assert "org/model-1" not in {each.point.model for each in results_of(first)}
-    for path in (parallel.path / "journal.jsonl", *parallel.path.glob("place-*")):
-        path.unlink()
-    parallel.machine(extra=FIRST_DIES.format(session=first.name))
+    fresh(parallel, extra=FIRST_DIES.format(session=first.name))
 
     run = parallel.run("-n1", "--joules-resume")
 
