@@ -244,14 +244,14 @@ def test_waiting_is_told_by_the_worker(parallel):
                   or (ROOT / "waited").exists())
             (ROOT / "waited").touch()
     """)  # fmt: skip
-    text = (parallel.path / "conftest.py").read_text().replace(
-        "return source_of(machine, window_s=options.window, leases=leases)",
-        "made = source_of(machine, window_s=options.window, leases=leases)\n"
-        "    from dataclasses import replace\n"
-        "    rigs = {n: replace(r, source='live') for n, r in made.rigs.items()}\n"
-        "    return replace(made, rigs=rigs, name='live')",
-    )  # fmt: skip
-    (parallel.path / "conftest.py").write_text(text)
+    conftest = parallel.path / "conftest.py"
+    fake = "return source_of(machine, window_s=min(options.window, 15), leases=leases)"
+    assert fake in conftest.read_text()
+    live = f"""from dataclasses import replace
+    made = {fake.removeprefix("return ")}
+    rigs = {{n: replace(r, source='live') for n, r in made.rigs.items()}}
+    return replace(made, rigs=rigs, name='live')"""
+    conftest.write_text(conftest.read_text().replace(fake, live))
 
     run = parallel.run("-n2")
 
