@@ -1,9 +1,6 @@
 """How often the gate is wrong and what it costs; run it to write ``docs/gate.md`` anew.
 
-    python tests/perf/gate_error_rates.py [--trials 10000] [--docs docs/gate.md] [--ratios]
-
-With ``--ratios`` nothing is simulated: the section that sets GPU seconds beside those of the
-fixed sample is written anew from the tables that the file holds.
+    python tests/perf/gate_error_rates.py [--trials 10000] [--docs docs/gate.md]
 
 Every seed is fixed. Ten thousand trials a cell take a few minutes on two cores; the
 standard error of 0.3 % is then 0.05 %, of 97 % it is 0.17 %.
@@ -16,9 +13,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from gate_ratio import ratio_section
 from gate_rivals import RIVALS
 from gate_sessions import Session, run_sessions
-from gate_trials import Outcome, Setting, gate, windows
+from gate_trials import Outcome, Setting, gate, percent, table, windows
 
 from pytest_joules.gate.design import Design
 from pytest_joules.gate.noise import INCIDENT, NOISY, OTHER_GPU, QUIET, TYPICAL
@@ -72,21 +70,12 @@ class Row:
         )
 
 
-def percent(share):
-    return f"{100 * share:.2f}" if share < 0.1 else f"{100 * share:.1f}"
-
-
 def cost(outcome):
     return f"{outcome.gpu_s.mean():,.0f}, {np.quantile(outcome.gpu_s, 0.95):,.0f}"
 
 
 def minutes(gpu_s):
     return f"{gpu_s.mean() / 60:,.0f}, {np.quantile(gpu_s, 0.95) / 60:,.0f}"
-
-
-def table(header, rows):
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
 
 
 def evaluate(name, rule, *, setting, trials):
@@ -112,50 +101,6 @@ def scenario_section(name, setting, trials):
         evaluate(rival, rule, setting=setting, trials=trials) for rival, rule in RIVALS.items()
     ]
     return f"### {name}\n\n{table(HEADER, [row.cells() for row in rows])}\n"
-
-
-GATE, FIXED = "**this gate**", "fixed sample, same measured errors"
-NOTICED = f"{GATE}, GPU noticed: ABBA"
-RATIO_HEADER = (
-    "scenario",
-    "this gate, GPU s",
-    "fixed sample, GPU s",
-    "ratio",
-    "red at 0 %: gate, fixed",
-    "red at +3 %: gate, fixed",
-)
-RATIO_TITLE, NEXT_TITLE = "## GPU seconds beside", "## What is said at each"
-
-
-def ratio_section(scenarios):
-    """Set the gate's cost at no change beside the fixed sample's, from the tables' text."""
-    rows = []
-    for part in scenarios.split("### ")[1:]:
-        name, *lines = part.splitlines()
-        cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
-        found = {row[0]: dict(zip(HEADER, row, strict=True)) for row in cells if len(row) > 1}
-        for rule in (GATE, NOTICED):
-            if rule in found:
-                label = name + rule.removeprefix(GATE)
-                rows.append(_ratio(label, found[rule], found[FIXED]))
-    return table(RATIO_HEADER, rows)
-
-
-def _ratio(name, gate_row, fixed_row):
-    means = [row[HEADER[7]].split(", ")[0] for row in (gate_row, fixed_row)]
-    ours, theirs = (float(text.replace(",", "")) for text in means)
-    pairs = [f"{gate_row[HEADER[i]]}, {fixed_row[HEADER[i]]}" for i in (1, 2)]
-    return (name, *means, f"{ours / theirs:.2f}", *pairs)
-
-
-def with_ratios(text):
-    """Return a document with its section of ratios written anew."""
-    words = (Path(__file__).parent / "gate_document.md").read_text()
-    section = words[words.index(RATIO_TITLE) : words.index(NEXT_TITLE)]
-    begins = text.index(RATIO_TITLE if RATIO_TITLE in text else NEXT_TITLE)
-    scenarios = text[text.index("## Against other rules") : begins]
-    made = section.replace("{{ratios}}", ratio_section(scenarios))
-    return text[:begins] + made + text[text.index(NEXT_TITLE) :]
 
 
 LEVERS = {
@@ -354,9 +299,8 @@ def main():
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     options.add_argument("--trials", type=int, default=10_000)
     options.add_argument("--docs", type=Path, default=Path("docs/gate.md"))
-    options.add_argument("--ratios", action="store_true", help="from the stored tables alone")
     chosen = options.parse_args()
-    text = with_ratios(chosen.docs.read_text()) if chosen.ratios else document(chosen.trials)
+    text = document(chosen.trials)
     chosen.docs.parent.mkdir(parents=True, exist_ok=True)
     chosen.docs.write_text(text)
     print(text)
@@ -376,10 +320,10 @@ def document(trials):
         "least_0": f"{least_gpu_s(0.003, 0.03, num_baseline=8, changed=False):,.0f}",
         "least_3": f"{least_gpu_s(0.003, 0.03, num_baseline=8, changed=True):,.0f}",
         "targets": target_section(trials),
+        "ratios": ratio_section(trials),
         "se_small": f"{100 * math.sqrt(0.003 * 0.997 / trials):.2f}",
         "se_large": f"{100 * math.sqrt(0.97 * 0.03 / trials):.2f}",
     }
-    parts["ratios"] = ratio_section(parts["scenarios"])
     for name, part in parts.items():
         words = words.replace("{{" + name + "}}", part)
     return words

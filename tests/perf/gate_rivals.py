@@ -105,27 +105,29 @@ def asv(factor: float, setting: Setting) -> Outcome:
     return _red(setting, apart & (p < 0.002))
 
 
-def fixed_sample(alpha: float, beta: float, setting: Setting) -> Outcome:
+def fixed_sample(
+    alpha: float,
+    beta: float,
+    setting: Setting,
+    *,
+    tolerance: float = 0.03,
+    same_board: bool = True,
+    most: int = 36,
+) -> Outcome:
     """One look after as many launches as both error rates need at the noise known."""
-    draws = draw(setting)
-    k, design = setting.num_baseline, planned_noise(setting)
-    needed = np.log1p(0.03) / (-ndtri(alpha) - ndtri(beta))
-    a, b = next(
-        (n // 2, n - n // 2)
-        for n in range(1, 60)
-        if variance(
-            design, design.prior_sd**2, num_baseline=k, num_old=n // 2, num_new=n - n // 2
-        )
-        <= needed**2
-        or n == 36
-    )
+    draws = draw(setting, num_old=max(12, most), num_new=max(24, most))
+    k, design = setting.num_baseline if same_board else 0, planned_noise(setting)
     s2 = design.prior_sd**2
+    needed = np.log1p(tolerance) / (-ndtri(alpha) - ndtri(beta))
+    for launches in range(2, most + 1):
+        a, b = launches // 2, launches - launches // 2
+        v = variance(design, s2, num_baseline=k, num_old=a, num_new=b)
+        if v <= needed**2:
+            break
     in_baseline, in_old = k / (s2 + k * design.session_sd**2), a / s2
-    old = draws.old[:, :a].mean(axis=1) if a else 0.0
-    reference = (in_baseline * draws.baseline.mean(axis=1) + in_old * old) / (
-        in_baseline + in_old
-    )
-    v = variance(design, s2, num_baseline=k, num_old=a, num_new=b)
+    stored = draws.baseline.mean(axis=1) if k else 0.0
+    old = draws.old[:, :a].mean(axis=1)
+    reference = (in_baseline * stored + in_old * old) / (in_baseline + in_old)
     change = draws.new[:, :b].mean(axis=1) - reference
     return _red(setting, change > -ndtri(alpha) * np.sqrt(v), launches=a + b)
 

@@ -222,3 +222,12 @@ def _sums(draws, live, look, *, k):
         squares_new=new.var(axis=1) * b,
         spread_ratio=ratio,
     )
+
+
+def percent(share):
+    return f"{100 * share:.2f}" if share < 0.1 else f"{100 * share:.1f}"
+
+
+def table(header, rows):
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join(lines + ["| " + " | ".join(map(str, row)) + " |" for row in rows])
