@@ -1,9 +1,9 @@
 """Causes planted in a real vLLM on the CPU, and found: a smaller KV cache, a client that
-offers less, a server with fewer cores.
+offers less, a worker whose steps take longer.
 
 GPU quantities come from the mock NVML, whose power follows the engine; what keeps requests out
 of the batch, and how long steps take, is the real server's. The processor stands in for the
-GPU, so fewer cores are seen as what they are: more work of the device for each step.
+GPU, so that a slower worker is seen as what it is: more work of the device for each step.
 """
 
 import json
@@ -69,6 +69,21 @@ STARVED = """
 """
 
 
+# On other cores of a busy machine steps take longer, too, but by a tenth or less.
+SLOWER = """
+    import time
+
+    from vllm.v1.worker.cpu_worker import CPUWorker
+
+    class SlowerWorker(CPUWorker):
+        def execute_model(self, *args, **kwargs):
+            began_s = time.perf_counter()
+            made = super().execute_model(*args, **kwargs)
+            time.sleep(0.7 * (time.perf_counter() - began_s))
+            return made
+"""
+
+
 @pytest.fixture(scope="module")
 def mock(mock_nvml_library: Path, tmp_path_factory: pytest.TempPathFactory) -> MockNvml:
     path = tmp_path_factory.mktemp("gpu") / "state"
@@ -100,12 +115,11 @@ def follower(mock: MockNvml, model: Path) -> Iterator[Follower]:
 def _stacks(stack: Stack) -> str:
     env = ", ".join(f'{key} = "{value}"' for key, value in stack.env.items())
     common = f'python = "{stack.python}"\nenv = {{ {env} }}\n'
-    one_core = [*ENGINES_YIELD, "taskset", "-c", "0"]
     few = f'args = ["--num-gpu-blocks-override", "{FEW_BLOCKS}"]\n'
-    # The client and the meter stay where they are; the server shares one core with them.
-    return (
-        f"\n[tool.pytest-joules.stacks.small_cache]\n{common}command = {ENGINES_YIELD}\n{few}"
-        f"\n[tool.pytest-joules.stacks.one_core]\n{common}command = {one_core}\n"
+    slower = 'args = ["--worker-cls", "slower_worker.SlowerWorker"]\n'
+    return "".join(
+        f"\n[tool.pytest-joules.stacks.{name}]\n{common}command = {ENGINES_YIELD}\n{args}"
+        for name, args in (("small_cache", few), ("slower", slower))
     )
 
 
@@ -164,8 +178,20 @@ def test_a_starved_client_is_found(
     assert "client-starved" in _causes(project, clean, now)[:2]
 
 
-def test_fewer_cores_are_found(project: Project, clean: Path) -> None:
-    now = _measured(project, "one-core.json", "--joules-stack=one_core")
+def test_longer_steps_are_found(
+    project: Project,
+    clean: Path,
+    *,
+    stack: Stack,
+    mock: MockNvml,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "slower_worker.py").write_text(dedent(SLOWER))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+    slower = Project(project.path, stack=stack, mock=mock)
+
+    now = _measured(slower, "slower.json", "--joules-stack=slower")
 
     # The mock NVML tells a constant busy share: what is longer is the device's own work.
     assert {"gpu-work", "gpu-waits"} & set(_causes(project, clean, now)[:2])
