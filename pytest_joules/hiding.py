@@ -48,6 +48,18 @@ def _is_secret(value: str) -> bool:
     return len(value) >= SHORTEST and _NUMBER.fullmatch(value) is None
 
 
+def holder(texts: Iterable[str], environ: Mapping[str, str]) -> str:
+    """Name the variable whose secret stands in one of the texts; empty for none.
+
+    >>> holder(["--tokenizer=hf_abcdef"], {"HOME": "/root", "HF_TOKEN": "hf_abcdef"})
+    'HF_TOKEN'
+    """
+    whole = "\n".join(texts)
+    named = {name: secrets_of({name: value}) for name, value in environ.items()}
+    held = (name for name, found in named.items() for each in spellings(found) if each in whole)
+    return next(held, "")
+
+
 def spellings(secrets: Iterable[str]) -> tuple[str, ...]:
     """Return how programs write them: as they are, quoted and escaped; the longest first."""
     found = {
