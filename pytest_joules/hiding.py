@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Final
 from urllib.parse import quote
 
@@ -28,6 +29,7 @@ _ANY: Final = "surrogatepass"
 _remembered: set[str] = set()
 
 
+@cache
 def names_secret(name: str) -> bool:
     """Tell whether a variable or option of this name holds a secret.
 
@@ -55,9 +57,11 @@ def holder(texts: Iterable[str], environ: Mapping[str, str]) -> str:
     'HF_TOKEN'
     """
     whole = "\n".join(texts)
-    named = {name: secrets_of({name: value}) for name, value in environ.items()}
-    held = (name for name, found in named.items() for each in spellings(found) if each in whole)
-    return next(held, "")
+    for name, value in environ.items():
+        found = secrets_of({name: value}) if "@" in value or names_secret(name) else ()
+        if any(form in whole for form in spellings(found)):
+            return name
+    return ""
 
 
 def spellings(secrets: Iterable[str]) -> tuple[str, ...]:

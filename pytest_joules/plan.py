@@ -224,15 +224,15 @@ def require_no_secret(point: Point, stack: Stack) -> None:
     """
     table = f"[tool.pytest-joules.stacks.{stack.name}]"
     for where, arguments in (
-        (f"{point.id}: engine_args", point.engine_args),
+        ("engine_args", point.engine_args),
         (f"{table} args", stack.args),
         (f"{table} command", stack.command),
     ):
         if arguments and (name := hiding.holder(arguments, {**os.environ, **stack.env})):
             raise ConfigurationError(
-                f"{where}: the value of {name} is refused: a command line is public, and a "
-                "point is stored. Let the engine read the variable itself (from your shell or "
-                "the stack's env), or rename the variable if it holds no secret."
+                f"{point.id}: {where}: the value of {name} is refused: a command line is "
+                "public, and a point is stored. Let the engine read the variable itself (from "
+                "your shell or the stack's env), or rename it if it holds no secret."
             )
 
 
