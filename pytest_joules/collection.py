@@ -8,6 +8,7 @@ import pytest
 
 from pytest_joules.digest import Failed
 from pytest_joules.errors import Inconclusive, InvalidMeasurement
+from pytest_joules.hiding import told
 from pytest_joules.plan import server_key
 from pytest_joules.point import Point
 
@@ -25,7 +26,7 @@ def failed(item: pytest.Item, error: BaseException) -> Failed:
         file=file,
         line=(line or 0) + 1,
         kind=type(error).__name__,
-        text=str(error),
+        text=told(str(error)),  # of any library: ours hide theirs themselves
         is_undecided=isinstance(error, UNDECIDED),
     )
 

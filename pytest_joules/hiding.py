@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from typing import Final
 from urllib.parse import quote
 
@@ -28,6 +29,7 @@ _ANY: Final = "surrogatepass"
 _remembered: set[str] = set()
 
 
+@cache
 def names_secret(name: str) -> bool:
     """Tell whether a variable or option of this name holds a secret.
 
@@ -46,6 +48,20 @@ def secrets_of(environ: Mapping[str, str]) -> frozenset[str]:
 
 def _is_secret(value: str) -> bool:
     return len(value) >= SHORTEST and _NUMBER.fullmatch(value) is None
+
+
+def holder(texts: Iterable[str], environ: Mapping[str, str]) -> str:
+    """Name the variable whose secret stands in one of the texts; empty for none.
+
+    >>> holder(["--tokenizer=hf_abcdef"], {"HOME": "/root", "HF_TOKEN": "hf_abcdef"})
+    'HF_TOKEN'
+    """
+    whole = "\n".join(texts)
+    for name, value in environ.items():
+        found = secrets_of({name: value}) if "@" in value or names_secret(name) else ()
+        if any(form in whole for form in spellings(found)):
+            return name
+    return ""
 
 
 def spellings(secrets: Iterable[str]) -> tuple[str, ...]:

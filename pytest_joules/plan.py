@@ -1,12 +1,13 @@
 """What would be launched for a set of points, and what it would cost; pure data."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Final
 
-from pytest_joules import catalog, pipelines
+from pytest_joules import catalog, hiding, pipelines
 from pytest_joules.batches import least_batches
 from pytest_joules.engine_arguments import refused, secrets_in
 from pytest_joules.errors import ConfigurationError, InvalidPoint, is_expected
@@ -213,6 +214,26 @@ def require_stack(point: Point, stack: Stack) -> None:
             f"{stack.name!r} is the one at {stack.shown_url}; use engine={ATTACHED!r}, or "
             f"another stack (--joules-stack) than {table}."
         )
+
+
+def require_no_secret(point: Point, stack: Stack) -> None:
+    """Refuse arguments that hold a secret of the environment under a harmless name.
+
+    Raises:
+        ConfigurationError: Names where, and the secret's variable.
+    """
+    table = f"[tool.pytest-joules.stacks.{stack.name}]"
+    for where, arguments in (
+        ("engine_args", point.engine_args),
+        (f"{table} args", stack.args),
+        (f"{table} command", stack.command),
+    ):
+        if arguments and (name := hiding.holder(arguments, {**os.environ, **stack.env})):
+            raise ConfigurationError(
+                f"{point.id}: {where}: the value of {name} is refused: a command line is "
+                "public, and a point is stored. Let the engine read the variable itself (from "
+                "your shell or the stack's env), or rename it if it holds no secret."
+            )
 
 
 def require_launchable(point: Point, gpu: str) -> None:

@@ -31,7 +31,7 @@ from pytest_joules.parts import COSTS, RESULTS, of_part, parts
 from pytest_joules.point import Point
 from pytest_joules.result import Result
 from pytest_joules.sources.store import result_of, results_in
-from pytest_joules.storage import parse, read, require_schema
+from pytest_joules.storage import parse, read, require_schema, text_of
 from pytest_joules.verdict import Comparison, Verdict
 
 __tracebackhide__ = is_expected
@@ -389,11 +389,7 @@ def _lines(path: Path) -> Iterator[Any]:
     """Yield each line's JSON; a last line cut off by a crash is left out."""
     if not path.exists():
         return
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-    except (OSError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path}: cannot be read: {error}.") from None
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(text_of(path).splitlines(keepends=True), start=1):
         if not line.endswith("\n"):
             return
         # Invalid results may hold NaN, which strict JSON has not.

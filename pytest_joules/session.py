@@ -31,6 +31,7 @@ from pytest_joules.plan import (
     Stack,
     plan,
     require_launchable,
+    require_no_secret,
     require_runs_on,
     require_stack,
     require_two,
@@ -72,15 +73,17 @@ class JoulesSession:
             InvalidPoint: The point cannot run on the session's GPU, or shows files that are
                 not there.
             MissingDependency: It shows images that cannot be made here.
-            ConfigurationError: A stack cannot run it, or it is noted with another tolerance
-                already.
+            ConfigurationError: A stack cannot run it, an argument is a secret, or it is noted
+                with another tolerance already.
         """
         # What is looked up only need not be known here.
         require = require_launchable if self.source.launches else require_runs_on
         require(point, self.options.gpu)
         if self.source.name == "live":
             require_media(point)
-            for stack in filter(None, (self.stack, self.old_stack)):
+        for stack in filter(None, (self.stack, self.old_stack)):
+            require_no_secret(point, stack)
+            if self.source.name == "live":
                 require_stack(point, stack)
         self.ledger.wishes.setdefault(point, set()).add(wish)
         if wish is Wish.CHECK:

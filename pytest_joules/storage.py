@@ -3,6 +3,7 @@
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -74,11 +75,21 @@ def read(path: Path) -> Any:
     Raises:
         FormatError: It cannot be read or is not JSON.
     """
+    return parse(text_of(path), name=str(path))
+
+
+def text_of(path: Path) -> str:
+    """Read a whole text file. A pipe or a device is none: it may never end.
+
+    Raises:
+        FormatError: It cannot be read.
+    """
     try:
-        text = path.read_text(encoding="utf-8")
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise FormatError(f"{path}: cannot be read: no plain file; put one in its place.")
+        return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise FormatError(f"{path}: cannot be read: {error}.") from None
-    return parse(text, name=str(path))
 
 
 def files_below(folder: Path, suffix: str) -> list[Path]:

@@ -320,6 +320,47 @@ def test_a_ticket_that_says_nothing_asks_for_nothing(folder, text):
         held.close()
 
 
+@pytest.mark.parametrize(
+    "plant", [planted_link, planted_hard_link, planted_pipe, planted_folder]
+)
+def test_a_ticket_that_nobody_can_lock_keeps_nobody_waiting(folder, plant):
+    """Tickets give the order alone: what no GPU can be held by may not stop all launches."""
+    with here(folder, asks(1)):
+        pass
+    victim = folder.parent / "precious"
+    victim.write_text("precious")
+    plant(folder / "ticket-00000001", victim)
+
+    with here(folder, asks(8)) as board:
+        assert board == GPUS
+    assert victim.read_text() == "precious"
+
+
+def test_a_ticket_that_may_not_be_opened_keeps_nobody_waiting():
+    """Root's, where another user asks; else a file of one's own without rights."""
+    with tempfile.TemporaryDirectory() as top:
+        Path(top).chmod(0o755)
+        folder = Path(top) / "leases"
+        with here(folder, asks(8)):
+            pass
+        (folder / "ticket-00000001").touch(mode=0)
+
+        with another_user(folder, asks(8)):
+            assert (folder / "ticket-00000001").exists()
+
+
+def test_what_a_lease_file_says_of_its_process_holds_no_secret(folder, start, monkeypatch):
+    """Its readers are other users, who do not know what is one."""
+    monkeypatch.setenv("HF_TOKEN", "hf_Planted1xyz")
+    start(asks(1), what="x").hears("holds")
+    monkeypatch.setattr(Path, "read_bytes", lambda _: b"pytest\0--of=hf_Planted1xyz\0")
+
+    with here(folder, asks(1, gpus=GPUS[1:])) as (gpu,):
+        assert json.loads((folder / f"gpu-{gpu}.lock").read_text())["command"] == (
+            "pytest --of=***"
+        )
+
+
 def test_what_an_owner_says_steers_no_terminal(folder, start):
     start(asks(8), what="\x1b[31mred").hears("holds")
 

@@ -4,6 +4,8 @@ import base64
 import importlib.util
 import io
 import json
+import os
+from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,22 @@ def test_a_folder_without_images_is_refused_with_what_it_may_hold(tmp_path: Path
         with pytest.raises(InvalidPoint, match=r"no folder with images \(\.jpeg, \.jpg, \.png"):
             require_media(point)
     require_media(Point(model=MODEL, task="video-chat", media=str(tmp_path)))
+
+
+def test_what_is_named_as_an_image_and_is_no_plain_file_is_refused(photos: Path) -> None:
+    """A folder and a dead link cannot be read, and reading a pipe would never end."""
+    plants: list[Callable[[Path], None]] = [
+        Path.mkdir,
+        os.mkfifo,
+        lambda path: path.symlink_to("nowhere"),
+    ]
+    for number, plant in enumerate(plants):
+        planted = photos / f"planted-{number}.jpg"
+        plant(planted)
+
+        with pytest.raises(InvalidPoint, match=f"{planted} is no plain file"):
+            require_media(Point(model=MODEL, task="image-chat", media=str(photos)))
+        planted.rename(planted.with_suffix(".txt"))
 
 
 def test_without_pillow_synthetic_images_are_refused_with_the_remedy(

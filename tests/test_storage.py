@@ -57,7 +57,11 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     latin = tmp_path / "latin.json"
     latin.write_bytes(b'"\xe4"')
 
-    for path in (tmp_path / "missing.json", tmp_path, latin):
+    endless, pipe = tmp_path / "endless.json", tmp_path / "pipe.json"
+    endless.symlink_to("/dev/zero")
+    os.mkfifo(pipe)
+
+    for path in (tmp_path / "missing.json", tmp_path, latin, endless, pipe):
         with pytest.raises(FormatError, match=f"{path}: cannot be read"):
             storage.read(path)
 

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pytest_joules.errors import LeaseError, is_expected
+from pytest_joules.hiding import beginning
 from pytest_joules.leases.allocation import Request, allocate
 from pytest_joules.leases.files import Folder, Held
 
@@ -159,7 +160,11 @@ def _ahead(folder: Folder, number: int) -> list[_Other]:
     for name in sorted(_tickets(folder), key=_number):
         if _number(name) >= number:
             continue
-        if not folder.is_held(name):
+        try:
+            is_held = folder.is_held(name)
+        except LeaseError:
+            continue  # nobody's place: a ticket is a file that all may lock
+        if not is_held:
             folder.remove(name)
         elif (other := _other(folder.read(name))) is not None:
             found.append(other)
@@ -198,7 +203,7 @@ def _command() -> str:
         parts = Path("/proc/self/cmdline").read_bytes().decode(errors="replace").split("\0")
     except OSError:
         return ""
-    return " ".join(filter(None, parts))[:_SHOWN]
+    return beginning(" ".join(filter(None, parts)), _SHOWN)
 
 
 def _owner(said: Any) -> str:

@@ -68,16 +68,24 @@ def files(vision: Vision) -> list[Path]:
     """Return the user's files in order of their names.
 
     Raises:
-        InvalidPoint: There is none; names the folder and what it may hold.
+        InvalidPoint: There is none, or one is no plain file; names the folder or the file.
     """
     folder, known = Path(vision.media), SUFFIXES[vision.kind]
-    found = [path for path in folder.glob("*") if path.suffix.lower() in known]
+    named = (path for path in folder.glob("*") if path.suffix.lower() in known)
+    found = [path for path in named if _is_plain(path)]
     if not found:
         raise InvalidPoint(
             f"media={vision.media!r}: {folder.absolute()} is no folder with {vision.kind}s "
             f"({', '.join(known)})."
         )
     return sorted(found, key=lambda path: path.name)
+
+
+def _is_plain(path: Path) -> bool:
+    """Refuse what cannot be shown: a folder, a link to nothing, a pipe that never ends."""
+    if path.is_file():
+        return True
+    raise InvalidPoint(f"media: {path.absolute()} is no plain file; move it out of the folder.")
 
 
 def parts(vision: Vision, index: int, *, seed: int) -> list[dict[str, Any]]:

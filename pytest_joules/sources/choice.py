@@ -113,5 +113,7 @@ def _recorded(root: Path) -> str:
 
     Judged runs are the same each time; recorded ones must not be copies of each other.
     """
-    stored = [path.read_bytes() for path in storage.files_below(root / "simulated", ".json")]
-    return f"recorded after {zlib.crc32(b''.join(stored)):08x}"
+    stored = [
+        storage.text_of(path) for path in storage.files_below(root / "simulated", ".json")
+    ]
+    return f"recorded after {zlib.crc32(''.join(stored).encode()):08x}"

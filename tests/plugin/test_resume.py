@@ -387,6 +387,30 @@ def test_a_plan_resumes_nothing(half_done):
     run.stderr.fnmatch_lines(["*--joules-resume goes on with a session that launches*"])
 
 
+def test_a_server_that_somebody_else_runs_is_measured_anew(joules):
+    """One start of it is one sample: another session's share of it cannot be told apart."""
+    joules.tests(
+        """
+        import pytest
+        from pytest_joules import Point
+
+        @pytest.mark.parametrize("batch_size", [16, 64])
+        def test_energy(energy_bench, batch_size):
+            energy_bench.measure(Point(model="a/b", engine="endpoint", batch_size=batch_size))
+        """
+    )
+    machine(joules, kill_at=2)
+    died = dies(joules)
+    machine(joules)
+
+    run = joules.run("--joules-resume")
+
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    told = f"*session {died.name} measured a server that it had not started*"
+    run.stderr.fnmatch_lines([f"{told}anew without --joules-resume*"])
+    assert not (died / "end.json").exists()
+
+
 def test_workers_go_on_with_what_one_process_began(half_done):
     left = record.results_of(half_done.died)
 

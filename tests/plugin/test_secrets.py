@@ -115,6 +115,59 @@ def test_what_a_whole_run_writes_holds_no_secret(planted):
     assert leaks(project.path, *texts) == []
 
 
+UNDER_HARMLESS_NAMES = """
+    import os
+
+    def test_it(energy_bench):
+        energy_bench(model="org/model", batch_size=8, engine_args={arguments})
+"""
+
+
+@pytest.mark.parametrize("arguments", ["['--x=' + os.environ['HF_TOKEN']]", "[]"])
+def test_a_secret_as_an_argument_of_another_name_is_refused(joules, monkeypatch, arguments):
+    """Of the point, or of the stack whose variable it is; else points and processes tell it."""
+    monkeypatch.setenv("HF_TOKEN", PLANTED["HF_TOKEN"])
+    joules.machine()
+    joules.tests(UNDER_HARMLESS_NAMES.format(arguments=arguments))
+    is_of_stack = arguments == "[]"
+    joules.pyproject(
+        "[tool.pytest-joules.stacks.default]\n"
+        f"args = {['--x=Planted8xyz'] if is_of_stack else []}\n"
+        'env = {STACK_TOKEN = "Planted8xyz"}\n'
+    )
+
+    run = joules.run(*OUTPUTS)
+
+    assert run.ret != 0
+    name = "STACK_TOKEN" if is_of_stack else "HF_TOKEN"
+    run.stdout.fnmatch_lines([f"*the value of {name} is refused: a command line is public*"])
+    assert "launches made: none" in run.stdout.str()
+    assert leaks(joules.path, run.stdout.str()) == []
+
+
+def test_the_error_of_another_library_takes_no_secret_to_others(joules, monkeypatch):
+    """pytest shows it as it is, where the test's own code raised it; outputs are for others."""
+    monkeypatch.setenv("HF_TOKEN", PLANTED["HF_TOKEN"])
+    joules.machine()
+    joules.tests(
+        """
+        import os
+        import pytest
+
+        @pytest.mark.joules
+        def test_it(energy_bench):
+            energy_bench(model="org/model", batch_size=8)
+            raise OSError(f"401 for {os.environ['HF_TOKEN']}")
+        """
+    )
+
+    joules.run("--joules-report=report.html", "--joules-comment=comment.md")
+
+    assert "401 for ***" in (joules.path / "report.html").read_text()
+    assert (joules.path / "comment.md").exists()
+    assert leaks(joules.path) == []
+
+
 def test_a_leak_would_be_found(tmp_path):
     (tmp_path / "x.json").write_text("... Planted3 ...")
 
