@@ -85,3 +85,4 @@ def _rendezvous(folder: Path) -> Iterator[str]:
         f"--rdzv-id={folder.name}",
     )
     yield "--local-addr=127.0.0.1"
+    yield f"--log-dir={folder.resolve() / 'torchrun'}"  # else one is left in TMPDIR

@@ -24,12 +24,21 @@ pytestmark = pytest.mark.takes_long
 
 
 def test_ranks_meet_in_a_folder_with_a_space_but_not_with_a_hash(
-    tiny_image: Point, diffusion_stack: Stack, tmp_path: Path
+    tiny_image: Point,
+    diffusion_stack: Stack,
+    tmp_path: Path,
+    *,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """torch reads the path of their file as a URL's."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     point = tiny_image.but(engine="xdit", num_requests=6)
     with serving(point, diffusion_stack, tmp_path / "two words") as server:
         server.drive(point, min_window_s=0.0, deadline_s=DEADLINE_S)
+    # Torch's cache is the user's, one for all launches.
+    assert {each.name.split("_")[0] for each in temporary.iterdir()} <= {"torchinductor"}
     with (
         pytest.raises(LaunchError, match=r"c#.* Run pytest in a folder without them"),
         serving(point, diffusion_stack, tmp_path / "c#"),
