@@ -189,6 +189,7 @@ def test_the_actor_needs_nothing_of_this_package_and_tells_how_the_process_ended
     assert "No module named" in died["said"]
     assert "pytest_joules" in died["said"]
     assert actor.end(5.0)
+    assert not [*tmp_path.glob("pytest-joules-*/*")]
 
 
 def test_a_launch_that_waits_to_hear_whether_it_may_go_on_ends_with_the_input(

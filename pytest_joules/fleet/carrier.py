@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 _TAIL_BYTES = 4000
@@ -44,7 +45,8 @@ class Carrier:
                 encoding="utf-8",
                 start_new_session=True,
             )
-        threading.Thread(target=self._read, daemon=True).start()
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
 
     def _read(self) -> None:
         assert self._process.stdout
@@ -79,11 +81,15 @@ class Carrier:
             return lines
 
     def end(self, timeout_s: float) -> bool:
-        """Let it end its engine; tell whether it is gone."""
+        """Let it end its engine; tell whether it is gone, of which then nothing is left."""
         assert self._process.stdin
-        try:
+        with suppress(BrokenPipeError, subprocess.TimeoutExpired):
             self._process.stdin.close()
             self._process.wait(timeout_s)
-        except (BrokenPipeError, subprocess.TimeoutExpired):
-            return self._process.poll() is not None
+        self._reader.join(timeout_s)
+        if self._reader.is_alive():
+            return False
+        self._log.unlink(missing_ok=True)
+        with suppress(OSError):  # others' logs, or what it was asked to keep
+            self._folder.rmdir()
         return True

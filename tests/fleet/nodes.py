@@ -1,10 +1,12 @@
 """A real Ray cluster of several nodes on this machine, and runs of pytest on it."""
 
+import getpass
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import warnings
 from contextlib import suppress
 from pathlib import Path
@@ -114,6 +116,16 @@ class Fleet:
 
     def engines(self, name="*"):
         return sorted(self.control.glob(f"engine-{name}-*[0-9]"))
+
+    def logs(self):
+        """All that Ray has written of the cluster, on any node."""
+        head = Path(self._cluster.head_node.get_session_dir_path())
+        return [path for path in head.rglob("*") if path.is_file()]
+
+    def node_logs(self):
+        """What the measuring processes have written and nobody has removed."""
+        root = Path(tempfile.gettempdir()) / f"pytest-joules-{getpass.getuser()}"
+        return {*root.glob("*/*")}
 
     def lasts(self, seconds):
         """Let every point take so much longer, on the machines' own clock."""

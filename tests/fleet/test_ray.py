@@ -17,6 +17,7 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 POINTS = 4
+SECRET = "hf_planted_in_the_stack"
 
 
 def finished(run):
@@ -62,9 +63,13 @@ def test_two_runs_share_a_cluster_each_within_its_budget(fleet, tmp_path, monkey
     # On 8 GPUs a launch of two points should take (90 + 2 * 90) * 8 / 60 = 36 GPU minutes,
     # so one begins. It has taken over 400 * 8 / 60 = 53 when its next point wants 12 more.
     fleet.lasts(400)
+    left_before = fleet.node_logs()
     one, other = tmp_path / "one", tmp_path / "other"
     one.mkdir()
     other.mkdir()
+    (other / "pyproject.toml").write_text(
+        f'[tool.pytest-joules.stacks.default]\nenv = {{ HF_TOKEN = "{SECRET}" }}\n'
+    )
     address = f"ray://127.0.0.1:{fleet.client_port}"
 
     runs = [
@@ -85,6 +90,12 @@ def test_two_runs_share_a_cluster_each_within_its_budget(fleet, tmp_path, monkey
     assert frugal.count("of 60 GPU minutes are spent") >= 3
     assert len(rows(other)) == 1
     assert all(are_gone(pids_of(marker)) for marker in fleet.engines())
+    logs = fleet.logs()
+    assert any(path.name == "raylet.out" for path in logs)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    quoting = [path for path in written + logs if SECRET.encode() in path.read_bytes()]
+    assert quoting == [other / "pyproject.toml"]
+    assert fleet.node_logs() <= left_before
 
 
 def test_a_fleet_of_this_machine_alone_uses_its_gpus_side_by_side(fleet, tmp_path, monkeypatch):
