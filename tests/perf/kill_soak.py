@@ -2,9 +2,10 @@
 
 ``python -m tests.perf.kill_soak [KILLS] [SEED]`` runs a repository's energy tests through the
 real supervisor, load generator, sampler and Zeus, on a program that looks like vLLM and a mock
-NVML library, and ends each run by SIGTERM, SIGKILL or SIGINT at a random moment, alone or with
-its whole process group. After each kill it counts processes left, files that cannot be read,
-and results that were announced on the screen but are not stored. Ends with 1 if any is found.
+NVML library, half of them in workers (``-n2``), and ends each run by SIGTERM, SIGKILL or SIGINT
+at a random moment, alone or with its whole process group. After each kill it counts processes
+left, files that cannot be read, and results that were announced on the screen but are not
+stored. Ends with 1 if any is found.
 """
 
 import json
@@ -53,12 +54,14 @@ TESTS = """
     def test_energy(energy_bench):
         energy_bench.check(POINT)
 """
-_ANNOUNCED = re.compile(r"^joules.*: (?:\S+ \S?J/token in |invalid \()", re.MULTILINE)
+_ANNOUNCED = re.compile(
+    r"^(?:\[gw\d\] )?joules.*: (?:\S+ \S?J/token in |invalid \()", re.MULTILINE
+)
 _PHASES = (
     ("after the last test", r"^=+ .*(passed|failed).* in "),
     ("after a result", _ANNOUNCED.pattern),
-    ("under load", r"^joules.*load model"),
-    ("while starting the server", r"^joules.*launch \d"),
+    ("under load", r"^(\[gw\d\] )?joules.*load model"),
+    ("while starting the server", r"^(\[gw\d\] )?joules.*launch \d"),
     ("while collecting", r"^collect"),
     ("before collecting", r""),
 )
@@ -70,6 +73,7 @@ class Found:
 
     kills: Counter[str] = field(default_factory=Counter)
     phases: Counter[str] = field(default_factory=Counter)
+    with_workers: int = 0
     announced: int = 0
     stored: int = 0
     recorded: int = 0
@@ -112,7 +116,7 @@ class Soak:
     def kill(self) -> None:
         """Start a run, kill it, and look."""
         chosen = self._random
-        args = chosen.choice([(), ("--joules-record",)])
+        args = chosen.choice([(), ("--joules-record",)]) + chosen.choice([(), ("-n2",)])
         number, to_group = chosen.choice(SIGNALS), chosen.random() < 0.3
         # Half of them in the moments in which results are told, stored and recorded.
         after_result = chosen.random() < 0.5
@@ -133,6 +137,7 @@ class Soak:
         text, _ = self._run(args, kill)
         if self.found.num_kills == before:
             return  # it had ended
+        self.found.with_workers += "-n2" in args
         phase = next(name for name, seen in _PHASES if re.search(seen, text, re.MULTILINE))
         self.found.phases[phase] += 1
 
@@ -152,7 +157,7 @@ class Soak:
         self.found.slowest_end_s = max(self.found.slowest_end_s, monotonic() - began_s)
         self.require_readable()
         self.require_kept(text, sum(map(self._stored, self._sessions() - sessions)))
-        if args:
+        if "--joules-record" in args:
             self._require_recorded(text, self._runs() - runs)
         return text, code
 
@@ -168,7 +173,7 @@ class Soak:
             # Plugins that happen to be installed would cost more than the run itself.
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
-        plugins = ["-p", "no:cacheprovider", "-p", "pytest_joules.plugin"]
+        plugins = ["-p", "no:cacheprovider", "-p", "pytest_joules.plugin", "-p", "xdist.plugin"]
         return subprocess.Popen(
             [sys.executable, "-m", "pytest", "-v", *plugins, *args],
             cwd=self._project,
@@ -283,6 +288,7 @@ def main(kills: int = 100, seed: int = 1) -> int:
     for title, counted in (("killed by", found.kills), ("killed", found.phases)):
         for name, count in counted.most_common():
             print(f"  {title} {name}: {count}")
+    print(f"with workers {found.with_workers}")
     print(f"results announced {found.announced}, stored {found.stored}")
     print(f"runs added to baselines {found.recorded}")
     print(f"JSON files read {found.json_files}, last lines cut {found.cut_lines}")
