@@ -4,10 +4,21 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pytest_joules.errors import Inconclusive, is_expected
-from pytest_joules.plan import Costs, Launch, Plan
+from pytest_joules.plan import Costs, Launch, Pace
 from pytest_joules.point import Point
 
 __tracebackhide__ = is_expected
+
+
+def expected_costs(window_s: float) -> Costs:
+    """Return what launches should cost with windows of a length, by the latent model."""
+    return Costs(min_window_s=window_s, pace=_pace)
+
+
+def _pace(point: Point, gpu: str) -> Pace | None:
+    from pytest_joules.latent.pace import pace  # noqa: PLC0415  loads scipy
+
+    return pace(point, gpu)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +30,7 @@ class Budget:
 
     def of(self, launch: Launch) -> float:
         """Return the GPU minutes that a launch should take."""
-        return Plan(launches=(launch,), costs=self.costs).total_gpu_minutes
+        return self.costs.gpu_minutes(launch)
 
     def of_points(self, points: Sequence[Point], launch: Launch) -> float:
         """Return the GPU seconds that some points of a running launch should take."""

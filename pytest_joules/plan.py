@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from typing import Any, Final
@@ -98,15 +98,36 @@ class Launch:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How fast a server should answer a point's requests."""
+
+    request_s: float
+    """Mean time from sending a request to its last token, with the batch full."""
+
+    drain_s: float
+    """From the last request sent to the last answer."""
+
+
+def unknown_pace(point: Point, gpu: str) -> Pace | None:  # noqa: ARG001  one that knows nothing
+    """Expect nothing of any point."""
+    return None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Costs:
     """Assumed GPU seconds, until a stack has been seen (DESIGN: 90 + 30 + 60 a launch)."""
 
     start_s: float = 90.0
     ramp_up_s: float = 30.0
+    """Of a load outside its window, where requests are short or their time is not known."""
+
     min_window_s: float = 60.0
+    pace: Callable[[Point, str], Pace | None] = unknown_pace
 
     def of(self, point: Point, gpu: str) -> float:
         """Return the seconds that one point takes once its engine has started."""
+        if point.work_unit == "token":
+            return self._of_requests(point, self.pace(point, gpu))
         batch_s = None
         if point.engine in pipelines.ENGINES:
             batch_s = pipelines.batch_latency_s(point, gpu)
@@ -114,6 +135,21 @@ class Costs:
             return self.ramp_up_s + self.min_window_s
         least = least_batches(point.work_unit, pipelines.shape(point).steps)
         return _WARM_UP_BATCHES * batch_s + max(self.min_window_s, least * batch_s)
+
+    def gpu_minutes(self, launch: Launch) -> float:
+        """Estimate one launch: every GPU counts from start to end."""
+        busy_s = self.start_s + sum(self.of(point, launch.gpu) for point in launch.points)
+        return busy_s * launch.largest.num_gpus / 60
+
+    def _of_requests(self, point: Point, pace: Pace | None) -> float:
+        """Count as ``steady_state`` does: opened after one mean request, open as long."""
+        if pace is None:
+            return self.ramp_up_s + self.min_window_s
+        outside_s = max(self.ramp_up_s, pace.request_s + pace.drain_s)
+        if point.num_requests is None:
+            return outside_s + max(self.min_window_s, pace.request_s)
+        rounds = point.num_requests / point.batch_size
+        return outside_s + (rounds - 1) * pace.request_s
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,10 +160,8 @@ class Plan:
     costs: Costs = field(default_factory=Costs)
 
     def gpu_minutes(self, launch: Launch) -> float:
-        """Estimate one launch: every GPU counts from start to end."""
-        points_s = sum(self.costs.of(point, launch.gpu) for point in launch.points)
-        busy_s = self.costs.start_s + points_s
-        return busy_s * launch.largest.num_gpus / 60
+        """Estimate one launch."""
+        return self.costs.gpu_minutes(launch)
 
     @property
     def total_gpu_minutes(self) -> float:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from pytest_joules.budget import expected_costs
 from pytest_joules.plan import server_key
 from pytest_joules.point import Point
 from pytest_joules.progress import Event, LaunchBegins, LaunchEnds, LeaseEnds, LeaseWaits
@@ -97,6 +98,7 @@ class Screen:
             spent_gpu_s=ledger.spent_gpu_s,
             to_come=to_come,
             is_least=bool(self._session.referee.tolerances) and not options.records,
+            costs=expected_costs(options.window),
         )
 
     def _show(self, event: Event, reporter: pytest.TerminalReporter) -> None:

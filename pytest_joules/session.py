@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from pytest_joules import baseline
 from pytest_joules.boards import boards
-from pytest_joules.budget import Budget
+from pytest_joules.budget import Budget, expected_costs
 from pytest_joules.errors import (
     ConfigurationError,
     Inconclusive,
@@ -25,7 +25,6 @@ from pytest_joules.options import Options
 from pytest_joules.plan import (
     ATTACHED,
     Boards,
-    Costs,
     Launch,
     Plan,
     Stack,
@@ -59,7 +58,7 @@ class JoulesSession:
         self.stack = options.stack_named(options.stack)
         self.old_stack = options.stack_named(options.against) if options.against else None
         require_two(self.stack, self.old_stack)
-        costs = Costs(min_window_s=options.window)
+        costs = expected_costs(options.window)
         self._budget = Budget(gpu_minutes=options.budget, costs=costs)
         self._listener = listener or Listener()
         self.referee = Referee(

@@ -1,7 +1,7 @@
 import pytest
 
 from pytest_joules.errors import InvalidPoint
-from pytest_joules.plan import Costs, Plan, Stack, plan, require_runs_on, server_key
+from pytest_joules.plan import Costs, Pace, Plan, Stack, plan, require_runs_on, server_key
 from pytest_joules.point import Point
 from pytest_joules.tasks import Lengths
 
@@ -130,3 +130,19 @@ def test_images_of_any_size_share_a_server_and_any_number_does_not() -> None:
     assert len(made(*sizes, IMAGES.but(media="photos")).launches) == 1
     assert len(made(*IMAGES.sweep(num_images=[1, 2])).launches) == 2
     assert len(made(*videos).launches) == 2
+
+
+def test_long_requests_cost_more_than_the_window() -> None:
+    # 200 s a request: opened after 200 s, open as long, drained in 300 s. Short ones: as ever.
+    long, short = (
+        Costs(pace=lambda *_, p=p: p)
+        for p in (Pace(request_s=200, drain_s=300), Pace(request_s=5, drain_s=20))
+    )
+
+    assert long.of(QWEN, "h200") == 200 + 200 + 300
+    assert short.of(QWEN, "h200") == 30 + 60
+    # 3 rounds of 200 s, which are the pinned work, then drained.
+    assert long.of(QWEN.but(num_requests=3 * QWEN.batch_size), "h200") == 3 * 200 + 300
+    # A launch counts its start, and every GPU.
+    two = made(QWEN.but(num_gpus=2)).launches
+    assert Plan(launches=two, costs=long).total_gpu_minutes == (90 + 700) * 2 / 60

@@ -103,6 +103,15 @@ def test_a_plan_is_told_with_its_cost() -> None:
     ]
 
 
+def test_a_plan_tells_the_tasks_of_a_launch_that_serves_several() -> None:
+    points = QWEN.sweep(task=["problem-solving", "text-conversation"], batch_size=[8, 32])
+
+    assert describe_plan(plan(points, stack=Stack(), gpu="h200"))[1:3] == [
+        "    batch sizes 32, 8 of problem-solving",
+        "    batch sizes 32, 8 of text-conversation",
+    ]
+
+
 def test_an_empty_plan_is_told() -> None:
     assert describe_plan(plan([], stack=Stack(), gpu="h200")) == [
         "0 points, 0 launches, about 0.0 GPU minutes for one launch each"

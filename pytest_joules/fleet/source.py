@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from pytest_joules import progress
+from pytest_joules.budget import expected_costs
 from pytest_joules.errors import FleetError, JoulesError, is_expected
 from pytest_joules.fleet import faults, lines, wire
 from pytest_joules.fleet.cell import (
@@ -28,7 +29,7 @@ from pytest_joules.fleet.following import followed
 from pytest_joules.fleet.survey import Found, Survey
 from pytest_joules.measure import FrozenWork, Outcome
 from pytest_joules.options import Options
-from pytest_joules.plan import Costs, Launch, Plan
+from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity
 from pytest_joules.result import SourceName
@@ -221,7 +222,6 @@ class FleetSource:
 
     def _job(self, name: str, key: Key) -> Job:
         launch = self._waiting[key]
-        made = Plan(launches=(launch,), costs=Costs(min_window_s=self.options.window))
         others = frozenset(self._fit) - self._avoided.get(key, set())
         home = self.survey.home(launch.boards)
         if home in others and not self._is_held_up(home):
@@ -232,7 +232,7 @@ class FleetSource:
             name=name,
             gpu=self.options.gpu,
             num_gpus=num_gpus,
-            duration_s=made.total_gpu_minutes * 60 / num_gpus,
+            duration_s=60 * expected_costs(self.options.window).gpu_minutes(launch) / num_gpus,
             only=others if is_left else None,
         )
 

@@ -118,11 +118,13 @@ def _describe_launch(made: Plan, launch: Launch) -> list[str]:
 
 
 def _describe_batches(launch: Launch) -> list[str]:
-    """Return the batch sizes of a launch; of diffusion a line for each shape."""
+    """Return the batch sizes of a launch, a line for each task or shape of several."""
     shapes: dict[str, list[str]] = {}
+    has_tasks = len({point.task for point in launch.points}) > 1
     for point in launch.points:
         is_diffusion = point.engine in pipelines.ENGINES
-        shape = f" of {pipelines.shape(point)}" if is_diffusion else ""
+        task = f" of {point.task}" if has_tasks else ""
+        shape = f" of {pipelines.shape(point)}" if is_diffusion else task
         shapes.setdefault(shape, []).append(str(point.batch_size))
     return [f"    batch sizes {', '.join(sizes)}{shape}" for shape, sizes in shapes.items()]
 

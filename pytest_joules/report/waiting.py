@@ -40,13 +40,14 @@ class Session:
     at_once: int = 1
     """Launches that run side by side."""
 
+    costs: Costs = field(default_factory=Costs)
+
 
 @dataclass(kw_only=True)
 class Waiting:
     """Follows events; says one line for each, and one for the present moment."""
 
     session: Callable[[], Session]
-    costs: Costs = field(default_factory=Costs)
     _waits: LeaseWaits | None = None
     _launch: Launch | None = None
     _load: LoadBegins | None = None
@@ -148,9 +149,10 @@ class Waiting:
         """Estimate how long a launch takes: as long as those before, else as planned."""
         if self._took_s:
             return sum(self._took_s) / len(self._took_s)
-        num_points = len(self._launch.points) if self._launch else 1
-        per_point_s = self.costs.ramp_up_s + self.costs.min_window_s
-        return self.costs.start_s + num_points * per_point_s
+        if self._launch is None:
+            return 0.0
+        gpu_s = 60 * self.session().costs.gpu_minutes(self._launch)
+        return gpu_s / self._launch.largest.num_gpus
 
 
 def _least(session: Session) -> str:
