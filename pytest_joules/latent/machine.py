@@ -6,6 +6,7 @@ energy is traced back to, and what the simulated source plants.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Self
 
 from pytest_joules.errors import InvalidPoint, is_expected
@@ -143,7 +144,7 @@ class LanguageMachine(_Machine):
     output_tokens: float
     """Mean tokens of one answer."""
 
-    @property
+    @cached_property
     def serving(self) -> Serving:
         """The model spread over the GPUs."""
         return language.serving(
@@ -153,7 +154,7 @@ class LanguageMachine(_Machine):
             output_tokens=self.output_tokens,
         )
 
-    @property
+    @cached_property
     def prompt_tokens(self) -> float:
         """Mean tokens read for one request, those of images and video included."""
         return float(language.prompt_tokens(self.serving, self.parameters))
