@@ -14,9 +14,11 @@ import os
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
+from pytest_joules.budget import expected_costs
 from pytest_joules.plan import Stack, plan
 from pytest_joules.report.fleet_plan import jobs_of
 from pytest_joules.report.waiting import clock
@@ -81,7 +83,7 @@ def experiment(name, results, *, shared, shortest=False):
     jobs = []
     for gpu in sorted({result.gpu for result in results}):
         made = plan(list(points(results, gpu, shared=shared)), stack=Stack(), gpu=gpu)
-        jobs += jobs_of(made)
+        jobs += jobs_of(replace(made, costs=expected_costs(60.0)))
     work_s = {
         gpu: sum(job.duration_s * job.num_gpus for job in jobs if job.gpu == gpu)
         for gpu in {job.gpu for job in jobs}
