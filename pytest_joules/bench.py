@@ -6,8 +6,10 @@ number ever reaches a test.
 """
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
+from pytest_joules import baseline
 from pytest_joules.diagnose import diagnose
 from pytest_joules.errors import (
     EnergyRegression,
@@ -90,6 +92,7 @@ class EnergyBench:
         _require_point(point)
         if self._session.options.records:
             self._tell("joules_recorded_runs", self._session.record(point))
+            self._tell("joules_baseline", str(self._baseline_file(point)))
             self.has_measured = True
             return None
         asked = _share(tolerance, self._tolerance)
@@ -107,6 +110,10 @@ class EnergyBench:
         source = new[-1].source if new else self._session.source.name
         _raise_verdict(comparison, self._software_changes(point), why, source=source)
         return comparison
+
+    def _baseline_file(self, point: Point) -> Path:
+        asked, source = self._session.options, self._session.source.name
+        return baseline.path_for(asked.baselines, point, asked.gpu, source=source)
 
     def _why(self, point: Point) -> list[str]:
         """Return the ranked causes of a change; none without something to compare with."""

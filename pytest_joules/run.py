@@ -71,6 +71,7 @@ class Run:
         # Workers know their own results only.
         self._outputs = Outputs() if self.team.worker else Outputs.chosen(chosen, os.environ)
         self._failed: list[Failed] = []
+        self._recorded: set[str] = set()
         self._digested: Digest | None = None
         self._not_written: list[str] = []
         self._rehearsing = False
@@ -296,6 +297,7 @@ class Run:
         told = getattr(report, FAILED, None)
         if told is not None:
             self._failed.append(Failed(**told))
+        self._recorded |= terminal.recorded_in(getattr(report, "user_properties", ()))
 
     def summarize(self, reporter: pytest.TerminalReporter) -> None:
         """Write the energy section."""
@@ -306,6 +308,8 @@ class Run:
             paint=lambda text, verdict: writer.markup(text, **terminal.COLOURS[verdict]),
         )
         incidents = [f"fleet: {visible(each)}" for each in self.session.ledger.incidents]
+        if self.options.records:
+            table += terminal.recorded(self._recorded, self._config.rootpath)
         lines = [*table, *incidents, *self.team.losses(), *self._not_written]
         if lines:
             warning = text.UNREAL.get(self.session.source.name, "")

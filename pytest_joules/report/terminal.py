@@ -1,7 +1,8 @@
 """The energy section at the end of a run."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 from pytest_joules.digest import Row, rows_of
 from pytest_joules.gate.calibration import Calibration
@@ -129,6 +130,20 @@ def _cells(row: Row, *, shows_stack: bool) -> tuple[str, ...]:
         change(row.comparison),
         row.verdict,
     )
+
+
+def recorded_in(properties: Iterable[tuple[str, object]]) -> set[str]:
+    """Return the baseline files that a test's properties tell it has written to."""
+    return {str(value) for name, value in properties if name == "joules_baseline"}
+
+
+def recorded(files: Iterable[str], root: Path) -> list[str]:
+    """Say which baselines were written, or that none was."""
+    paths = sorted(map(Path, files))
+    if not paths:
+        return ["nothing was recorded: no energy_bench.check(point) came to its end"]
+    shown = [each.relative_to(root) if each.is_relative_to(root) else each for each in paths]
+    return [f"recorded in {visible(str(each))}" for each in shown]
 
 
 def _cost(ledger: Ledger) -> list[str]:

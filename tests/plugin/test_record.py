@@ -7,6 +7,9 @@ def test_recording_writes_one_run_for_each_launch(joules):
     run = joules.run("--joules-record")
 
     run.assert_outcomes(passed=2)
+    run.stdout.fnmatch_lines(
+        ["recorded in baselines/fake/h200/vllm/text-conversation/qwen-qwen3-8b.json"]
+    )
     assert joules.baseline_files() == ["fake/h200/vllm/text-conversation/qwen-qwen3-8b.json"]
     stored = json.loads((joules.path / "baselines" / joules.baseline_files()[0]).read_text())
     assert [len(entry["runs"]) for entry in stored["points"]] == [3, 3]
@@ -103,3 +106,25 @@ def test_runs_of_other_hardware_are_not_added_to_a_baseline(joules):
     run.assert_outcomes(failed=2)
     run.stdout.fnmatch_lines(["*BaselineMismatch*power_limit_w=500*700*--joules-baselines*"])
     assert path.read_text() == before
+
+
+def test_a_run_that_records_nothing_says_so(joules):
+    joules.pytester.makepyfile(
+        test_energy="""
+        def test_one(energy_bench):
+            energy_bench(model="Qwen/Qwen3-8B", batch_size=32)
+        """
+    )
+    run = joules.run("--joules-record")
+
+    run.assert_outcomes(passed=1)
+    run.stdout.fnmatch_lines(["nothing was recorded: *check(point)*"])
+    assert joules.baseline_files() == []
+    joules.run().stdout.no_fnmatch_line("*recorded*")
+
+
+def test_workers_tell_what_they_recorded(joules):
+    run = joules.run("--joules-record", "-n1")
+
+    run.assert_outcomes(passed=2)
+    run.stdout.fnmatch_lines(["recorded in baselines/fake/h200/*/qwen-qwen3-8b.json"])
