@@ -7,6 +7,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,16 +182,12 @@ def test_two_wide_requests_never_hold_half_each(start):
 
     first.ends()
 
-    one, other = wide
-    got = None
-    while got is None:
-        for a, b in ((one, other), (other, one)):
-            said = json.loads(a.process.stdout.readline())
-            if said[0] == "holds":
-                got, rest = a, b
-                break
-    got.ends()
-    assert len(holds(rest)) == 5
+    # Each speaks whenever what it waits for changes: they cannot be read in turns.
+    with ThreadPoolExecutor() as readers:
+        told = {readers.submit(holds, each): each for each in wide}
+        for has_gpus in as_completed(told):
+            assert len(has_gpus.result()) == 5
+            told[has_gpus].ends()
 
 
 def test_a_board_that_must_be_is_waited_for_though_others_are_free(folder, start):
