@@ -124,15 +124,26 @@ class Costs:
     min_window_s: float = 60.0
     pace: Callable[[Point, str], Pace | None] = unknown_pace
 
+    @property
+    def assumed_s(self) -> float:
+        """Seconds of a point where nobody knows how long its requests or batches take."""
+        return self.ramp_up_s + self.min_window_s
+
     def of(self, point: Point, gpu: str) -> float:
         """Return the seconds that one point takes once its engine has started."""
+        known_s = self.known(point, gpu)
+        return self.assumed_s if known_s is None else known_s
+
+    def known(self, point: Point, gpu: str) -> float | None:
+        """Return what is known of the same; ``None`` for nothing."""
         if point.work_unit == "token":
-            return self._of_requests(point, self.pace(point, gpu))
+            pace = self.pace(point, gpu)
+            return None if pace is None else self._of_requests(point, pace)
         batch_s = None
         if point.engine in pipelines.ENGINES:
             batch_s = pipelines.batch_latency_s(point, gpu)
         if batch_s is None:
-            return self.ramp_up_s + self.min_window_s
+            return None
         least = least_batches(point.work_unit, pipelines.shape(point).steps)
         return _WARM_UP_BATCHES * batch_s + max(self.min_window_s, least * batch_s)
 
@@ -141,10 +152,8 @@ class Costs:
         busy_s = self.start_s + sum(self.of(point, launch.gpu) for point in launch.points)
         return busy_s * launch.largest.num_gpus / 60
 
-    def _of_requests(self, point: Point, pace: Pace | None) -> float:
+    def _of_requests(self, point: Point, pace: Pace) -> float:
         """Count as ``steady_state`` does: opened after one mean request, open as long."""
-        if pace is None:
-            return self.ramp_up_s + self.min_window_s
         outside_s = max(self.ramp_up_s, pace.request_s + pace.drain_s)
         if point.num_requests is None:
             return outside_s + max(self.min_window_s, pace.request_s)

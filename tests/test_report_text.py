@@ -4,7 +4,7 @@ from dataclasses import replace
 import pytest
 
 from pytest_joules.expect.ordering import Ordering
-from pytest_joules.plan import Stack, plan
+from pytest_joules.plan import Costs, Pace, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context
 from pytest_joules.report.text import describe_plan, explain, software_changes, table
@@ -97,10 +97,20 @@ def test_a_plan_is_told_with_its_cost() -> None:
     assert describe_plan(made) == [
         "vllm Qwen/Qwen3-8B bf16 on 1 x h200, stack new: about 4.5 GPU minutes",
         "    batch sizes 32, 8",
+        "    90 s a point where it is not known how long answers take",
         "vllm Qwen/Qwen3-8B bf16 on 2 x h200, stack new: about 6.0 GPU minutes",
         "    batch sizes 32",
+        "    90 s a point where it is not known how long answers take",
         "3 points, 2 launches, about 10.5 GPU minutes for one launch each",
     ]
+
+
+def test_a_plan_tells_no_assumption_where_the_pace_is_known() -> None:
+    known = Costs(pace=lambda *_: Pace(request_s=10, drain_s=20))
+    made = replace(plan([QWEN], stack=Stack(), gpu="h200"), costs=known)
+
+    assert not any("not known" in line for line in describe_plan(made))
+    assert any("not known" in line for line in describe_plan(replace(made, costs=Costs())))
 
 
 def test_a_plan_tells_the_tasks_of_a_launch_that_serves_several() -> None:

@@ -92,6 +92,13 @@ def test_later_launches_are_expected_to_take_as_long_as_those_before():
     )
 
 
+def test_nothing_is_left_to_tell_before_any_launch():
+    """As where the first one got no GPUs: nobody knows yet how long one takes."""
+    _, (line,) = told(PointEnds(point=BIG, outcome=LoadError("x"), at_s=0.0))
+
+    assert line == (f"joules 0:00  {BIG.id}: no result (LoadError), 0.0 of 60 GPU minutes")
+
+
 def test_the_present_moment_counts_the_running_load():
     waiting, _ = told(
         LaunchBegins(launch=LAUNCH, at_s=0.0), load(BIG, 30.0, 500.0), load(SMALL, 40.0, 700.0)

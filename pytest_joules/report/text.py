@@ -112,6 +112,7 @@ def _describe_launch(made: Plan, launch: Launch) -> list[str]:
         printable(f"{engine} on {where}: {cost}"),
         *_describe_batches(launch),
         *(printable(f"    each request shows {each}") for each in shown),
+        *_assumed(made, launch),
         *(printable(f"    {each}") for each in shortage(launch.points, launch.gpu)),
         *(["    runs code of the model's repository (trust_remote_code)"] * trusts),
     ]
@@ -127,6 +128,15 @@ def _describe_batches(launch: Launch) -> list[str]:
         shape = f" of {pipelines.shape(point)}" if is_diffusion else task
         shapes.setdefault(shape, []).append(str(point.batch_size))
     return [f"    batch sizes {', '.join(sizes)}{shape}" for shape, sizes in shapes.items()]
+
+
+def _assumed(made: Plan, launch: Launch) -> list[str]:
+    """Say that a time is assumed where nothing is known of it."""
+    if all(made.costs.known(point, launch.gpu) is not None for point in launch.points):
+        return []
+    return [
+        f"    {made.costs.assumed_s:g} s a point where it is not known how long answers take"
+    ]
 
 
 def rate(per_s: float, unit: str) -> str:

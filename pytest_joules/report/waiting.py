@@ -140,17 +140,22 @@ class Waiting:
     def _left(self, at_s: float) -> str:
         session = self.session()
         each_s = self._usual_s()
+        if each_s is None:
+            return ""
         present_s = max(0.0, each_s - (at_s - self._begun_s))
         word = "at least" if session.is_least else "about"
         turns = math.ceil(session.to_come / session.at_once)
         return f"{word} {clock(present_s + turns * each_s)} left"
 
-    def _usual_s(self) -> float:
-        """Estimate how long a launch takes: as long as those before, else as planned."""
+    def _usual_s(self) -> float | None:
+        """Estimate how long a launch takes: as long as those before, else as planned.
+
+        ``None``: none has begun, as where the first got no GPUs.
+        """
         if self._took_s:
             return sum(self._took_s) / len(self._took_s)
         if self._launch is None:
-            return 0.0
+            return None
         gpu_s = 60 * self.session().costs.gpu_minutes(self._launch)
         return gpu_s / self._launch.largest.num_gpus
 
