@@ -83,10 +83,9 @@ class Carrier:
     def end(self, timeout_s: float) -> bool:
         """Let it end its engine; tell whether it is gone, of which then nothing is left."""
         assert self._process.stdin
-        with suppress(BrokenPipeError, subprocess.TimeoutExpired):
+        with suppress(BrokenPipeError):
             self._process.stdin.close()
-            self._process.wait(timeout_s)
-        self._reader.join(timeout_s)
+        self._reader.join(timeout_s)  # it ends with the process
         if self._reader.is_alive():
             return False
         self._log.unlink(missing_ok=True)
