@@ -10,7 +10,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
 
@@ -160,38 +160,37 @@ def test_a_smaller_kv_cache_is_found(project: Project, clean: Path) -> None:
     assert "memory-capacity" in _causes(project, clean, now)[:2]
 
 
-def test_a_starved_client_is_found(
+@pytest.fixture
+def planted(
     project: Project,
-    clean: Path,
     *,
     stack: Stack,
     mock: MockNvml,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (tmp_path / "sitecustomize.py").write_text(dedent(STARVED))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    starved = Project(project.path, stack=stack, mock=mock)
+) -> Callable[[str, str], Project]:
+    """Put a module where every process of a run finds it."""
+
+    def plant(module: str, text: str) -> Project:
+        (tmp_path / f"{module}.py").write_text(dedent(text))
+        monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
+        return Project(project.path, stack=stack, mock=mock)
+
+    return plant
+
+
+def test_a_starved_client_is_found(clean: Path, planted: Callable[[str, str], Project]) -> None:
+    starved = planted("sitecustomize", STARVED)
 
     now = _measured(starved, "starved.json")
 
-    assert "client-starved" in _causes(project, clean, now)[:2]
+    assert "client-starved" in _causes(starved, clean, now)[:2]
 
 
-def test_longer_steps_are_found(
-    project: Project,
-    clean: Path,
-    *,
-    stack: Stack,
-    mock: MockNvml,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    (tmp_path / "slower_worker.py").write_text(dedent(SLOWER))
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=":")
-    slower = Project(project.path, stack=stack, mock=mock)
+def test_longer_steps_are_found(clean: Path, planted: Callable[[str, str], Project]) -> None:
+    slower = planted("slower_worker", SLOWER)
 
     now = _measured(slower, "slower.json", "--joules-stack=slower")
 
     # The mock NVML tells a constant busy share: what is longer is the device's own work.
-    assert {"gpu-work", "gpu-waits"} & set(_causes(project, clean, now)[:2])
+    assert {"gpu-work", "gpu-waits"} & set(_causes(slower, clean, now)[:2])
