@@ -32,9 +32,11 @@ def logarithmic_mean(one: float, other: float) -> float:
     Source:
         B. W. Ang, "The LMDI approach to decomposition analysis", Energy Policy 33(7), 2005.
     """
-    if abs(one - other) <= _UNTOLD * abs(one):
-        return one
-    return (one - other) / math.log(one / other)
+    low, high = sorted((one, other))
+    if high - low <= _UNTOLD * abs(high):
+        return low
+    # Of nearly equal values the logarithm of a quotient would keep few digits.
+    return (high - low) / math.log1p((high - low) / low)
 
 
 @dataclass(kw_only=True)
