@@ -38,7 +38,8 @@ def test_what_is_shown_can_be_said_and_the_plan_says_it(point: Point, text: str)
 def test_a_text_point_and_a_diffusion_point_show_nothing() -> None:
     assert Point(model="a/b").vision is None
     assert Point(model="a/b", task="text-to-image", width=512).vision is None
-    assert len(describe_plan(plan([Point(model="a/b")], stack=Stack(), gpu="h200"))) == 3
+    told = describe_plan(plan([Point(model="a/b")], stack=Stack(), gpu="h200"))
+    assert not any("shows" in line for line in told)
 
 
 @pytest.mark.parametrize(
