@@ -12,8 +12,8 @@ import pytest
 from pytest_joules import declared
 
 if TYPE_CHECKING:  # loaded on first use, see above
-    from pytest_joules.bench import EnergyBench, RehearsalBench
     from pytest_joules.run import Run
+    from pytest_joules.run.bench import EnergyBench, RehearsalBench
 
 _MARKER = (
     "joules(tolerance, may_measure_nothing): settings of one energy test; tolerance is the "
@@ -68,7 +68,7 @@ def pytest_runtestloop(session: pytest.Session) -> bool | None:
 
 @pytest.fixture
 def energy_bench(request: pytest.FixtureRequest) -> "EnergyBench | RehearsalBench":
-    """Measure points and assert on their energy; see ``pytest_joules.bench.EnergyBench``."""
+    """Measure points and assert on their energy; see ``EnergyBench``."""
     return _run(request.config).bench(request.node)
 
 
@@ -124,7 +124,7 @@ def _prepare(
         if not hasattr(session.config, "workerinput"):
             raise
         # pytest-xdist takes a usage error in a worker for a crash.
-        from pytest_joules.collection import report_collection_error  # noqa: PLC0415  see _run
+        from pytest_joules.run.collection import report_collection_error  # noqa: PLC0415  see _run
 
         report_collection_error(session, tests[0], error)
         items[:] = [item for item in items if item not in tests]

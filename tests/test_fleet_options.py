@@ -5,11 +5,12 @@ import sys
 
 import pytest
 
-from pytest_joules import joining, option_values
+from pytest_joules import option_values
 from pytest_joules.errors import ConfigurationError, FleetError, MissingDependency
 from pytest_joules.fleet import knock
 from pytest_joules.fleet.cluster import RayCluster
 from pytest_joules.options import Options
+from pytest_joules.run import joining
 
 
 @pytest.mark.parametrize("value", ["auto", "local", "ray://head:10001", "10.0.0.1:6379"])

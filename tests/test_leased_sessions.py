@@ -17,13 +17,13 @@ from pytest_joules.ledger import Taken
 from pytest_joules.measure import Rig
 from pytest_joules.meter import ZeusMeter
 from pytest_joules.options import Options
-from pytest_joules.parallel import gathered
 from pytest_joules.plan import Boards, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.progress import LeaseWaits
 from pytest_joules.record import digest_of, end_of, is_running, replay, replayed, running_lock
 from pytest_joules.recorder import Recorder, close
 from pytest_joules.resume import begin
+from pytest_joules.run.parallel import gathered
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.sources.live import LiveSource
 from pytest_joules.storage import append_durably

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_joules.collection import Joined, server_groups
 from pytest_joules.point import Point
-from pytest_joules.scheduling import ServerScheduling, scopes
+from pytest_joules.run.collection import Joined, server_groups
+from pytest_joules.run.scheduling import ServerScheduling, scopes
 
 ONE, TWO = Point(model="a/one", batch_size=8), Point(model="a/two", batch_size=8)
 

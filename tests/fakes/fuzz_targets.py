@@ -27,10 +27,10 @@ from pytest_joules.gate.ruling import Case, rule
 from pytest_joules.ledger import Judgement
 from pytest_joules.marker import MarkerOptions
 from pytest_joules.options import Options
-from pytest_joules.outputs import settings_of
 from pytest_joules.recorder import Recorder
 from pytest_joules.report import export, github, html
 from pytest_joules.result import Result
+from pytest_joules.run.outputs import settings_of
 from pytest_joules.sources.mlenergy import read_leaderboard
 from pytest_joules.sources.mlenergy_raw import read_raw
 from pytest_joules.sources.recorded import RecordedSource

@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from pytest_joules import record, resume
-from pytest_joules.collection import server_groups
 from pytest_joules.digest import Digest
 from pytest_joules.errors import JoulesError
 from pytest_joules.gate.calibration import Calibration
@@ -26,6 +25,7 @@ from pytest_joules.options import Options
 from pytest_joules.point import Point
 from pytest_joules.record import FOLDER, session_name
 from pytest_joules.recorder import Recorder
+from pytest_joules.run.collection import server_groups
 from pytest_joules.session import JoulesSession
 
 _INPUT = _OUTPUT = "joules"
@@ -309,7 +309,7 @@ class Hooks:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_xdist_make_scheduler(self, config: pytest.Config, log: Any) -> object:
-        from pytest_joules.scheduling import ServerScheduling  # noqa: PLC0415  needs xdist
+        from pytest_joules.run.scheduling import ServerScheduling  # noqa: PLC0415  needs xdist
 
         return ServerScheduling(config, log, self._team.groups)
 

@@ -14,7 +14,7 @@ from xdist.scheduler import (
     LoadScopeScheduling,
 )
 
-from pytest_joules.collection import Joined
+from pytest_joules.run.collection import Joined
 
 Groups = Mapping[str, str]
 """The group of each test that needs a server, by its id; see ``collection.server_groups``."""

@@ -11,9 +11,7 @@ from dataclasses import asdict, replace
 import pytest
 from _pytest.runner import runtestprotocol
 
-from pytest_joules import joining, resume
-from pytest_joules.bench import EnergyBench, RehearsalBench, RehearsalEnds
-from pytest_joules.collection import FAILED, failed, grouped, report_collection_error
+from pytest_joules import resume
 from pytest_joules.declared import is_asked
 from pytest_joules.digest import Digest, Failed, rows_of
 from pytest_joules.errors import (
@@ -25,8 +23,13 @@ from pytest_joules.errors import (
 from pytest_joules.gate.calibration import FEWEST
 from pytest_joules.marker import MarkerOptions
 from pytest_joules.options import Options
-from pytest_joules.outputs import Outputs, settings_of
-from pytest_joules.parallel import (
+from pytest_joules.point import Point
+from pytest_joules.report import terminal, text
+from pytest_joules.run import joining
+from pytest_joules.run.bench import EnergyBench, RehearsalBench, RehearsalEnds
+from pytest_joules.run.collection import FAILED, failed, grouped, report_collection_error
+from pytest_joules.run.outputs import Outputs, settings_of
+from pytest_joules.run.parallel import (
     Hooks,
     Team,
     gathered,
@@ -35,9 +38,7 @@ from pytest_joules.parallel import (
     resolved,
     stay_alone,
 )
-from pytest_joules.point import Point
-from pytest_joules.report import terminal, text
-from pytest_joules.screen import Screen
+from pytest_joules.run.screen import Screen
 from pytest_joules.sources import Source
 from pytest_joules.sources.choice import chosen_source, reference
 from pytest_joules.sources.live import LiveSource
