@@ -1,7 +1,7 @@
 """Energy regression tests for generative-AI inference: joules per token, image and video.
 
-The names below are the public API; everything else may move. They load on first use, so
-that a repository which merely has the plugin installed imports nothing heavy.
+The names below, ``errors`` and ``testing`` are the public API; everything else may move. They
+load on first use: a repository that merely has the plugin installed imports nothing heavy.
 """
 
 from importlib import import_module
@@ -14,10 +14,12 @@ if TYPE_CHECKING:  # for type checkers and editors; at run time ``__getattr__`` 
     from pytest_joules.expect import best
     from pytest_joules.point import Point
     from pytest_joules.result import Result
+    from pytest_joules.run.bench import EnergyBench
     from pytest_joules.tasks import Lengths
     from pytest_joules.verdict import Verdict
 
 __all__ = [
+    "EnergyBench",
     "Lengths",
     "Point",
     "Result",
@@ -29,6 +31,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "EnergyBench": "run.bench",
     "Lengths": "tasks",
     "Point": "point",
     "Result": "result",
