@@ -1,7 +1,7 @@
 """The contract a measurement must meet, as one table: code, when it is broken, remedy.
 
 ``docs/validity.md`` shows the same table. The checks are in ``counter`` (energy counter and
-GPU) and ``validity`` (load, window and engine).
+GPU) and ``assess.validity`` (load, window and engine).
 """
 
 from collections.abc import Mapping

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_joules.assess import Measured, assess
+from pytest_joules.assess.energy import window_energy, work_curve
 from pytest_joules.batches import (
     MOST_WARM_UP,
     least_batches,
@@ -16,7 +17,6 @@ from pytest_joules.batches import (
     num_warm_up,
     relative_error,
 )
-from pytest_joules.energy import window_energy, work_curve
 from pytest_joules.errors import LoadError, NoSteadyState
 from pytest_joules.measure import Rig, measure
 from pytest_joules.plan import Stack, plan

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from pytest_joules.energy import energy_curve, ticks, window_energy, work_curve
+from pytest_joules.assess.energy import energy_curve, ticks, window_energy, work_curve
 from pytest_joules.errors import LoadError, MeterError, NoSteadyState
 from pytest_joules.steady_state import Window
 from pytest_joules.trace import GpuTrace

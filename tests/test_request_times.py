@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from pytest_joules.assess.request_times import request_times
+from pytest_joules.assess.validity import load_reasons
 from pytest_joules.procedure import Procedure
-from pytest_joules.request_times import request_times
 from pytest_joules.steady_state import Window
 from pytest_joules.trace import LoadTrace, ServerSample
-from pytest_joules.validity import load_reasons
 from tests.fakes.traces import closed_loop
 
 WINDOW = Window(start_s=1.0, end_s=4.0)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pytest_joules.assess.sampling_error import latency_intervals, of_clusters, of_independent
 from pytest_joules.report.text import sampled
-from pytest_joules.sampling_error import latency_intervals, of_clusters, of_independent
 
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 import pytest_joules
 from pytest_joules import baseline, hiding, storage
+from pytest_joules.assess.validity import trust_note
 from pytest_joules.baseline.format import parse_entries
 from pytest_joules.engine_arguments import refused
 from pytest_joules.engines import folders, vllm_command
@@ -28,7 +29,6 @@ from pytest_joules.process import supervised
 from pytest_joules.report.text import describe_plan
 from pytest_joules.stack_table import stacks_of
 from pytest_joules.supervisor import _Veil
-from pytest_joules.validity import trust_note
 from tests.fakes.results import make_run
 
 ROOT = Path(__file__).parents[1]

@@ -4,10 +4,10 @@ import math
 import pytest
 
 from pytest_joules import baseline
+from pytest_joules.assess.timeline import MOST_BINS, MOST_STEPS, timeline
 from pytest_joules.result import Result, Timeline
 from pytest_joules.steady_state import Window
 from pytest_joules.testing import FakeMachine, source_of
-from pytest_joules.timeline import MOST_BINS, MOST_STEPS, timeline
 from pytest_joules.trace import (
     BatchLoad,
     BatchTrace,

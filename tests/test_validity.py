@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from pytest_joules import contract, counter, validity
+from pytest_joules import contract, counter
+from pytest_joules.assess import validity
+from pytest_joules.assess.energy import WindowEnergy
+from pytest_joules.assess.validity import (
+    answer_reasons,
+    load_notes,
+    load_reasons,
+    mean_batch_size,
+)
 from pytest_joules.contract import (
     COUNTER_NOTES,
     COUNTER_RULES,
@@ -18,18 +26,11 @@ from pytest_joules.contract import (
     RULES,
 )
 from pytest_joules.counter import circumstances
-from pytest_joules.energy import WindowEnergy
 from pytest_joules.latent.plausibility import IMPLAUSIBLE
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.steady_state import Window, full_batch_window
 from pytest_joules.trace import Load, LoadTrace
-from pytest_joules.validity import (
-    answer_reasons,
-    load_notes,
-    load_reasons,
-    mean_batch_size,
-)
 from tests.fakes.traces import batch_load, closed_loop
 
 # Four slots, 40 requests of 8 s, staggered by 2 s: 4,000 tokens; full from 0.5 s to 72 s.

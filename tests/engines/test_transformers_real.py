@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from pytest_joules.assess.validity import mean_batch_size
 from pytest_joules.engines.transformers import TransformersEngine
 from pytest_joules.errors import LaunchError
 from pytest_joules.measure import Rig, measure
@@ -17,7 +18,6 @@ from pytest_joules.result import Result
 from pytest_joules.steady_state import full_batch_window
 from pytest_joules.tasks import Lengths
 from pytest_joules.trace import LoadTrace
-from pytest_joules.validity import mean_batch_size
 from tests.fakes.mock_nvml import MockNvml
 
 WATTS = 300.0

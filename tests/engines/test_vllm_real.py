@@ -10,7 +10,7 @@ from statistics import median
 import numpy as np
 import pytest
 
-from pytest_joules.energy import work_curve
+from pytest_joules.assess.energy import work_curve
 from pytest_joules.engines import api, endpoint
 from pytest_joules.engines.endpoint import EndpointEngine
 from pytest_joules.engines.vllm import VllmServer

@@ -17,7 +17,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import ndtr, ndtri
 
-from pytest_joules.sampling_error import of_clusters, of_independent
+from pytest_joules.assess.sampling_error import of_clusters, of_independent
 
 SEED = 20260
 MEAN_GAPS = 100

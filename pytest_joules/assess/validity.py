@@ -9,11 +9,11 @@ from itertools import pairwise
 from typing import Literal
 
 from pytest_joules import contract
+from pytest_joules.assess.energy import WindowEnergy
+from pytest_joules.assess.request_times import request_times
 from pytest_joules.batches import PRECISION, relative_error
-from pytest_joules.energy import WindowEnergy
 from pytest_joules.point import Point
 from pytest_joules.procedure import SHORTEST_TRUSTED_WINDOW_S, Procedure
-from pytest_joules.request_times import request_times
 from pytest_joules.result import Reason
 from pytest_joules.steady_state import Window, full_batch_window, window_batches
 from pytest_joules.trace import BatchLoad, Load, LoadTrace, ServerSample

@@ -7,16 +7,26 @@ from typing import Any
 
 import numpy as np
 
-from pytest_joules import surroundings
+from pytest_joules.assess import surroundings
+from pytest_joules.assess.energy import WindowEnergy, ticks, window_energy, work_curve
+from pytest_joules.assess.request_times import request_times
+from pytest_joules.assess.sampling_error import latency_intervals
+from pytest_joules.assess.timeline import timeline
+from pytest_joules.assess.validity import (
+    answer_reasons,
+    load_notes,
+    load_reasons,
+    mean_batch_size,
+    revision_note,
+    time_weighted_mean,
+    trust_note,
+)
 from pytest_joules.counter import counter_notes, meter_reasons
-from pytest_joules.energy import WindowEnergy, ticks, window_energy, work_curve
 from pytest_joules.errors import MeterError, is_expected
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.provenance import Provenance
-from pytest_joules.request_times import request_times
 from pytest_joules.result import Evidence, Latency, Reason, Result, SourceName
-from pytest_joules.sampling_error import latency_intervals
 from pytest_joules.steady_state import (
     Window,
     Work,
@@ -28,7 +38,6 @@ from pytest_joules.steady_state import (
     window_batches,
     work_window,
 )
-from pytest_joules.timeline import timeline
 from pytest_joules.trace import (
     BatchLoad,
     GpuTrace,
@@ -38,15 +47,6 @@ from pytest_joules.trace import (
     ServerSample,
     require_load,
     require_meter,
-)
-from pytest_joules.validity import (
-    answer_reasons,
-    load_notes,
-    load_reasons,
-    mean_batch_size,
-    revision_note,
-    time_weighted_mean,
-    trust_note,
 )
 
 __tracebackhide__ = is_expected

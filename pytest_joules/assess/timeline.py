@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_joules.energy import ticks
+from pytest_joules.assess.energy import ticks
 from pytest_joules.result import Series, Timeline
 from pytest_joules.steady_state import Window
 from pytest_joules.trace import GpuTrace, Load, LoadTrace
