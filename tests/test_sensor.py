@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from pytest_joules.doctor.probe import PERIOD_S, described, probe
+from pytest_joules.doctor.sensor import sense
 from pytest_joules.errors import MeterError
 from pytest_joules.meter import ZeusMeter
-from pytest_joules.probe import PERIOD_S, described, probe
-from pytest_joules.sensor import sense
 from pytest_joules.steady_state import Window
 from pytest_joules.trace import GpuTrace, Reading
 from tests.fakes.traces import gpu_identity

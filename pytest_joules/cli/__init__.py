@@ -100,7 +100,7 @@ def doctor(
 
 
 def _probe(load: str, seconds: float, *, as_json: bool) -> None:
-    from pytest_joules import probe  # noqa: PLC0415  loads the meter
+    from pytest_joules.doctor import probe  # noqa: PLC0415  loads the meter
 
     sensors = told(lambda: probe.probe(seconds=seconds, load=shlex.split(load)))
     if as_json:

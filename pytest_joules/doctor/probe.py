@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pytest_joules.doctor.sensor import Sensor, sense
 from pytest_joules.errors import MeterError, is_expected
 from pytest_joules.meter import Meter, ZeusMeter
 from pytest_joules.process import Supervised, supervised
-from pytest_joules.sensor import Sensor, sense
 from pytest_joules.steady_state import Window
 from pytest_joules.units import si
 
