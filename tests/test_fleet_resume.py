@@ -5,14 +5,14 @@ from contextlib import contextmanager
 
 import pytest
 
-from pytest_joules import resume
 from pytest_joules.errors import ConfigurationError, FleetError
 from pytest_joules.fleet.session import FleetSession
 from pytest_joules.fleet.source import PATIENCE_S, FleetSource
 from pytest_joules.options import Options
 from pytest_joules.plan import Stack
 from pytest_joules.point import Point
-from pytest_joules.recorder import Recorder
+from pytest_joules.record import resume
+from pytest_joules.record.recorder import Recorder
 from pytest_joules.session import Wish
 from pytest_joules.verdict import Verdict
 from tests.fakes.fleet import MAKER, HereCluster, NodeDies, machine

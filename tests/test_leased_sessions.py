@@ -21,13 +21,13 @@ from pytest_joules.plan import Boards, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.progress import LeaseWaits
 from pytest_joules.record import digest_of, end_of, is_running, replay, replayed, running_lock
-from pytest_joules.recorder import Recorder, close
-from pytest_joules.resume import begin
+from pytest_joules.record.recorder import Recorder, close
+from pytest_joules.record.resume import begin
+from pytest_joules.record.takeover import left_by
 from pytest_joules.run.parallel import gathered
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.sources.live import LiveSource
 from pytest_joules.storage import append_durably
-from pytest_joules.takeover import left_by
 from pytest_joules.testing import FakeMachine, source_of
 from tests.fakes.mock_nvml import MockNvml
 

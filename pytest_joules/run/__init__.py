@@ -11,7 +11,6 @@ from dataclasses import asdict, replace
 import pytest
 from _pytest.runner import runtestprotocol
 
-from pytest_joules import resume
 from pytest_joules.declared import is_asked
 from pytest_joules.digest import Digest, Failed, rows_of
 from pytest_joules.errors import (
@@ -24,6 +23,7 @@ from pytest_joules.gate.calibration import FEWEST
 from pytest_joules.marker import MarkerOptions
 from pytest_joules.options import Options
 from pytest_joules.point import Point
+from pytest_joules.record import resume
 from pytest_joules.report import terminal, text
 from pytest_joules.run import joining
 from pytest_joules.run.bench import EnergyBench, RehearsalBench, RehearsalEnds

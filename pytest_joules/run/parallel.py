@@ -16,15 +16,15 @@ from typing import Any
 
 import pytest
 
-from pytest_joules import record, resume
+from pytest_joules import record
 from pytest_joules.digest import Digest
 from pytest_joules.errors import JoulesError
 from pytest_joules.gate.calibration import Calibration
 from pytest_joules.ledger import Ledger, Taken
 from pytest_joules.options import Options
 from pytest_joules.point import Point
-from pytest_joules.record import FOLDER, session_name
-from pytest_joules.recorder import Recorder
+from pytest_joules.record import FOLDER, resume, session_name
+from pytest_joules.record.recorder import Recorder
 from pytest_joules.run.collection import server_groups
 from pytest_joules.session import JoulesSession
 

@@ -27,7 +27,7 @@ from pytest_joules.gate.ruling import Case, rule
 from pytest_joules.ledger import Judgement
 from pytest_joules.marker import MarkerOptions
 from pytest_joules.options import Options
-from pytest_joules.recorder import Recorder
+from pytest_joules.record.recorder import Recorder
 from pytest_joules.report import export, github, html
 from pytest_joules.result import Result
 from pytest_joules.run.outputs import settings_of

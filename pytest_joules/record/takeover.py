@@ -13,9 +13,9 @@ from pytest_joules import record
 from pytest_joules.contract import reason
 from pytest_joules.errors import FormatError, is_expected
 from pytest_joules.ledger import Judgement, Taken
-from pytest_joules.parts import parts
 from pytest_joules.plan import server_key
 from pytest_joules.point import Point
+from pytest_joules.record.parts import parts
 from pytest_joules.result import Result
 
 __tracebackhide__ = is_expected

@@ -27,8 +27,8 @@ from pytest_joules.digest import Digest, Failed, rows_of
 from pytest_joules.errors import ConfigurationError, FormatError, JoulesError, is_expected
 from pytest_joules.gate.ruling import Case, rule
 from pytest_joules.ledger import Judgement
-from pytest_joules.parts import COSTS, RESULTS, of_part, parts
 from pytest_joules.point import Point
+from pytest_joules.record.parts import COSTS, RESULTS, of_part, parts
 from pytest_joules.result import Result
 from pytest_joules.sources.store import result_of, results_in
 from pytest_joules.storage import parse, read, require_schema, text_of

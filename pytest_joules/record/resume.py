@@ -19,14 +19,14 @@ from pytest_joules import record
 from pytest_joules.errors import ConfigurationError, FleetError, MeterError, is_expected
 from pytest_joules.ledger import Taken
 from pytest_joules.options import Options
-from pytest_joules.parts import parts
 from pytest_joules.plan import ATTACHED, Boards, Launch, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity, require_same, require_same_context
-from pytest_joules.recorder import Recorder, close
+from pytest_joules.record.parts import parts
+from pytest_joules.record.recorder import Recorder, close
+from pytest_joules.record.takeover import ANEW, left_by
 from pytest_joules.result import Result
 from pytest_joules.session import JoulesSession
-from pytest_joules.takeover import ANEW, left_by
 from pytest_joules.version import __version__
 
 __tracebackhide__ = is_expected

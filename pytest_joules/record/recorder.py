@@ -13,7 +13,6 @@ from pytest_joules.digest import Digest
 from pytest_joules.errors import FormatError
 from pytest_joules.gate.calibration import Calibration
 from pytest_joules.ledger import Judgement, Listener, Taken
-from pytest_joules.parts import COSTS, RESULTS, of_part, parts
 from pytest_joules.point import Point
 from pytest_joules.pruning import prune
 from pytest_joules.record import (
@@ -31,6 +30,7 @@ from pytest_joules.record import (
     running_lock,
     spent_by,
 )
+from pytest_joules.record.parts import COSTS, RESULTS, of_part, parts
 from pytest_joules.result import Result
 from pytest_joules.storage import append_durably, write_atomically
 
