@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import replace
 
 from pytest_joules import baseline
-from pytest_joules.boards import boards
 from pytest_joules.budget import Budget, expected_costs
 from pytest_joules.errors import (
     ConfigurationError,
@@ -38,8 +37,9 @@ from pytest_joules.plan import (
 )
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, require_same_context
-from pytest_joules.referee import Referee
 from pytest_joules.result import Result
+from pytest_joules.session.boards import boards
+from pytest_joules.session.referee import Referee
 from pytest_joules.sources import Source
 from pytest_joules.verdict import Comparison
 
