@@ -26,9 +26,9 @@ from pytest_joules.errors import ConfigurationError, FormatError, InvalidPoint, 
 from pytest_joules.plan import Launch, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.process import supervised
+from pytest_joules.process.supervisor import _Veil
 from pytest_joules.report.text import describe_plan
 from pytest_joules.stack_table import stacks_of
-from pytest_joules.supervisor import _Veil
 from tests.fakes.results import make_run
 
 ROOT = Path(__file__).parents[1]

@@ -16,7 +16,7 @@ import pytest
 from pytest_joules.engines.vllm import VllmEngine
 from pytest_joules.errors import LaunchError, ServerDied
 from pytest_joules.plan import Launch
-from pytest_joules.supervisor import descendants
+from pytest_joules.process.supervisor import descendants
 from tests.engines.conftest import PATIENCE_S, gone, title
 
 ROOT = Path(__file__).parents[2]

@@ -17,10 +17,10 @@ from time import monotonic
 from typing import Any, Final
 from uuid import uuid4
 
-from pytest_joules import supervisor
 from pytest_joules.errors import LaunchError, is_expected
 from pytest_joules.hiding import remember, secrets_of, spellings
-from pytest_joules.supervisor import KILL_S, MARK, descendants, kill_hard
+from pytest_joules.process import supervisor
+from pytest_joules.process.supervisor import KILL_S, MARK, descendants, kill_hard
 
 __tracebackhide__ = is_expected
 
