@@ -9,9 +9,9 @@ from typing import Any, Final
 
 from pytest_joules import catalog, hiding, pipelines
 from pytest_joules.batches import least_batches
-from pytest_joules.engine_arguments import refused, secrets_in
 from pytest_joules.errors import ConfigurationError, InvalidPoint, is_expected
 from pytest_joules.point import Point
+from pytest_joules.point.engine_arguments import refused, secrets_in
 
 __tracebackhide__ = is_expected
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_joules.engine_arguments import refused
 from pytest_joules.errors import InvalidPoint
 from pytest_joules.point import Point
+from pytest_joules.point.engine_arguments import refused
 from pytest_joules.tasks import Lengths
 
 QWEN = Point(model="Qwen/Qwen3-8B")

@@ -19,12 +19,12 @@ import pytest_joules
 from pytest_joules import baseline, hiding, storage
 from pytest_joules.assess.validity import trust_note
 from pytest_joules.baseline.format import parse_entries
-from pytest_joules.engine_arguments import refused
 from pytest_joules.engines import folders, vllm_command
 from pytest_joules.engines.worker.channel import Channel
 from pytest_joules.errors import ConfigurationError, FormatError, InvalidPoint, LaunchError
 from pytest_joules.plan import Launch, Stack, plan
 from pytest_joules.point import Point
+from pytest_joules.point.engine_arguments import refused
 from pytest_joules.process import supervised
 from pytest_joules.process.supervisor import _Veil
 from pytest_joules.report.text import describe_plan

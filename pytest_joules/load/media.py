@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from pytest_joules.errors import InvalidPoint, MissingDependency, is_expected
 from pytest_joules.point import Point
-from pytest_joules.vision import SUFFIXES, Vision
+from pytest_joules.point.vision import SUFFIXES, Vision
 
 __tracebackhide__ = is_expected
 

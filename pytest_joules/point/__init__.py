@@ -9,10 +9,10 @@ from types import NoneType
 from typing import Any
 
 from pytest_joules import catalog
-from pytest_joules.engine_rules import require_arguments, require_engine
 from pytest_joules.errors import InvalidPoint, is_expected
+from pytest_joules.point.engine_rules import require_arguments, require_engine
+from pytest_joules.point.vision import FIELDS, Vision, vision_of
 from pytest_joules.tasks import Lengths, Task, lengths_from_json, task
-from pytest_joules.vision import FIELDS, Vision, vision_of
 
 __tracebackhide__ = is_expected
 

@@ -3,8 +3,8 @@
 from collections.abc import Collection, Mapping, Sequence
 from typing import Final
 
-from pytest_joules.engine_arguments import refused
 from pytest_joules.errors import InvalidPoint, is_expected
+from pytest_joules.point.engine_arguments import refused
 from pytest_joules.tasks import Task
 
 __tracebackhide__ = is_expected
