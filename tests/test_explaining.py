@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 from typer.testing import CliRunner
 
-from pytest_joules import baseline, explaining
+from pytest_joules import baseline
 from pytest_joules.cli import app
+from pytest_joules.commands import explaining
 from pytest_joules.diagnose import diagnose
 from pytest_joules.errors import ConfigurationError
 from pytest_joules.provenance import Context

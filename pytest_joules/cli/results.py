@@ -91,7 +91,7 @@ def explain(
 
     Example: joules explain baselines/h200/vllm/text-conversation/qwen-qwen3-8b.json latest
     """
-    from pytest_joules import explaining  # noqa: PLC0415  loads the diagnosis
+    from pytest_joules.commands import explaining  # noqa: PLC0415  loads the diagnosis
     from pytest_joules.commands.answer import Answer  # noqa: PLC0415  as everywhere: on use
 
     def job() -> Answer:

@@ -18,8 +18,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest_joules
-from pytest_joules import baseline, explaining, record
-from pytest_joules.commands import baselines, comparing, exporting, sessions, stored
+from pytest_joules import baseline, record
+from pytest_joules.commands import baselines, comparing, explaining, exporting, sessions, stored
 from pytest_joules.digest import Digest, rows_of
 from pytest_joules.engines.endpoint import target_of
 from pytest_joules.errors import ConfigurationError, FormatError, Incomparable, JoulesError
