@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_joules.schedule import Job, Room, lower_bound_s, schedule, starts
+from pytest_joules.fleet.schedule import Job, Room, lower_bound_s, schedule, starts
 
 
 def job(name, num_gpus, duration_s=60.0, *, gpu="h200", only=None):

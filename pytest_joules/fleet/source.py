@@ -26,6 +26,7 @@ from pytest_joules.fleet.cell import (
 )
 from pytest_joules.fleet.cluster import Cluster, Held, NodeInfo
 from pytest_joules.fleet.following import followed
+from pytest_joules.fleet.schedule import Job, Room, starts
 from pytest_joules.fleet.survey import Found, Survey
 from pytest_joules.measure import FrozenWork, Outcome
 from pytest_joules.options import Options
@@ -33,7 +34,6 @@ from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity
 from pytest_joules.result import SourceName
-from pytest_joules.schedule import Job, Room, starts
 from pytest_joules.version import __version__
 
 __tracebackhide__ = is_expected

@@ -3,10 +3,10 @@
 from collections.abc import Iterable
 
 from pytest_joules.fleet.cluster import NodeInfo
+from pytest_joules.fleet.schedule import Job, Schedule, schedule
 from pytest_joules.fleet.source import FleetSource
 from pytest_joules.plan import Plan
 from pytest_joules.report.waiting import clock
-from pytest_joules.schedule import Job, Schedule, schedule
 from pytest_joules.units import counted
 
 

@@ -3,8 +3,8 @@
     JOULES_MLENERGY_DATA=.../public/data python tests/perf/fleet_schedule.py
 
 Every published configuration is a point; points are grouped into launches as a session does
-it, once as published (a server for each batch size) and once with shared servers, and placed
-by ``pytest_joules.schedule`` on nodes of 8 GPUs, divided over the GPU types by their work.
+it, once as published (a server for each batch size) and once with shared servers, and
+placed by ``fleet.schedule`` on nodes of 8 GPUs, divided over the GPU types by their work.
 The bound of a type is the larger of all its GPU seconds over its GPUs, and its longest
 launch; durations are the plan's own estimates. Exits with 1 where a makespan is over 1.25 of
 its bound, or a rule is broken.
@@ -19,10 +19,10 @@ from itertools import pairwise
 from pathlib import Path
 
 from pytest_joules.budget import expected_costs
+from pytest_joules.fleet.schedule import lower_bound_s, schedule
 from pytest_joules.plan import Stack, plan
 from pytest_joules.report.fleet_plan import jobs_of
 from pytest_joules.report.waiting import clock
-from pytest_joules.schedule import lower_bound_s, schedule
 from pytest_joules.sources.mlenergy import read_leaderboard
 
 NUM_NODES, GPUS_A_NODE, LIMIT = 64, 8, 1.25
