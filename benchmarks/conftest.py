@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from pytest_joules import Point, catalog
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 
 _MARKERS = (
     "paper_claim: recomputes a claim of the paper on recorded data",

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 
 from pytest_joules.cli import app
-from pytest_joules.declared import DECLARED, Option
+from pytest_joules.options.declared import DECLARED, Option
 
 _OPTIONS = """\
 # Options

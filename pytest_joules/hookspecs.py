@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:  # heavy, and only needed for the annotations
-    from pytest_joules.options import Options
+    from pytest_joules.options.frozen import Options
     from pytest_joules.plan import Plan
     from pytest_joules.sources import Source
 

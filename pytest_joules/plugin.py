@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_joules import declared
+from pytest_joules.options import declared
 
 if TYPE_CHECKING:  # loaded on first use, see above
     from pytest_joules.run import Run
@@ -134,9 +134,9 @@ def _is_expected(config: pytest.Config) -> bool:
     """Tell whether workers of pytest-xdist may run energy tests: where files name a GPU."""
     if getattr(config.option, "dist", "no") == "no":  # as it is in workers
         return False
-    from pytest_joules import options  # noqa: PLC0415  keeps start-up free
+    from pytest_joules.options import frozen  # noqa: PLC0415  keeps start-up free
 
-    return options.is_gpu_named(config)
+    return frozen.is_gpu_named(config)
 
 
 def _run(config: pytest.Config) -> "Run":

@@ -26,7 +26,7 @@ from pytest_joules.engines import Server
 from pytest_joules.errors import LaunchError, ServerDied, is_expected
 from pytest_joules.leases import Leases
 from pytest_joules.measure import Rig
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import ENGINES, Point, Request
 from pytest_joules.procedure import Procedure

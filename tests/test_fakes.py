@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pytest_joules.measure import Failure, Outcome
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Launch, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.result import Result

@@ -15,7 +15,7 @@ from pytest_joules.errors import (
 from pytest_joules.fleet.session import FleetSession
 from pytest_joules.fleet.source import PATIENCE_S, FleetSource
 from pytest_joules.ledger import Listener
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Stack
 from pytest_joules.point import Point
 from pytest_joules.progress import PointEnds

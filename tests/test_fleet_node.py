@@ -18,7 +18,7 @@ from pytest_joules.fleet.node import Node, require_room
 from pytest_joules.leases import Leases
 from pytest_joules.leases.allocation import Request
 from pytest_joules.measure import Failure, FrozenWork
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Launch, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.steady_state import Work

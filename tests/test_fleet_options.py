@@ -5,17 +5,17 @@ import sys
 
 import pytest
 
-from pytest_joules import option_values
 from pytest_joules.errors import ConfigurationError, FleetError, MissingDependency
 from pytest_joules.fleet import knock
 from pytest_joules.fleet.cluster import RayCluster
-from pytest_joules.options import Options
+from pytest_joules.options import values
+from pytest_joules.options.frozen import Options
 from pytest_joules.run import joining
 
 
 @pytest.mark.parametrize("value", ["auto", "local", "ray://head:10001", "10.0.0.1:6379"])
 def test_where_a_fleet_may_be(value):
-    assert option_values.fleet(value) == value
+    assert values.fleet(value) == value
 
 
 @pytest.mark.parametrize(
@@ -35,7 +35,7 @@ def test_where_a_fleet_may_be(value):
 )
 def test_what_is_no_fleet_is_refused(value):
     with pytest.raises(ValueError, match="give ray://HOST:PORT"):
-        option_values.fleet(value)
+        values.fleet(value)
 
 
 def test_workers_of_this_machine_are_no_fleet():

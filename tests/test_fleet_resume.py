@@ -8,7 +8,7 @@ import pytest
 from pytest_joules.errors import ConfigurationError, FleetError
 from pytest_joules.fleet.session import FleetSession
 from pytest_joules.fleet.source import PATIENCE_S, FleetSource
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Stack
 from pytest_joules.point import Point
 from pytest_joules.record import resume

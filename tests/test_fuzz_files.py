@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from pytest_joules import record
 from pytest_joules.errors import ConfigurationError, FormatError
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.sources.mlenergy import read_leaderboard
 from pytest_joules.sources.store import result_of
 from tests.fakes import mutations

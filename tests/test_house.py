@@ -67,8 +67,9 @@ def test_the_plugin_imports_nothing_heavy():
     assert set(ast.literal_eval(ours)) == {
         "pytest_joules",
         "pytest_joules.plugin",
-        "pytest_joules.option_values",
-        "pytest_joules.declared",
+        "pytest_joules.options",
+        "pytest_joules.options.values",
+        "pytest_joules.options.declared",
         "pytest_joules.version",
     }
 

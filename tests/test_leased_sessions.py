@@ -16,7 +16,7 @@ from pytest_joules.leases.allocation import Request
 from pytest_joules.ledger import Taken
 from pytest_joules.measure import Rig
 from pytest_joules.meter import ZeusMeter
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Boards, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.progress import LeaseWaits

@@ -22,13 +22,13 @@ from pytest_joules.baseline.format import parse_entries
 from pytest_joules.engines import folders, vllm_command
 from pytest_joules.engines.worker.channel import Channel
 from pytest_joules.errors import ConfigurationError, FormatError, InvalidPoint, LaunchError
+from pytest_joules.options.stacks import stacks_of
 from pytest_joules.plan import Launch, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.point.engine_arguments import refused
 from pytest_joules.process import supervised
 from pytest_joules.process.supervisor import _Veil
 from pytest_joules.report.text import describe_plan
-from pytest_joules.stack_table import stacks_of
 from tests.fakes.results import make_run
 
 ROOT = Path(__file__).parents[1]

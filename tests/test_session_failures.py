@@ -4,7 +4,7 @@ import pytest
 
 from pytest_joules.errors import ServerDied
 from pytest_joules.ledger import Wish
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.point import Point
 from pytest_joules.session import JoulesSession
 from pytest_joules.testing import FakeMachine, source_of

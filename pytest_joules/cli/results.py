@@ -63,7 +63,7 @@ def compare(  # noqa: PLR0913  options
     """
     from pytest_joules import record  # noqa: PLC0415  as everywhere: on use
     from pytest_joules.commands import comparing, sessions, stored  # noqa: PLC0415  the gate
-    from pytest_joules.marker import share  # noqa: PLC0415  loads pytest
+    from pytest_joules.options.marker import share  # noqa: PLC0415  loads pytest
 
     if not new:
         tell(lambda: sessions.replayed(record.find(old, Path())), as_json=as_json)

@@ -4,7 +4,7 @@ from uuid import uuid4
 
 from pytest_joules.fleet.driven import DrivenCluster
 from pytest_joules.fleet.source import FleetSource
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.result import SourceName
 from pytest_joules.sources import Source
 

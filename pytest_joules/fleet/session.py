@@ -14,7 +14,7 @@ from pytest_joules.fleet.cell import Came, Ended, Event, Key, Lost, Ready, Refus
 from pytest_joules.fleet.source import FleetSource
 from pytest_joules.ledger import Listener, Taken, Wish
 from pytest_joules.measure import Outcome
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.plan import ATTACHED, Boards, Launch, Stack, server_key
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context

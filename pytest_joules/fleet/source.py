@@ -29,7 +29,7 @@ from pytest_joules.fleet.following import followed
 from pytest_joules.fleet.schedule import Job, Room, starts
 from pytest_joules.fleet.survey import Found, Survey
 from pytest_joules.measure import FrozenWork, Outcome
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity

@@ -8,7 +8,7 @@ from typing import Any
 from pytest_joules.errors import FormatError, JoulesError, is_expected
 from pytest_joules.fleet import lines
 from pytest_joules.measure import Failure, FrozenWork, Outcome
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Boards, Launch, Stack
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity, Provenance

@@ -18,7 +18,7 @@ from filelock import Timeout
 from pytest_joules import record
 from pytest_joules.errors import ConfigurationError, FleetError, MeterError, is_expected
 from pytest_joules.ledger import Taken
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.plan import ATTACHED, Boards, Launch, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity, require_same, require_same_context

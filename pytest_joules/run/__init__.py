@@ -1,6 +1,6 @@
 """What one pytest run does with energy tests: rehearse, reorder, bench, tell, exit code.
 
-With ``plugin``, ``collection`` and ``options`` this is all that knows pytest.
+With ``plugin`` and ``options`` this room is all that knows pytest.
 """
 
 import itertools
@@ -11,7 +11,6 @@ from dataclasses import asdict, replace
 import pytest
 from _pytest.runner import runtestprotocol
 
-from pytest_joules.declared import is_asked
 from pytest_joules.digest import Digest, Failed, rows_of
 from pytest_joules.errors import (
     ConfigurationError,
@@ -20,8 +19,9 @@ from pytest_joules.errors import (
     is_expected,
 )
 from pytest_joules.gate.calibration import FEWEST
-from pytest_joules.marker import MarkerOptions
-from pytest_joules.options import Options
+from pytest_joules.options.declared import is_asked
+from pytest_joules.options.frozen import Options
+from pytest_joules.options.marker import MarkerOptions
 from pytest_joules.point import Point
 from pytest_joules.record import resume
 from pytest_joules.report import terminal, text

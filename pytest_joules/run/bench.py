@@ -19,7 +19,7 @@ from pytest_joules.errors import (
     is_expected,
 )
 from pytest_joules.ledger import Wish
-from pytest_joules.marker import share
+from pytest_joules.options.marker import share
 from pytest_joules.point import Point
 from pytest_joules.report.causes import causes
 from pytest_joules.report.text import explain, software_changes

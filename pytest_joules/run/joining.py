@@ -4,7 +4,7 @@ import pytest
 
 from pytest_joules.errors import ConfigurationError, is_expected
 from pytest_joules.ledger import Listener
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Plan
 from pytest_joules.run.screen import Screen
 from pytest_joules.session import JoulesSession

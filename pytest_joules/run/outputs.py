@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pytest_joules.digest import Digest
 from pytest_joules.errors import is_expected
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.report import export, github, html
 from pytest_joules.storage import write_atomically
 from pytest_joules.version import __version__

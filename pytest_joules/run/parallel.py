@@ -21,7 +21,7 @@ from pytest_joules.digest import Digest
 from pytest_joules.errors import JoulesError
 from pytest_joules.gate.calibration import Calibration
 from pytest_joules.ledger import Ledger, Taken
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.point import Point
 from pytest_joules.record import FOLDER, resume, session_name
 from pytest_joules.record.recorder import Recorder

@@ -20,7 +20,7 @@ from pytest_joules.errors import (
 from pytest_joules.ledger import Judgement, Ledger, Listener, Taken, Wish
 from pytest_joules.load.media import require_media
 from pytest_joules.measure import Failure, FrozenWork, Outcome, frozen_work
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.plan import (
     ATTACHED,
     Boards,

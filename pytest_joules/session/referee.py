@@ -20,7 +20,7 @@ from pytest_joules.gate.compare import noise_between
 from pytest_joules.gate.design import OLD, Design, known_noise, require_tolerance
 from pytest_joules.gate.launch_value import launch_value
 from pytest_joules.gate.ruling import Case, Launched, rule
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.provenance import require_comparable

@@ -4,7 +4,7 @@ The stack ``vllm-033`` draws 6 % more than every other, FP8 a fifth less, and la
 little, so that the pages can show regressions and orderings.
 """
 
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Stack
 from pytest_joules.point import Point
 from pytest_joules.sources.live import LiveSource

@@ -25,8 +25,8 @@ from pytest_joules.engines.endpoint import target_of
 from pytest_joules.errors import ConfigurationError, FormatError, Incomparable, JoulesError
 from pytest_joules.gate.ruling import Case, rule
 from pytest_joules.ledger import Judgement
-from pytest_joules.marker import MarkerOptions
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
+from pytest_joules.options.marker import MarkerOptions
 from pytest_joules.record.recorder import Recorder
 from pytest_joules.report import export, github, html
 from pytest_joules.result import Result

@@ -6,7 +6,7 @@ import psutil
 import pytest
 
 from pytest_joules import record
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Stack
 from tests.fakes.vllm_program import make_stack
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pytest_joules import baseline, record
-from pytest_joules.options import Options
+from pytest_joules.options.frozen import Options
 from pytest_joules.record import replay
 from pytest_joules.sources.choice import chosen_source
 from tests.plugin.conftest import CHECK

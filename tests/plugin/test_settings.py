@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pytest_joules.declared import DECLARED
+from pytest_joules.options.declared import DECLARED
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """The options, each declared once with its help: what pytest's parser and the docs are told.
 
 This is all that a repository pays which has the plugin and no energy tests, so nothing but
-the readers of single values is imported here; see ``options`` for what becomes of them.
+the readers of single values is imported here; see ``frozen`` for what becomes of them.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from pytest_joules import option_values
+from pytest_joules.options import values
 
 
 class Option(NamedTuple):
@@ -17,7 +17,7 @@ class Option(NamedTuple):
 
     name: str
     help: str
-    parse: Callable[[Any], Any] = option_values.text
+    parse: Callable[[Any], Any] = values.text
     metavar: str | None = None
     """``None`` for a switch."""
 
@@ -44,51 +44,51 @@ DECLARED = (
         name="gpu",
         flag="--gpu",
         metavar="NAME",
-        parse=option_values.gpu,
+        parse=values.gpu,
         help="GPU model to measure on: b200, h100, h200, ... or NVML's name",
     ),
     Option(
         name="source",
         metavar="live|recorded|simulated",
-        parse=option_values.source,
+        parse=values.source,
         help="where results come from: measured here and now (live, the default), read from "
         "stored measurements (recorded), or made up by a model of the GPU (simulated)",
     ),
     Option(
         name="plant",
         metavar="CAUSE:CHANGE,...",
-        parse=option_values.plants,
+        parse=values.plants,
         help="change the simulated stack under test, such as kv-memory:-30%%, to see a red "
         "test and its explanation; only with --joules-source=simulated",
     ),
     Option(
         name="data",
         metavar="PATH",
-        parse=option_values.path,
+        parse=values.path,
         help="folder of stored measurements: what --joules-source=recorded looks up, and a "
         "reference that is shown beside results of other sources",
     ),
     Option(
         name="baselines",
         metavar="PATH",
-        parse=option_values.path,
+        parse=values.path,
         help="folder of recorded baselines (default: baselines/ beside the rootdir's config)",
     ),
     Option(
         name="record",
-        parse=option_values.switch,
+        parse=values.switch,
         help="measure checked points and add the runs to their baselines instead of judging",
     ),
     Option(
         name="launches",
         metavar="COUNT",
-        parse=option_values.count,
+        parse=values.count,
         help="server starts to measure and add with --joules-record (default: 3) or "
         "--joules-calibrate (default: 8)",
     ),
     Option(
         name="calibrate",
-        parse=option_values.switch,
+        parse=values.switch,
         help="as --joules-record, and judge the recorded runs against each other: stores "
         "noise, false alarms and the detectable change with the baseline",
     ),
@@ -106,34 +106,34 @@ DECLARED = (
     Option(
         name="tolerance",
         metavar="SHARE",
-        parse=option_values.ratio,
+        parse=values.ratio,
         help="relative rise of energy per work unit that nobody would act on (default: 3%%)",
     ),
     Option(
         name="window",
         metavar="SECONDS",
-        parse=option_values.positive,
+        parse=values.positive,
         help="steady-state time measured of each point and launch (default: 60); results of "
         "less than 30 are marked",
     ),
     Option(
         name="budget",
         metavar="GPU_MINUTES",
-        parse=option_values.positive,
+        parse=values.positive,
         help="GPU minutes this session may use, those before a --joules-resume included; what "
         "is not measured or decided then is inconclusive",
     ),
     Option(
         name="launch-deadline",
         metavar="SECONDS",
-        parse=option_values.positive,
+        parse=values.positive,
         help="time within which a launched engine must be ready (default: the stack's own "
         "deadline, 600)",
     ),
     Option(
         name="point-deadline",
         metavar="SECONDS",
-        parse=option_values.positive,
+        parse=values.positive,
         help="time after which the load of one point is given up (default: 3600)",
     ),
     Option(
@@ -146,39 +146,39 @@ DECLARED = (
     Option(
         name="fleet",
         metavar="ray://HOST:PORT|auto|local",
-        parse=option_values.fleet,
+        parse=values.fleet,
         help="measure on the nodes of a Ray cluster: at an address, the one that this machine "
         "belongs to (auto), or one of this machine alone (local); needs pytest-joules[fleet]",
     ),
     Option(
         name="keep",
         metavar="COUNT",
-        parse=option_values.count,
+        parse=values.count,
         help="sessions and launches to keep in .joules, the newest (default: 50); of failed "
         "launches five times as many",
     ),
     Option(
         name="lease-wait",
         metavar="SECONDS",
-        parse=option_values.positive,
+        parse=values.positive,
         help="time to wait for GPUs that others hold (default: 7200); never are they shared",
     ),
     Option(
         name="lease-folder",
         metavar="PATH",
-        parse=option_values.path,
+        parse=values.path,
         help="folder of the locks through which all runs on this machine lease its GPUs "
         "(default: /tmp/pytest-joules-leases)",
     ),
     Option(
         name="plan",
-        parse=option_values.switch,
+        parse=values.switch,
         help="print what would be launched and the GPU minutes it would take, launch nothing",
     ),
     Option(
         name="export",
         metavar="[FORMAT:]PATH,...",
-        parse=option_values.names,
+        parse=values.names,
         adds_up=True,
         help="write all results to PATH, whose folder must exist: .csv, .json and .parquet by "
         "the suffix; bencher:PATH, github-benchmark:PATH and openmetrics:PATH by name; may be "
@@ -187,21 +187,21 @@ DECLARED = (
     Option(
         name="report",
         metavar="PATH",
-        parse=option_values.path,
+        parse=values.path,
         help="write one self-contained HTML page with plots to PATH, whose folder must exist "
         "(needs pytest-joules[report])",
     ),
     Option(
         name="comment",
         metavar="PATH",
-        parse=option_values.path,
+        parse=values.path,
         help="write the body of a pull-request comment, in Markdown, to PATH, whose folder "
         "must exist",
     ),
     Option(
         name="models",
         metavar="MODEL,...",
-        parse=option_values.names,
+        parse=values.names,
         help="models for the live forms of the paper's observations (benchmarks/)",
     ),
 )

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from pytest_joules.declared import DECLARED, Option
 from pytest_joules.errors import ConfigurationError
+from pytest_joules.options.declared import DECLARED, Option
 
 if TYPE_CHECKING:  # plan loads the catalog; a repository without energy tests pays nothing
     from pytest_joules.plan import Stack
@@ -79,7 +79,7 @@ class Options:
         root = config.rootpath
         values["baselines"] = root / values.get("baselines", "baselines")
         values["lease_folder"] = root / values.get("lease_folder", cls.lease_folder)
-        from pytest_joules.stack_table import stacks_of  # noqa: PLC0415  see TYPE_CHECKING
+        from pytest_joules.options.stacks import stacks_of  # noqa: PLC0415  see TYPE_CHECKING
 
         return cls(**values, stacks=stacks_of(table.get("stacks", {}), root))
 
@@ -158,7 +158,7 @@ def _table(config: pytest.Config) -> Mapping[str, Any]:
     # A repository without energy tests pays nothing.
     import tomllib  # noqa: PLC0415
 
-    from pytest_joules.stack_table import as_table  # noqa: PLC0415
+    from pytest_joules.options.stacks import as_table  # noqa: PLC0415
 
     path = config.rootpath / "pyproject.toml"
     if not path.exists():

@@ -4,9 +4,9 @@ from dataclasses import dataclass, fields
 
 import pytest
 
-from pytest_joules import option_values
 from pytest_joules.errors import ConfigurationError
-from pytest_joules.options import parsed
+from pytest_joules.options import values
+from pytest_joules.options.frozen import parsed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +36,8 @@ class MarkerOptions:
             )
         place = f"{item.nodeid}: @pytest.mark.joules"
         readers = {
-            "tolerance": option_values.ratio,
-            "may_measure_nothing": option_values.switch,
+            "tolerance": values.ratio,
+            "may_measure_nothing": values.switch,
         }
         return cls(
             **{
@@ -53,5 +53,5 @@ def share(value: object, place: str) -> float:
     Raises:
         ConfigurationError: It is none; names the place.
     """
-    read: float = parsed(option_values.ratio, value, place)
+    read: float = parsed(values.ratio, value, place)
     return read
