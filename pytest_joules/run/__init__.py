@@ -9,7 +9,6 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, replace
 
 import pytest
-from _pytest.runner import runtestprotocol
 
 from pytest_joules.digest import Digest, Failed, rows_of
 from pytest_joules.errors import (
@@ -18,7 +17,6 @@ from pytest_joules.errors import (
     JoulesError,
     is_expected,
 )
-from pytest_joules.gate.calibration import FEWEST
 from pytest_joules.options.declared import is_asked
 from pytest_joules.options.frozen import Options
 from pytest_joules.options.marker import MarkerOptions
@@ -26,7 +24,7 @@ from pytest_joules.point import Point
 from pytest_joules.record import resume
 from pytest_joules.report import terminal, text
 from pytest_joules.run import joining
-from pytest_joules.run.bench import EnergyBench, RehearsalBench, RehearsalEnds
+from pytest_joules.run.bench import EnergyBench, RehearsalBench
 from pytest_joules.run.collection import FAILED, failed, grouped, report_collection_error
 from pytest_joules.run.outputs import Outputs, settings_of
 from pytest_joules.run.parallel import (
@@ -38,6 +36,8 @@ from pytest_joules.run.parallel import (
     resolved,
     stay_alone,
 )
+from pytest_joules.run.refusals import NO_GPU, require_gpu, require_possible
+from pytest_joules.run.rehearsal import Rehearsal
 from pytest_joules.run.screen import Screen
 from pytest_joules.sources import Source
 from pytest_joules.sources.choice import chosen_source, reference
@@ -75,9 +75,7 @@ class Run:
         self._recorded: set[str] = set()
         self._digested: Digest | None = None
         self._not_written: list[str] = []
-        self._rehearsing = False
-        self._asked: list[Point] = []
-        self._stopped_by: BaseException | None = None
+        self._rehearsal = Rehearsal()
         self._has_header = False
 
     @classmethod
@@ -99,42 +97,9 @@ class Run:
             resume.require_possible(run.session)
         except JoulesError as error:
             raise pytest.UsageError(f"pytest-joules: {error}") from None
-        run.require_possible()
+        require_possible(chosen, run.session.source, is_asked=is_asked(config))
         config.pluginmanager.register(Hooks(run.team, run.session, run.hear), "joules-hooks")
         return run
-
-    def require_possible(self) -> None:
-        """Refuse what cannot give a measurement, before anything is collected.
-
-        Raises:
-            pytest.UsageError: No GPU is named, or options contradict each other.
-        """
-        if not self.options.gpu and is_asked(self._config):
-            raise pytest.UsageError(f"pytest-joules: {_NO_GPU}")
-        if self.options.records and not self.session.source.launches:
-            raise pytest.UsageError(
-                "pytest-joules: --joules-record measures a baseline, but the source is "
-                f"{self.session.source.name}, which launches nothing. Leave one of them out."
-            )
-        self._require_plantable()
-        if self.options.calibrate and self.options.num_launches < FEWEST:
-            raise pytest.UsageError(
-                f"pytest-joules: {self.options.num_launches} launches are too few to calibrate "
-                f"with; use at least --joules-launches={FEWEST}, better 8 and more."
-            )
-
-    def _require_plantable(self) -> None:
-        chosen = self.options
-        if chosen.plant and chosen.source != "simulated":
-            raise pytest.UsageError(
-                f"pytest-joules: --joules-plant changes a simulated stack, but the source is "
-                f"{chosen.source}. Add --joules-source=simulated."
-            )
-        if chosen.plant and chosen.records:
-            raise pytest.UsageError(
-                "pytest-joules: with --joules-plant nothing is recorded: a baseline of a stack "
-                "with a planted cause would hide it. Leave one of them out."
-            )
 
     def prepare(
         self, session: pytest.Session, items: list[pytest.Item], tests: Sequence[pytest.Item]
@@ -143,16 +108,16 @@ class Run:
         broken: dict[pytest.Item, BaseException] = {
             item: error for item in tests if (error := _marker_error(item))
         }
-        asked: dict[pytest.Item, list[Point]] = {}
+        asked: dict[pytest.Item, Sequence[Point]] = {}
         if self.session.source.launches and self.options.gpu:
             whole = [item for item in tests if item not in broken]
             for item, following in itertools.zip_longest(whole, whole[1:]):
-                stopped_by = self._rehearse(item, following)
-                if isinstance(stopped_by, InvalidPoint | ConfigurationError):
-                    broken[item] = stopped_by
-                asked.update({item: self._asked} if self._asked else {})
+                found = self._rehearsal.of(item, following)
+                if isinstance(found.stopped_by, InvalidPoint | ConfigurationError):
+                    broken[item] = found.stopped_by
+                asked.update({item: found.points} if found.points else {})
         if asked and is_asked(self._config) and not self.options.plan:
-            self._require_gpu()
+            require_gpu(self.options, self.session.source)
         broken.update(self._too_narrow(asked))
         for item, reason in broken.items():
             report_collection_error(session, item, reason)
@@ -162,20 +127,6 @@ class Run:
             raise pytest.UsageError(f"pytest-joules: {error}") from None
         points = {item: each[0] for item, each in asked.items()}
         items[:] = grouped([item for item in items if item not in broken], points)
-
-    def _require_gpu(self) -> None:
-        """Tell once, not test by test, that the GPU which was asked for is not here.
-
-        Where only a file names the GPU, as in a repository with other tests, those still run.
-
-        Raises:
-            pytest.UsageError: It is not, or cannot be read.
-        """
-        try:
-            self.session.source.require_gpu(self.options.gpu)
-        except JoulesError as error:
-            remedy = "To go on without it, choose another source (--joules-source)."
-            raise pytest.UsageError(f"pytest-joules: {error} {remedy}") from None
 
     def _too_narrow(
         self, asked: Mapping[pytest.Item, Sequence[Point]]
@@ -190,47 +141,23 @@ class Run:
                 found[item] = error
         return found
 
-    def _rehearse(
-        self, item: pytest.Item, following: pytest.Item | None
-    ) -> BaseException | None:
-        """Run a test up to its first use of a measured value; note the points it asks for."""
-        self._rehearsing, self._asked, self._stopped_by = True, [], None
-        try:
-            runtestprotocol(item, log=False, nextitem=following)
-        finally:
-            self._rehearsing = False
-            item.user_properties.clear()
-            item._report_sections.clear()  # noqa: SLF001  or its output would be shown twice
-        return self._stopped_by
-
     def call(self, item: pytest.Item) -> Generator[None, object, object]:
         """Let a test's body run; in the rehearsal nothing that it raises gets out.
 
         Raises:
             pytest.fail.Exception: The test passed with ``energy_bench``, but without a value.
         """
-        if not self._rehearsing:
-            done = yield
-            _require_measured(item)
-            return done
-        try:
-            return (yield)
-        except _REHEARSAL_STOPS as error:  # its real run will raise it
-            self._stopped_by = error
-            return True
+        if self._rehearsal.is_on:
+            return (yield from self._rehearsal.call())
+        done = yield
+        _require_measured(item)
+        return done
 
     def set_up(
         self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
         """Let a fixture be set up; in the rehearsal one that needs a value ends as a skip."""
-        try:
-            return (yield)
-        except RehearsalEnds as error:
-            # As pytest keeps an Exception, or it would not tear the fixture down.
-            ended = pytest.skip.Exception("the rehearsal ends here")
-            key = fixturedef.cache_key(request)  # type: ignore[arg-type]  # pytest's own is a SubRequest
-            fixturedef.cached_result = (None, key, (ended, error.__traceback__))
-            raise ended from None
+        return self._rehearsal.set_up(fixturedef, request)
 
     def bench(self, item: pytest.Item) -> EnergyBench | RehearsalBench:
         """Return the fixture's value for one test.
@@ -239,12 +166,13 @@ class Run:
             ConfigurationError: No GPU is named, or the test's marker is wrong.
         """
         if not self.options.gpu:
-            raise ConfigurationError(_NO_GPU)
+            raise ConfigurationError(NO_GPU)
         if _marker_key not in item.stash:  # not seen at collection: ``getfixturevalue``
             item.stash[_marker_key] = MarkerOptions.from_item(item)
         tolerance = item.stash[_marker_key].tolerance
-        if self._rehearsing:
-            return RehearsalBench(self.session, tolerance=tolerance, asked=self._asked)
+        if self._rehearsal.is_on:
+            asked = self._rehearsal.asked
+            return RehearsalBench(self.session, tolerance=tolerance, asked=asked)
         item.stash[_bench_key] = EnergyBench(
             self.session,
             tolerance=tolerance,
@@ -372,13 +300,6 @@ class Run:
             num_launches=ledger.num_launches,
             spent_gpu_s=ledger.spent_gpu_s,
         )
-
-
-_NO_GPU = (
-    "no GPU is named, so nothing can be measured or looked up. Say which one with --gpu=NAME "
-    "(b200, h100, h200, ...), or set gpu in [tool.pytest-joules]."
-)
-_REHEARSAL_STOPS = (Exception, RehearsalEnds, pytest.fail.Exception)
 
 
 def _require_measured(item: pytest.Item) -> None:
