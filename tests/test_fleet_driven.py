@@ -12,6 +12,7 @@ import pytest
 from pytest_joules.errors import FleetError, MissingDependency
 from pytest_joules.fleet import driven, knock
 from pytest_joules.fleet.driven import DrivenCluster
+from tests.fakes.processes import runs
 
 PATIENCE_S = 60
 
@@ -67,7 +68,7 @@ def until(condition):
 
 
 def is_gone(pid):
-    return not Path(f"/proc/{pid}").exists()
+    return not runs(pid)
 
 
 def test_what_ray_prints_is_no_answer_and_what_it_says_is(ray_that):

@@ -14,6 +14,7 @@ import pytest
 
 from pytest_joules.errors import LaunchError
 from pytest_joules.process import Supervised, supervised
+from tests.fakes.processes import runs
 
 ROOT = Path(__file__).parents[1]
 PATIENCE_S = 60
@@ -24,14 +25,6 @@ def until(condition: Callable[[], object]) -> None:
     while not condition():
         assert monotonic() < deadline, "the awaited condition never came"
         sleep(0.01)
-
-
-def exists(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return False
-    return stat.rpartition(b")")[2].split()[0] not in {b"Z", b"X"}
 
 
 def python(code: str) -> list[str]:
@@ -76,7 +69,7 @@ def logged_pids(path: Path) -> list[int]:
 
 
 def live(log: Path) -> list[int]:
-    return [pid for pid in logged_pids(log) if exists(pid)]
+    return [pid for pid in logged_pids(log) if runs(pid)]
 
 
 def run(code: str, log: Path, **options: float) -> AbstractContextManager[Supervised]:
@@ -91,7 +84,7 @@ def test_every_descendant_is_ended_in_whatever_session_it_is(tmp_path: Path) -> 
         assert set(pids) <= child.pids()
         assert child.returncode() is None
 
-    assert not [pid for pid in pids if exists(pid)]
+    assert not [pid for pid in pids if runs(pid)]
     assert child.pids() == frozenset()
 
 

@@ -9,6 +9,7 @@ from pytest_joules.engines.vllm import VllmEngine
 from pytest_joules.errors import InvalidPoint, LaunchError, MissingDependency, ServerDied
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
+from tests.fakes.processes import runs
 from tests.fakes.vllm_program import make_stack
 
 POINT = Point(model="org/model", batch_size=4)
@@ -38,7 +39,7 @@ def test_a_server_is_ready_when_it_has_answered_and_is_ended_on_leaving(tmp_path
         server.require_healthy()
 
     assert not server.process_ids
-    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert not list(filter(runs, pids))
     (log,) = (tmp_path / "launches").glob("*/vllm.log")
     assert log.read_text() == "devices GPU-a,GPU-b\n"
 
@@ -144,7 +145,7 @@ def test_a_container_s_run_command_starts_vllm_and_ends_with_it(tmp_path: Path) 
         assert server.packages["vllm"] == "9.9"
         server.require_healthy()
 
-    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    assert not list(filter(runs, pids))
     (log,) = (tmp_path / "launches").glob("*/vllm.log")
     assert log.read_text().startswith("devices GPU-a\n")  # the shell adds a word
 

@@ -12,6 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
 
+from tests.fakes.processes import runs
+
 PATIENCE_S = 120
 _NUM_GPUS = 8
 _NODE = {
@@ -156,7 +158,7 @@ def pids_of(marker):
 
 
 def are_gone(pids):
-    return not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    return not any(map(runs, pids))
 
 
 def interrupt(run):
