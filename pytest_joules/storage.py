@@ -167,10 +167,17 @@ def _schema_text(uri: str) -> str:
 def write_atomically(path: Path, content: str | bytes) -> None:
     """Write a whole file or nothing: temporary file, fsync, rename, fsync of the folder.
 
+    A link stays one: the file that it names is written. A pipe or a device, such as
+    ``/dev/stdout``, is written to.
+
     Raises:
         OSError: The folder cannot be written; the old file is untouched.
     """
     data = content.encode() if isinstance(content, str) else content
+    if path.exists() and not path.is_file():
+        path.write_bytes(data)
+        return
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not tempfile: its files are private, and this one shall be what the umask says.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
@@ -218,6 +225,7 @@ def locked(path: Path) -> Iterator[None]:
     Raises:
         FormatError: Another process holds the lock for more than a minute.
     """
+    path = path.resolve()  # who writes it under another name waits as well
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = path.with_name(f".{path.name}.lock")
     try:

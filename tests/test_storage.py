@@ -166,6 +166,35 @@ def test_a_ctrl_c_in_the_middle_leaves_the_old_file_and_nothing_else(
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("exists", [True, False])
+def test_what_a_link_names_is_written_and_the_link_stays(
+    tmp_path: Path, *, exists: bool
+) -> None:
+    target, link = tmp_path / "shared" / "a.json", tmp_path / "a.json"
+    if exists:
+        target.parent.mkdir()
+        target.write_text("old")
+    link.symlink_to("shared/a.json")
+
+    storage.write_atomically(link, "new")
+
+    assert os.readlink(link) == "shared/a.json"
+    assert target.read_text() == "new"
+    assert [path.name for path in target.parent.iterdir()] == ["a.json"]
+
+
+def test_a_pipe_is_written_to(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    (link := tmp_path / "stdout").symlink_to(f"/dev/fd/{writing}")
+
+    storage.write_atomically(link, "told")
+
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        assert pipe.read() == "told"
+    assert link.is_symlink()
+
+
 def hold(path: Path, held: Any, release: Any) -> None:
     with storage.locked(path):
         held.set()
