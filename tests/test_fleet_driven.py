@@ -47,6 +47,7 @@ def nodes():
 @pytest.fixture
 def ray_that(tmp_path, monkeypatch):
     """Give the process that drives Ray one that does what it is told; join its cluster."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # as it is for most
     made = []
 
     def join(nodes="pass", text=RAY):

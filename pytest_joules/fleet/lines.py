@@ -2,7 +2,9 @@
 
 import json
 import os
+import sys
 from collections.abc import Mapping
+from io import TextIOWrapper
 from typing import Any, TextIO
 
 from pytest_joules import errors
@@ -40,6 +42,9 @@ def own_stdout() -> TextIO:
     """
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8", closefd=False)
     os.dup2(2, 1)
+    # In the order in which it happens: the last line tells what a process died of.
+    assert isinstance(sys.stdout, TextIOWrapper)
+    sys.stdout.reconfigure(line_buffering=True)
     return answers
 
 
