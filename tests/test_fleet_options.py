@@ -56,7 +56,8 @@ def ray_that(tmp_path, monkeypatch):
         metadata = "Metadata-Version: 2.1\nName: ray\nVersion: 2.60.0\n"
         (tmp_path / "ray-2.60.0.dist-info" / "METADATA").write_text(metadata)
         monkeypatch.syspath_prepend(tmp_path)
-        monkeypatch.delitem(sys.modules, "ray", raising=False)
+        monkeypatch.setitem(sys.modules, "ray", None)  # so that this one goes, too
+        del sys.modules["ray"]
 
     return install
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import stat
+import sys
 import zlib
 from base64 import b64encode
 from pathlib import Path
@@ -399,7 +400,7 @@ def test_a_program_that_tells_its_environment_leaves_no_secret_in_its_log(tmp_pa
     )
     env = {**os.environ, "HF_TOKEN": SECRET, "PLAIN": "stays"}
     with supervised(
-        ["python3", "-c", script], env=env, log_path=tmp_path / "engine.log"
+        [sys.executable, "-c", script], env=env, log_path=tmp_path / "engine.log"
     ) as child:
         assert child.wait(60) == 0
         tail = child.log_tail()
