@@ -302,6 +302,25 @@ def test_zeus_s_daemon_is_not_asked(mock_nvml, monkeypatch):
     assert trace.gpus[0].error is None
 
 
+def test_the_sampler_finds_the_package_and_no_module_of_it_hides_another(
+    mock_nvml, monkeypatch, tmp_path
+):
+    """Its process may find the plugin only by the path that it is given."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pathlib, sys\n"
+        "pathlib.Path(__file__).with_name('path').write_text('\\n'.join(sys.path))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+
+    record_until(ZeusMeter(), [mock_nvml.uuid(0)], has_readings(1))
+
+    package = Path(pytest_joules.__file__).parent
+    folders = [Path(line) for line in (tmp_path / "path").read_text().splitlines() if line]
+    ahead = folders[: folders.index(tmp_path)]
+    assert package.parent in ahead
+    assert package not in folders  # its trace.py would be taken for the standard library's
+
+
 def test_one_lost_gpu_leaves_the_other_s_readings(mock_nvml):
     with ZeusMeter().recording([FIRST, SECOND]) as recording:
         mock_nvml.lose(0)

@@ -228,8 +228,9 @@ def _sampler_environment() -> dict[str, str]:
     # Zeus would ask its daemon where one is named; the counters need none. The package may
     # be importable only because of this process's own path.
     env = {name: v for name, v in os.environ.items() if not name.startswith("ZEUSD_")}
-    package = str(Path(__file__).parent.parent)
-    env["PYTHONPATH"] = os.pathsep.join(filter(None, (package, env.get("PYTHONPATH"))))
+    beside_the_package = str(Path(__file__).parents[2])
+    folders = filter(None, (beside_the_package, env.get("PYTHONPATH")))
+    env["PYTHONPATH"] = os.pathsep.join(folders)
     return env
 
 
