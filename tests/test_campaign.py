@@ -1,8 +1,12 @@
 """The campaign's decisions: which step is next, what is carried, what was found."""
 
 import json
+import math
 import tarfile
+import tomllib
+from itertools import islice
 from pathlib import Path
+from statistics import mean
 
 import pytest
 from hypothesis import given
@@ -13,6 +17,7 @@ from benchmarks.campaign.steps import Done, Step
 from pytest_joules import Point, catalog
 from pytest_joules.engines import dummies
 from pytest_joules.latent import architectures
+from pytest_joules.latent.architecture import LanguageArchitecture
 
 HERE = running.HERE
 REAL = running.Campaign(out=Path("/nowhere"), gpu="h200")
@@ -103,6 +108,45 @@ def test_the_real_campaign_holds_together() -> None:
     assert order.index("same") < order.index("planted")
     names = [step.name for step in listed]
     assert names.index("predict") < names.index("qwen3-14b")
+
+
+def cache_of(stack: str) -> tuple[int, int]:
+    """Return the blocks of a stack's cache and the tokens of one."""
+    project = tomllib.loads(REAL.project_file.read_text(encoding="utf-8"))
+    arguments = project["tool"]["pytest-joules"]["stacks"][stack]["args"]
+    told = dict(text.split("=") for text in arguments)
+    return int(told["num_blocks"]), int(told["block_size"])
+
+
+@pytest.mark.parametrize(
+    "model", ["Qwen3-8B", "Qwen3-14B", "Qwen3-32B", "Qwen3-30B-A3B-Instruct-2507"]
+)
+@pytest.mark.parametrize("stack", ["default", "slow-attention", "compiled"])
+def test_weights_and_cache_fit_an_h100(model: str, stack: str) -> None:
+    """81,559 MiB, as nvidia-smi tells of one, less 6 GiB for all else; bf16 has two bytes."""
+    shape = architectures()[f"Qwen/{model}"]
+    assert isinstance(shape, LanguageArchitecture)
+    num_blocks, block_tokens = cache_of(stack)
+    token_bytes = 2 * 2 * shape.num_layers * shape.num_kv_heads * shape.head_size
+    cache_bytes = num_blocks * block_tokens * token_bytes
+    assert 2 * shape.total_params + cache_bytes < (81_559 - 6 * 1024) * 2**20
+
+
+def test_the_cache_holds_the_largest_batch_and_starves_where_it_is_to() -> None:
+    """The engine admits no request that would leave less than 15 % of the blocks free."""
+    fields = tomllib.loads(REAL.points_file.read_text(encoding="utf-8"))
+    sizes = fields["regression"]["batch_sizes"]
+    point = Point.from_json(
+        {"model": "Qwen/Qwen3-8B", "batch_size": max(sizes), **fields["text-conversation"]}
+    )
+    num_blocks, block_tokens = cache_of("default")
+    asked = [r.prompt_tokens + r.output_tokens for r in islice(point.requests(), 4 * 128)]
+    blocks = mean(math.ceil(tokens / block_tokens) for tokens in asked)
+    assert 128 * blocks < 0.85 * num_blocks
+
+    num_blocks, block_tokens = cache_of("starved")
+    assert max(asked) < num_blocks * block_tokens  # each one alone can be served
+    assert 32 * blocks > 2 * num_blocks
 
 
 def test_held_out_points_are_those_that_are_measured_later() -> None:
