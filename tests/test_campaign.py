@@ -11,6 +11,7 @@ from statistics import mean
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from packaging.requirements import Requirement
 
 from benchmarks.campaign import bundle, running, steps, telling
 from benchmarks.campaign.steps import Done, Step
@@ -297,6 +298,22 @@ def test_needs_are_those_of_the_machine_not_of_this_one() -> None:
     machine = bundle.Machine(installed={}, python="3.12")
     assert [r.name for r in machine.needs(requires)] == ["plain", "new"]
     assert [r.name for r in machine.needs(requires, {"all"})] == ["plain", "new", "more"]
+
+
+@pytest.mark.parametrize(
+    ("text", "will_do"),
+    [
+        pytest.param("pandas==2.2.0", True, id="new-enough"),
+        pytest.param("pandas==2.3.0+local", True, id="local-build"),
+        pytest.param("pandas==1.5.3", False, id="too-old"),
+        pytest.param("pandas", True, id="version-not-known"),
+        pytest.param("numpy==2.5.2", False, id="not-there"),
+    ],
+)
+def test_what_is_too_old_on_the_machine_is_carried(*, text: str, will_do: bool) -> None:
+    """Left out, pip would refuse all that was carried, where nothing can be fetched."""
+    machine = bundle.Machine(installed=bundle.installed_from(text))
+    assert machine.has(Requirement("pandas>=2.2")) is will_do
 
 
 def test_too_many_wheels_are_refused(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """Wheels for a machine without network: exactly those that it lacks, and how to install them.
 
 Needs are followed from this clone and diffusers, wheel by wheel, for the machine's Python and
-platform; what the machine has is taken as it is. ``install.sh`` lets pip check that all fits.
+platform; what the machine has is taken as it is, unless its version is known not to do.
+``install.sh`` lets pip check that all fits.
 """
 
 import subprocess
@@ -42,6 +43,13 @@ class Machine:
         named = ["--platform=manylinux2014_x86_64", "--platform=manylinux1_x86_64"]
         interpreter = [f"--python-version={self.python}", "--implementation=cp"]
         return ["--only-binary=:all:", *interpreter, *platforms, *named]
+
+    def has(self, wanted: Requirement) -> bool:
+        """Tell whether what is installed will do; a version that is not known is trusted."""
+        version = self.installed.get(canonicalize_name(wanted.name))
+        return version is not None and (
+            not version or wanted.specifier.contains(version, prereleases=True)
+        )
 
     def needs(self, requires: Sequence[str], extras: Collection[str] = ()) -> list[Requirement]:
         """Return what of some ``Requires-Dist`` lines holds on this machine."""
@@ -90,14 +98,14 @@ def collect(target: Path, machine: Machine, *, limit_mib: float) -> list[Path]:
     target.mkdir(parents=True)
     _pip("wheel", "--no-deps", f"--wheel-dir={target}", str(ROOT))
     (own,) = target.glob("*.whl")
-    found = set(machine.installed) | {"pytest-joules"}
+    carried = {"pytest-joules"}
     waiting = [*machine.needs(_requires(own)), *map(Requirement, BESIDE)]
     while waiting:
         wanted = waiting.pop()
         name = canonicalize_name(wanted.name)
-        if name in found:
+        if name in carried or machine.has(wanted):
             continue
-        found.add(name)
+        carried.add(name)
         wheel = _downloaded(wanted, target, machine)
         waiting += machine.needs(_requires(wheel), wanted.extras)
     wheels = sorted(target.glob("*.whl"), key=lambda path: -path.stat().st_size)
