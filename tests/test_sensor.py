@@ -1,20 +1,23 @@
 """What a sensor does, told from recordings whose truth is known."""
 
+import json
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pytest_joules.doctor.probe import PERIOD_S, described, probe
-from pytest_joules.doctor.sensor import sense
+from pytest_joules.doctor.sensor import LoadPhase, sense
 from pytest_joules.errors import MeterError
 from pytest_joules.meter import ZeusMeter
 from pytest_joules.steady_state import Window
 from pytest_joules.trace import GpuTrace, Reading
 from tests.fakes.traces import gpu_identity
 
-IDLE, LOAD = Window(start_s=1.0, end_s=9.0), Window(start_s=21.0, end_s=29.0)
+IDLE = Window(start_s=1.0, end_s=9.0)
+LOAD = LoadPhase(window=Window(start_s=21.0, end_s=29.0), pids=frozenset({70, 71}))
 # Uneven, so that the energy of a tick is no whole number of steps.
 IDLE_W, LOAD_W, BUSY_FROM_S = 80.73, 480.19, 10.0
 
@@ -142,3 +145,67 @@ def test_a_load_that_ends_too_soon_is_an_error_with_its_words(mock_nvml):
             meter=ZeusMeter(period_s=PERIOD_S),
             wait=time.sleep,
         )
+
+
+def test_a_load_that_starts_slowly_is_waited_for(mock_nvml, busy):
+    """Its libraries may come from a cold disk: what is drawn meanwhile is not its power."""
+    mock_nvml.set_power(0, IDLE_W)
+    mock_nvml.set(0, busy_percent=0.0)
+    waits = []
+
+    def wait(seconds: float) -> None:
+        waits.append(seconds)
+        if len(waits) == 4:  # idle, starting, one look
+            mock_nvml.set_power(0, LOAD_W)
+            mock_nvml.set(0, busy_percent=100.0)
+        time.sleep(seconds)  # the sampler is a process of its own
+
+    (seen,) = probe(seconds=0.7, load=busy, wait=wait)
+
+    assert seen.load is not None
+    assert seen.load.power_w == pytest.approx(LOAD_W, rel=0.1)
+
+
+def test_a_load_that_never_works_is_an_error_with_its_words(mock_nvml, busy, monkeypatch):
+    monkeypatch.setattr("pytest_joules.doctor.probe.START_S", 0.0)
+    mock_nvml.set(0, busy_percent=10.0)
+
+    with pytest.raises(MeterError, match=r"did not keep the GPU busy within 0 s.*burning"):
+        probe(seconds=0.7, load=busy, wait=time.sleep)
+
+
+def test_every_reading_is_kept(mock_nvml, tmp_path):
+    mock_nvml.set_num_gpus(2)
+    kept = tmp_path / "readings.jsonl"
+
+    probe(seconds=0.5, keep=kept)
+
+    rows = [json.loads(line) for line in kept.read_text().splitlines()]
+    assert {row["gpu"] for row in rows} == {mock_nvml.uuid(0), mock_nvml.uuid(1)}
+    assert all(row["energy_mj"] > 0 for row in rows)
+    assert sum(row["power_w"] is not None for row in rows) > 20
+
+
+@pytest.mark.parametrize(
+    ("pids", "shown", "others", "told"),
+    [
+        pytest.param(None, False, (), "hidden (processes-unseen), and no other", id="untold"),
+        pytest.param((), False, (), "hidden (processes-unseen), and no other", id="empty"),
+        pytest.param((71,), True, (), "the load's is shown, and no other", id="own"),
+        pytest.param((1,), False, (1,), "and 1 beside it", id="of-another-namespace"),
+        pytest.param((9, 70), True, (9,), "no result is valid (foreign-process)", id="foreign"),
+    ],
+)
+def test_which_processes_nvml_shows_is_told(*, pids, shown, others, told):
+    """Those before the load do not count: they may have ended."""
+    trace = recording()
+    readings = tuple(
+        replace(r, process_ids=(5,) if r.time_s < LOAD.window.start_s else pids)
+        for r in trace.readings
+    )
+
+    seen = sense(replace(trace, readings=readings), IDLE, LOAD)
+
+    assert (seen.shows_load, seen.other_pids) == (shown, others)
+    assert told in dict(described(seen))["processes"]
+    assert sense(trace, IDLE).shows_load is None

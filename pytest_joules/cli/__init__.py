@@ -74,6 +74,9 @@ def doctor(
     seconds: Annotated[
         float, typer.Option(min=5.0, help="With --probe: how long to watch, idle and loaded.")
     ] = 20.0,
+    keep: Annotated[
+        Path | None, typer.Option(help="With --probe: a file that gets every reading.")
+    ] = None,
 ) -> None:
     """Say what this machine can measure and what stands in the way, each with its remedy.
 
@@ -82,7 +85,7 @@ def doctor(
     Examples: joules doctor; joules doctor --probe --load "python burn.py"
     """
     if probe:
-        _probe(load, seconds, as_json=as_json)
+        _probe(load, seconds, keep=keep, as_json=as_json)
         return
     from pytest_joules.doctor import diagnose  # noqa: PLC0415  loads Zeus and NVML
 
@@ -99,10 +102,11 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _probe(load: str, seconds: float, *, as_json: bool) -> None:
+def _probe(load: str, seconds: float, *, keep: Path | None, as_json: bool) -> None:
     from pytest_joules.doctor import probe  # noqa: PLC0415  loads the meter
 
-    sensors = told(lambda: probe.probe(seconds=seconds, load=shlex.split(load)))
+    words = shlex.split(load)
+    sensors = told(lambda: probe.probe(seconds=seconds, load=words, keep=keep))
     if as_json:
         typer.echo(strict_json([asdict(sensor) for sensor in sensors]))
         return

@@ -31,6 +31,15 @@ _STEP = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
+class LoadPhase:
+    """When something ran on the GPU, steadily, and what."""
+
+    window: Window
+    pids: frozenset[int] = frozenset()
+    """Its processes."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Draw:
     """What was drawn in one phase."""
 
@@ -67,15 +76,20 @@ class Sensor:
 
     idle: Draw
     load: Draw | None
+    shows_load: bool | None
+    """Whether NVML showed a process of the load's; ``None`` without a load."""
+
+    other_pids: tuple[int, ...]
+    """Other processes that it showed meanwhile."""
 
 
-def sense(trace: GpuTrace, idle: Window, load: Window | None = None) -> Sensor:
+def sense(trace: GpuTrace, idle: Window, load: LoadPhase | None = None) -> Sensor:
     """Tell what the sensors did.
 
     Args:
         trace: Both phases and what lies between, read more often than the counter ticks.
         idle: When nothing ran on the GPU.
-        load: When something did, steadily.
+        load: When something did, and its processes.
 
     Raises:
         MeterError: The GPU could not be read, or its counter did not move in a phase.
@@ -84,18 +98,26 @@ def sense(trace: GpuTrace, idle: Window, load: Window | None = None) -> Sensor:
         raise MeterError(f"{trace.gpu.uuid}: {trace.error}.")
     readings = trace.readings
     tick_s = counter_tick_s(readings)
+    seen = _processes(readings, load.window) if load else frozenset()
     return Sensor(
         uuid=trace.gpu.uuid,
         name=trace.gpu.name,
         driver=trace.gpu.driver,
         idle=_draw(readings, idle),
-        load=_draw(readings, load) if load else None,
+        load=_draw(readings, load.window) if load else None,
+        shows_load=bool(seen & load.pids) if load else None,
+        other_pids=tuple(sorted(seen - load.pids)) if load else (),
         tick_s=tick_s,
         resolution_j=_resolution_j(readings),
         read_s=median(reading.took_s for reading in readings),
         power_period_s=_power_period_s(readings),
         power_window_s=_power_window_s(readings, tick_s),
     )
+
+
+def _processes(readings: Sequence[Reading], phase: Window) -> frozenset[int]:
+    inside = (r for r in readings if phase.holds(r.time_s))
+    return frozenset(pid for reading in inside for pid in reading.process_ids or ())
 
 
 def _draw(readings: Sequence[Reading], phase: Window) -> Draw:
