@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pytest_joules import contract
 from pytest_joules.commands import fitting
 from pytest_joules.errors import ConfigurationError
 from pytest_joules.gate import noise
@@ -232,3 +233,19 @@ def test_the_command_reads_stored_results_and_tells_every_parameter(tmp_path) ->
     assert answer.values["num_launches"] == 12
     assert answer.values["within"]["sub_window"]["value"] == pytest.approx(0.03, rel=0.2)
     json.dumps(answer.values)
+
+
+def test_what_a_resumed_session_took_over_counts_once(tmp_path) -> None:
+    """A launch that stands there twice would be noise that looks smaller than it is."""
+    first = make_results(SCENARIOS["typical"])[:4]
+    note = contract.reason("taken-over", "measured in session s0.")
+    taken = [each.but(notes=(note,)) for each in first]
+    interrupted, resumed = tmp_path / "interrupted.json", tmp_path / "resumed.json"
+    interrupted.write_text(json.dumps([r.as_json() for r in first]))
+    resumed.write_text(json.dumps([r.as_json() for r in taken]))
+
+    both = fitting.results_of([str(interrupted), str(resumed)])
+    alone = fitting.results_of([str(resumed)])
+
+    assert [r.evidence.launch_id for r in both] == ["s0-0", "s0-1", "s0-2", "s0-3"]
+    assert len(alone) == 4

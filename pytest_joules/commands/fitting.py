@@ -20,6 +20,7 @@ from pytest_joules.latent.fit.own import OwnFit, fit_own
 from pytest_joules.latent.fitted import basis_of, values_of
 from pytest_joules.latent.parameters import with_values
 from pytest_joules.point import Point
+from pytest_joules.record.takeover import NOTE as TAKEN_OVER
 from pytest_joules.report.text import table
 from pytest_joules.result import Result
 from pytest_joules.units import counted, percent, si, significant
@@ -31,6 +32,9 @@ _UNTOLD = "not told by these launches"
 
 def results_of(places: Sequence[str]) -> list[Result]:
     """Read all results of some places; a project's folder stands for all of its sessions.
+
+    What a resumed session took over from an interrupted one that is there, too, is the same
+    measurement a second time, and left out.
 
     Raises:
         ConfigurationError: There is nothing at one of them.
@@ -46,7 +50,17 @@ def results_of(places: Sequence[str]) -> list[Result]:
         )
         for name in names:
             found += every_result_at(name)
-    return found
+    originals = {_measurement(r) for r in found if not _is_taken_over(r)}
+    return [r for r in found if not (_is_taken_over(r) and _measurement(r) in originals)]
+
+
+def _is_taken_over(result: Result) -> bool:
+    return any(note.code == TAKEN_OVER for note in result.notes)
+
+
+def _measurement(result: Result) -> tuple[str, str, Point]:
+    launch = result.evidence.launch_id if result.evidence else ""
+    return result.provenance.context.session, launch, result.point
 
 
 def noise(places: Sequence[str], *, stack: str = "default") -> Answer:
