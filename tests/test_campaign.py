@@ -2,8 +2,11 @@
 
 import json
 import math
+import sys
 import tarfile
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from statistics import mean
@@ -199,6 +202,86 @@ def test_a_step_that_hangs_is_cut_off_and_the_next_one_runs(tmp_path: Path) -> N
     found = list(running.run(campaign, seconds=60))
     assert [(d.name, d.cut_off) for d in found] == [("hangs", True), ("ok", False)]
     assert campaign.done()["hangs"].cut_off
+
+
+def test_the_time_holds_the_end_of_a_step_that_is_cut_off(tmp_path: Path) -> None:
+    """Whoever ends the whole command after its minutes finds everything stored."""
+    campaign = make_campaign(tmp_path, OK)
+    assert list(running.run(campaign, seconds=running.ENDING_S)) == []
+    assert [d.name for d in running.run(campaign, seconds=running.ENDING_S + 30)] == ["ok"]
+
+
+@pytest.mark.parametrize(
+    ("cut_off", "boot", "end", "goes_on"),
+    [
+        pytest.param(True, running.boot(), None, True, id="cut-off"),
+        pytest.param(False, running.boot(), None, False, id="ended"),
+        pytest.param(True, "another-start", None, False, id="another-machine"),
+        pytest.param(True, "", None, False, id="untold-machine"),
+        pytest.param(True, running.boot(), {"failed": [], "spent_gpu_s": 1}, False, id="whole"),
+    ],
+)
+def test_a_step_that_was_cut_off_goes_on_with_what_it_had_measured(
+    tmp_path: Path, *, cut_off: bool, boot: str, end: object, goes_on: bool
+) -> None:
+    """On the same start of the machine: another board would be refused."""
+    row = 'name="x"\npart="same"\nseconds=1\npytest=["test_regression.py"]'
+    campaign = make_campaign(tmp_path, row)
+    session = campaign.out / ".joules" / "sessions" / "s1"
+    session.mkdir(parents=True)
+    (session / "session.json").write_text("{}")
+    (session / "results.jsonl").write_text("")
+    if end is not None:
+        (session / "end.json").write_text(json.dumps({"schema": 1, **end}))
+    before = Done(
+        name="x",
+        part="same",
+        exit_code=2,
+        took_s=9,
+        cut_off=cut_off,
+        boot=boot,
+        sessions=("s1",),
+    )
+    write_step(campaign, before, tests=1)
+
+    (step,) = campaign.steps()
+    assert ("--joules-resume=s1" in campaign.command(step)) is goes_on
+
+
+def test_a_step_that_went_on_took_the_time_of_both_and_a_refused_one_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    campaign = make_campaign(tmp_path, OK)
+    write_step(campaign, make_done("ok", 100.0, cut_off=True), tests=0)
+    told = [sys.executable, "-c", "raise SystemExit(4)", "--joules-resume=s1"]
+    monkeypatch.setattr(running.Campaign, "command", lambda *_: told)
+
+    (done,) = running.run(campaign, seconds=60)
+
+    assert done.took_s >= 100
+    assert done.cut_off
+    assert done.sessions == ()
+
+
+def test_the_driver_is_kept_loaded_between_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without persistence mode each program would wait until the GPU is set up again."""
+    opened: list[str] = []
+
+    @contextmanager
+    def session() -> Iterator[None]:
+        opened.append("open")
+        yield
+        opened.append("closed")
+
+    monkeypatch.setattr("pytest_joules.meter.nvml.session", session)
+    monkeypatch.setattr("pytest_joules.meter.nvml.handles", lambda: opened.append("asked"))
+    campaign = make_campaign(tmp_path, OK, OK.replace('"ok"', '"ok2"'))
+
+    for _ in running.run(campaign, seconds=60):
+        assert opened == ["open", "asked"]
+    assert opened == ["open", "asked", "closed"]
 
 
 def test_a_packed_campaign_goes_on_elsewhere(tmp_path: Path) -> None:

@@ -9,19 +9,25 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import monotonic
 
 from benchmarks.campaign.steps import Done, Step, following, held_out, read
+from pytest_joules.errors import JoulesError, MeterError
+from pytest_joules.meter import nvml
+from pytest_joules.record import resume
 
 HERE = Path(__file__).resolve().parent
 BENCHMARKS = HERE.parent
 _SESSIONS = Path(".joules") / "sessions"
-_ENDING_S = 60.0
+ENDING_S = 30.0
 """After the polite signal: engines are ended and what was measured is stored."""
+
+_RESUME, _REFUSED = "--joules-resume=", 4
+_BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +94,21 @@ class Campaign:
             *(f"--rootdir={self.out}", f"--gpu={self.gpu}", f"--points={self.points_file}"),
             *(f"--junitxml={self.out / 'steps' / step.name}.xml", "-q"),
             *tests,
+            *self._going_on(step),
         ]
+
+    def _going_on(self, step: Step) -> list[str]:
+        """Return the option that goes on with what a step had measured when it was cut off.
+
+        Only where the machine has not been started again: another one would be refused.
+        """
+        before = self.done().get(step.name)
+        if before is None or not (before.cut_off and before.boot and before.boot == boot()):
+            return []
+        for name in reversed(before.sessions):
+            with suppress(JoulesError):  # it left nothing to go on with
+                return [f"{_RESUME}{resume.interrupted(self.out, name).name}"]
+        return []
 
 
 def run(campaign: Campaign, *, seconds: float, names: Sequence[str] = ()) -> Iterator[Done]:
@@ -96,31 +116,52 @@ def run(campaign: Campaign, *, seconds: float, names: Sequence[str] = ()) -> Ite
 
     Args:
         campaign: Where and with what.
-        seconds: Time that may be used; no step is begun that is expected to take longer than
-            what is left of it.
+        seconds: Time that may be used, the end of a step that is cut off included; no step is
+            begun that is expected to take longer than what is left of it.
         names: Only these steps, also those that are done; empty means all that are not.
     """
-    ends_s = monotonic() + seconds
+    ends_s = monotonic() + seconds - ENDING_S
     steps = [step for step in campaign.steps() if not names or step.name in names]
     # A step that is named is run again; one that is cut off now is for the next run, for at
     # once it would not fare better.
     tried: dict[str, Done] = {}
-    while step := following(
-        steps, tried if names else {**campaign.done(), **tried}, ends_s - monotonic()
-    ):
-        finished = _ran(campaign, step, left_s=ends_s - monotonic())
-        _store(campaign.out / "steps" / f"{step.name}.json", asdict(finished))
-        tried[step.name] = replace(finished, cut_off=False)
-        yield finished
+    with _driver_kept():
+        while step := following(
+            steps, tried if names else {**campaign.done(), **tried}, ends_s - monotonic()
+        ):
+            finished = _ran(campaign, step, left_s=ends_s - monotonic())
+            _store(campaign.out / "steps" / f"{step.name}.json", asdict(finished))
+            tried[step.name] = replace(finished, cut_off=False)
+            yield finished
+
+
+@contextmanager
+def _driver_kept() -> Iterator[None]:
+    """Keep NVML open, where there is one: persistence mode may be off, and is left as it is.
+
+    Without either, the driver unloads after every program, and each next one waits until it
+    has set the GPU up again.
+    """
+    with ExitStack() as stack:
+        with suppress(MeterError):
+            stack.enter_context(nvml.session())
+            nvml.handles()
+        yield
+
+
+def boot() -> str:
+    """Return what names this start of the machine; empty where nothing does."""
+    return _BOOT.read_text(encoding="ascii").strip() if _BOOT.exists() else ""
 
 
 def _ran(campaign: Campaign, step: Step, *, left_s: float) -> Done:
-    before = _sessions(campaign.out)
+    before, command = _sessions(campaign.out), campaign.command(step)
+    goes_on = command[-1].startswith(_RESUME)
     began, started_s = datetime.now(UTC).isoformat(timespec="seconds"), monotonic()
     log = campaign.out / "steps" / f"{step.name}.log"
     with log.open("wb") as stream, _beside(campaign, step.beside):
         child = subprocess.Popen(
-            campaign.command(step),
+            command,
             cwd=campaign.out if step.pytest else BENCHMARKS.parent,
             stdout=stream,
             stderr=subprocess.STDOUT,
@@ -128,13 +169,15 @@ def _ran(campaign: Campaign, step: Step, *, left_s: float) -> Done:
             preexec_fn=_hear_interrupts,  # noqa: PLW1509  no thread of this program runs yet
         )
         code, cut_off = _awaited(child, min(step.most_seconds, left_s))
+    earlier_s = campaign.done()[step.name].took_s if goes_on else 0.0
     return Done(
         name=step.name,
         part=step.part,
         exit_code=code,
-        took_s=round(monotonic() - started_s, 1),
-        cut_off=cut_off,
+        took_s=round(earlier_s + monotonic() - started_s, 1),
+        cut_off=cut_off or (goes_on and code == _REFUSED),  # the next run begins anew
         began=began,
+        boot=boot(),
         sessions=tuple(sorted(_sessions(campaign.out) - before)),
     )
 
@@ -151,7 +194,7 @@ def _awaited(child: subprocess.Popen[bytes], seconds: float) -> tuple[int, bool]
     except subprocess.TimeoutExpired:
         child.send_signal(signal.SIGINT)
     try:
-        return child.wait(_ENDING_S), True
+        return child.wait(ENDING_S), True
     except subprocess.TimeoutExpired:
         child.kill()
         return child.wait(), True

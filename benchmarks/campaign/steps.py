@@ -37,6 +37,9 @@ class Done:
     """Whether it was ended before it had finished."""
 
     began: str = ""
+    boot: str = ""
+    """Names the start of the machine that it ran after."""
+
     sessions: tuple[str, ...] = ()
     """Stored sessions that it made."""
 
