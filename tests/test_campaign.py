@@ -114,6 +114,18 @@ def test_the_real_campaign_holds_together() -> None:
     assert names.index("predict") < names.index("qwen3-14b")
 
 
+def test_the_first_ten_minutes_tell_of_every_promise() -> None:
+    """Sensors, a baseline, the stack against itself, planted changes: a machine may be lent
+    for no longer."""
+    left_s = 600.0
+    told = []
+    for step in REAL.steps():
+        left_s -= step.seconds
+        if left_s >= 0:
+            told.append(step.part)
+    assert told == ["probe", "probe", "baseline", "same", "planted", "planted", "planted"]
+
+
 def cache_of(stack: str) -> tuple[int, int]:
     """Return the blocks of a stack's cache and the tokens of one."""
     project = tomllib.loads(REAL.project_file.read_text(encoding="utf-8"))
