@@ -4,7 +4,12 @@ import pytest
 
 from pytest_joules.catalog import gpu_slug
 from pytest_joules.doctor import Finding, diagnose
-from tests.fakes.mock_nvml import DRIVER_NOT_LOADED, NO_PERMISSION, NOT_SUPPORTED
+from tests.fakes.mock_nvml import (
+    DRIVER_NOT_LOADED,
+    NO_PERMISSION,
+    NOT_SUPPORTED,
+    OPERATING_SYSTEM,
+)
 
 ALL_IS_WELL = [
     "NVML library",
@@ -113,6 +118,12 @@ def test_a_healthy_machine_is_told_in_full(look, mock_nvml):
             "GPU 0: processes",
             ("warning", "does not tell", "nothing else uses"),
             id="processes-not-told",
+        ),
+        pytest.param(
+            lambda mock: mock.set(0, processes_error=OPERATING_SYSTEM),
+            "GPU 0: processes",
+            ("warning", "does not tell", "nothing else uses"),
+            id="processes-blocked-by-a-sandbox",
         ),
         pytest.param(
             lambda mock: mock.set(0, power_limit_w=0.0),

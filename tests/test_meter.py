@@ -16,10 +16,17 @@ from pytest_joules.errors import FormatError, MeterError
 from pytest_joules.meter import PERIOD_S, ZeusMeter, read_trace
 from pytest_joules.meter.rapl import Total, domains
 from pytest_joules.meter.visible import visible_indices
-from tests.fakes.mock_nvml import NO_PERMISSION, NOT_SUPPORTED, MockNvml
+from tests.fakes.mock_nvml import (
+    NO_PERMISSION,
+    NOT_SUPPORTED,
+    OPERATING_SYSTEM,
+    UNKNOWN,
+    MockNvml,
+)
 from tests.fakes.waiting import wait_until
 
 FIRST, SECOND = (f"GPU-{i:08d}-0000-4000-8000-{i:012d}" for i in range(2))
+SAID = {OPERATING_SYSTEM: "a sandbox around this process", UNKNOWN: "without a known remedy"}
 SLOWER = (
     "power_w",
     "temperature_c",
@@ -154,6 +161,24 @@ def test_what_nvml_does_not_offer_is_none(mock_nvml):
     assert (trace.gpus[0].gpu.power_limit_w, trace.gpus[0].gpu.mig) == (None, False)
     assert reading.temperature_c is reading.clock_event_reasons is reading.process_ids is None
     assert reading.power_w == 80.0
+
+
+@pytest.mark.parametrize("code", [OPERATING_SYSTEM, UNKNOWN])
+def test_what_a_sandbox_keeps_back_from_the_start_is_not_offered(code, mock_nvml):
+    """But not what the energy rests on, and nothing that was told before."""
+    mock_nvml.set(0, processes_error=code)
+    blocked = record_until(ZeusMeter(), [FIRST], has_readings(60))
+    mock_nvml.set(0, processes_error=0)
+    with ZeusMeter().recording([FIRST]) as recording:
+        mock_nvml.set(0, processes_error=code)
+        wait_until(lambda: recording.trace().gpus[0].error)
+    mock_nvml.set(0, processes_error=0, energy_error=code)
+
+    assert blocked.gpus[0].error is None
+    assert {reading.process_ids for reading in blocked.gpus[0].readings} == {None}
+    assert blocked.gpus[0].readings[-1].power_w == 80.0
+    with pytest.raises(MeterError, match=rf"NVML says .*{SAID[code]}"):
+        record_until(ZeusMeter(), [FIRST], has_readings(1))
 
 
 def test_links_between_gpus(mock_nvml):

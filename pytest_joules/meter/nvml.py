@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pynvml
 
@@ -21,14 +21,20 @@ __tracebackhide__ = is_expected
 Handle = Any
 """NVML's pointer to a device."""
 
+Answer = TypeVar("Answer")
+
 
 class NvmlFault(MeterError):
     """NVML refused: what it said, what that means, and what to do."""
 
-    def __init__(self, subject: str, *, reason: str, remedy: str) -> None:
+    def __init__(
+        self, subject: str, *, reason: str, remedy: str, is_blocked: bool = False
+    ) -> None:
         super().__init__(f"{subject}: {reason}. {remedy}")
         self.reason = reason
         self.remedy = remedy
+        self.is_blocked = is_blocked
+        """Whether something may stand between NVML and the driver, as a sandbox does."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +70,22 @@ def session() -> Iterator[None]:
 def fault(subject: str, error: pynvml.NVMLError) -> NvmlFault:
     """Explain one of NVML's error codes."""
     reason, remedy = _FAULTS.get(error.value, _UNKNOWN)
-    return NvmlFault(subject, reason=f"NVML says {str(error)!r}: {reason}", remedy=remedy)
+    return NvmlFault(
+        subject,
+        reason=f"NVML says {str(error)!r}: {reason}",
+        remedy=remedy,
+        is_blocked=error.value in _BLOCKED,
+    )
+
+
+def unless_blocked(read: Callable[..., Answer], *args: Any) -> Answer | None:
+    """Read what a measurement can do without; ``None`` where a sandbox keeps it back."""
+    try:
+        return read(*args)
+    except NvmlFault as error:
+        if error.is_blocked:
+            return None
+        raise
 
 
 def versions() -> tuple[str, str]:
@@ -115,7 +136,9 @@ def identity(handle: Handle) -> GpuIdentity:
         NvmlFault: It does not answer.
     """
     name = uuid(handle)
-    limit_mw = _ask_or_none(name, pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+    limit_mw = unless_blocked(
+        _ask_or_none, name, pynvml.nvmlDeviceGetEnforcedPowerLimit, handle
+    )
     mig = _ask_or_none(name, pynvml.nvmlDeviceGetMigMode, handle)
     return GpuIdentity(
         uuid=name,
@@ -184,13 +207,15 @@ def _tells_power(handle: Handle) -> bool:
 def state(index: int, handle: Handle) -> GpuState:
     """Return what a doctor asks of one GPU."""
     name = uuid(handle)
-    persistence = _ask_or_none(name, pynvml.nvmlDeviceGetPersistenceMode, handle)
+    persistence = unless_blocked(
+        _ask_or_none, name, pynvml.nvmlDeviceGetPersistenceMode, handle
+    )
     return GpuState(
         identity=identity(handle),
         index=index,
         memory_used_bytes=memory_used_bytes(handle),
         persistence=None if persistence is None else bool(persistence),
-        process_ids=process_ids(handle),
+        process_ids=unless_blocked(process_ids, handle),
     )
 
 
@@ -282,6 +307,10 @@ _NOT_OFFERED = (
     pynvml.NVML_ERROR_NO_PERMISSION,
     pynvml.NVML_ERROR_FUNCTION_NOT_FOUND,
 )
+_BLOCKED = (pynvml.NVML_ERROR_OPERATING_SYSTEM, pynvml.NVML_ERROR_UNKNOWN)
+"""What NVML says where a sandbox does not pass a question on to the driver: "blocked by the
+operating system" (gVisor, google/gvisor#10676), or it does not know what went wrong."""
+
 _RELOAD = "Reboot, or reload the driver (`sudo modprobe nvidia`), until `nvidia-smi` works."
 _UNKNOWN = ("an error without a known remedy", "See `nvidia-smi -q` and `dmesg | grep NVRM`.")
 _FAULTS = {
@@ -297,6 +326,10 @@ _FAULTS = {
     pynvml.NVML_ERROR_NO_PERMISSION: (
         "this user may not read it",
         "Give this user access to /dev/nvidia* or run as one who has it.",
+    ),
+    pynvml.NVML_ERROR_OPERATING_SYSTEM: (
+        "the system, or a sandbox around this process, does not pass the question on",
+        "Measure outside the sandbox, or in a container or virtual machine that has the GPU.",
     ),
     pynvml.NVML_ERROR_NOT_SUPPORTED: (
         "this GPU does not offer it; energy counters exist since Volta",

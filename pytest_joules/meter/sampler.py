@@ -81,6 +81,8 @@ class _Gpu:
         self._zeus_gpu = zeus_gpu
         self.identity = asdict(nvml.identity(zeus_gpu.handle))
         self.failed = False
+        self._is_first = True
+        self._blocked: set[str] = set()
 
     def line(self, due: tuple[_Quantity, ...]) -> list[Any]:
         """Read it; the line tells a reading, or why there will be no more of them."""
@@ -88,11 +90,27 @@ class _Gpu:
         try:
             energy_mj = self._zeus_gpu.get_total_energy_consumption()
             answered_s = time.monotonic()  # before the rest, which takes its time
-            more = {q.name: q.read(self._zeus_gpu.handle) for q in due}
+            more = {q.name: self._asked(q) for q in due}
         except (ZeusBaseGPUError, MeterError) as error:
             self.failed = True
             return ["error", self._position, _explained(self.identity["uuid"], error)]
+        self._is_first = False
         return [self._position, answered_s, answered_s - began_s, energy_mj, more]
+
+    def _asked(self, quantity: _Quantity) -> Any:
+        """Read it; what is blocked from the start is not offered, later on it is a fault."""
+        if quantity.name in self._blocked:
+            return None
+        handle = self._zeus_gpu.handle
+        if not self._is_first or quantity.name == "memory_used_bytes":
+            return quantity.read(handle)
+        try:
+            return quantity.read(handle)
+        except nvml.NvmlFault as error:
+            if not error.is_blocked:
+                raise
+            self._blocked.add(quantity.name)
+            return None
 
     def last_line(self) -> list[Any]:
         """Tell who the GPU is now: a power limit may have been changed meanwhile."""
