@@ -216,6 +216,15 @@ def test_misuse_is_a_usage_error(simulated, arguments, told):
     run.stderr.fnmatch_lines([told])
 
 
+def test_a_plant_is_refused_where_a_hook_gives_another_source(simulated):
+    simulated.machine()  # its source is used whatever --joules-source says
+
+    run = simulated.run(SIMULATED, "--joules-plant=clocks:-10%")
+
+    assert run.ret == 4
+    run.stderr.fnmatch_lines(["*--joules-plant*pytest_joules_source gives the source fake*"])
+
+
 def test_a_gpu_that_the_model_does_not_know_cannot_be_simulated(simulated):
     run = simulated.run(SIMULATED, gpu="tomorrow")
 
