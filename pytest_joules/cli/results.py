@@ -23,13 +23,18 @@ def show(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show measured results, beside published ones of the same points.
+    """Show measured results, a session's with its verdicts, beside published ones.
 
     Example: joules show latest --data leaderboard/public/data
     """
     from pytest_joules.commands import sessions, stored  # noqa: PLC0415  loads the gate
+    from pytest_joules.commands.answer import Answer  # noqa: PLC0415  as everywhere: on use
 
-    tell(lambda: sessions.measured(stored.every_result_at(results), data), as_json=as_json)
+    def job() -> Answer:
+        found, comparisons = stored.every_result_at(results), stored.comparisons_at(results)
+        return sessions.measured(found, data, comparisons)
+
+    tell(job, as_json=as_json)
 
 
 def compare(  # noqa: PLR0913  options

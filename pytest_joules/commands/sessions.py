@@ -1,12 +1,13 @@
 """Stored sessions: their results shown, their verdicts computed again."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_joules import record
 from pytest_joules.commands.answer import EXIT_RED, Answer, comparison_values, exit_code
 from pytest_joules.errors import is_expected
 from pytest_joules.ledger import Ledger
+from pytest_joules.point import Point
 from pytest_joules.report.expected import beside
 from pytest_joules.report.terminal import summary
 from pytest_joules.report.text import table
@@ -14,17 +15,23 @@ from pytest_joules.result import Result
 from pytest_joules.sources.recorded import RecordedSource
 from pytest_joules.sources.reference import reference_lines
 from pytest_joules.units import percent
+from pytest_joules.verdict import Comparison
 
 __tracebackhide__ = is_expected
 
 
-def measured(results: Sequence[Result], data: Path | None) -> Answer:
+def measured(
+    results: Sequence[Result],
+    data: Path | None,
+    comparisons: Mapping[Point, Comparison] | None = None,
+) -> Answer:
     """Show results as the energy section does, beside the latent model and published ones.
 
     Raises:
         JoulesError: The published data cannot be read.
     """
-    lines = [*summary(Ledger(results=list(results))), *beside(results)]
+    ledger = Ledger(results=list(results), comparisons=dict(comparisons or {}))
+    lines = [*summary(ledger), *beside(results)]
     if data is not None:
         lines += reference_lines(results, RecordedSource.from_options(data))
     return Answer(lines=lines, values=[result.as_json() for result in results])

@@ -5,9 +5,11 @@ from pathlib import Path
 
 from pytest_joules import baseline, record, storage
 from pytest_joules.errors import ConfigurationError, is_expected
+from pytest_joules.point import Point
 from pytest_joules.result import Result
 from pytest_joules.sources.mlenergy import is_leaderboard, read_leaderboard
 from pytest_joules.sources.store import read_results
+from pytest_joules.verdict import Comparison
 
 __tracebackhide__ = is_expected
 
@@ -52,7 +54,7 @@ def every_result_at(name: str) -> list[Result]:
     path = Path(name)
     if path.is_file():
         return _of_file(path)
-    if not path.is_dir() or record.is_session(path):
+    if _is_sessions(path):
         return record.results_of(record.find(name, Path()))
     if is_leaderboard(path):
         return list(read_leaderboard(path).results)
@@ -60,6 +62,24 @@ def every_result_at(name: str) -> list[Result]:
     if not files:
         return list(read_results(path))  # says what could have been there
     return [result for each in files for result in _of_file(each)]
+
+
+def comparisons_at(name: str) -> dict[Point, Comparison]:
+    """Read the verdicts of the run that stored a session; none where a name is something else.
+
+    Raises:
+        ConfigurationError: There is nothing of that name.
+        FormatError: It cannot be read.
+    """
+    path = Path(name)
+    if path.is_file() or not _is_sessions(path):
+        return {}
+    rows = record.digest_of(record.find(name, Path())).rows
+    return {row.point: row.comparison for row in rows if row.comparison is not None}
+
+
+def _is_sessions(path: Path) -> bool:
+    return not path.is_dir() or record.is_session(path)
 
 
 def _of_file(path: Path) -> list[Result]:

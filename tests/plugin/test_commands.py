@@ -176,6 +176,22 @@ def test_a_session_is_exported_with_its_verdicts(at_root):
     assert joules_("export", "nothing", "out.csv").exit_code == 2
 
 
+def test_a_session_is_shown_with_its_verdicts(at_root):
+    measured(at_root, "baselines")
+    at_root.run()
+
+    lines = joules_("show", "latest").stdout.splitlines()
+
+    (row,) = (line for line in lines if line.startswith(f"{POINT} "))
+    assert row.endswith("unchanged")
+    (row,) = (
+        line
+        for line in joules_("show", "baselines").stdout.splitlines()
+        if line.startswith(f"{POINT} ")
+    )
+    assert not row.endswith("unchanged")  # nothing was compared when they were recorded
+
+
 def test_show_in_json_is_what_the_export_holds(at_root):
     measured(at_root, "baselines")
 
