@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from pytest_joules import contract
 from pytest_joules.commands import fitting
-from pytest_joules.errors import ConfigurationError
+from pytest_joules.errors import ConfigurationError, FormatError
 from pytest_joules.gate import noise
 from pytest_joules.gate.noise import SCENARIOS
 from pytest_joules.gate.noise_fit import Levels, NoiseFit, Run, fit_noise, runs_of, share
@@ -218,6 +218,28 @@ def test_runs_are_taken_from_results_that_hold_a_series() -> None:
     assert runs[0].series.log_x[0] == pytest.approx(
         math.log(results[0].evidence.series_energy_j[0] / 100)
     )
+
+
+def test_predictions_that_are_none_are_an_error_in_words(tmp_path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([r.as_json() for r in make_results(SCENARIOS["typical"])]))
+    other = tmp_path / "other.json"
+    other.write_text('{"predictions": [{"point": {"model": "a/b"}}]}')  # no energy
+
+    for each in (path, other):
+        with pytest.raises(FormatError, match=f"{each.name}: holds no predictions"):
+            fitting.held(each, [str(path)])
+
+
+def test_points_that_are_none_are_an_error_in_words(tmp_path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([r.as_json() for r in make_results(SCENARIOS["typical"])]))
+
+    for text in ('{"model": "a/b"}', '["a/b"]'):
+        points = tmp_path / "points.json"
+        points.write_text(text)
+        with pytest.raises(FormatError, match="holds no list of points"):
+            fitting.latent([str(path)], gpu="b200", points=points)
 
 
 def test_the_command_reads_stored_results_and_tells_every_parameter(tmp_path) -> None:

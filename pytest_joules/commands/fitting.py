@@ -11,7 +11,7 @@ from typing import Any
 from pytest_joules import catalog, record, storage
 from pytest_joules.commands.answer import Answer
 from pytest_joules.commands.stored import every_result_at
-from pytest_joules.errors import ConfigurationError, is_expected
+from pytest_joules.errors import ConfigurationError, FormatError, InvalidPoint, is_expected
 from pytest_joules.gate.noise_fit import NoiseFit, fit_noise, runs_of
 from pytest_joules.gate.noise_within import Interval
 from pytest_joules.latent import predict
@@ -141,7 +141,7 @@ def latent(
     if catalog.gpu(gpu) is None:
         raise ConfigurationError(f"--gpu={gpu}: the catalog has no data sheet of it.")
     found = results_of(places)
-    asked = [Point.from_json(each) for each in storage.read(points)] if points else []
+    asked = _asked(points) if points else []
     _require_unmeasured(asked, found, predict_to)
     of_stack = [r for r in found if r.provenance.context.stack == stack]
     fit = fit_own(of_stack, gpu=gpu, near=values_of(gpu))
@@ -212,16 +212,14 @@ def held(predictions: Path, places: Sequence[str], *, stack: str = "default") ->
         ConfigurationError: Nothing is stored there.
         FormatError: Something stored cannot be read.
     """
-    written, found = storage.read(predictions), results_of(places)
+    written, found = _written(predictions), results_of(places)
     rows, values = [("point", "predicted", "measured", "off by")], []
-    for each in written["predictions"]:
-        point = Point.from_json(each["point"])
+    for point, expected in written:
         runs = [
             r
             for r in found
             if r.point == point and r.is_valid and r.provenance.context.stack == stack
         ]
-        expected = each[f"energy_per_{point.work_unit}_j"]
         measured = fmean(r.energy_per_work_unit_j for r in runs) if runs else None
         off = expected / measured - 1 if measured else None
         unit = f"J/{point.work_unit}"
@@ -235,3 +233,27 @@ def held(predictions: Path, places: Sequence[str], *, stack: str = "default") ->
         )
         values.append({"point": point.id, "predicted_j": expected, "measured_j": measured})
     return Answer(lines=table(rows), values=values)
+
+
+def _asked(points: Path) -> list[Point]:
+    values = storage.read(points)
+    if not isinstance(values, list) or not all(isinstance(each, dict) for each in values):
+        raise FormatError(f"{points}: holds no list of points; give a JSON list of objects.")
+    return [Point.from_json(each) for each in values]
+
+
+def _written(predictions: Path) -> list[tuple[Point, float]]:
+    """Read what ``_predicted`` made.
+
+    Raises:
+        FormatError: It is something else.
+    """
+    values = storage.read(predictions)
+    try:
+        points = [(Point.from_json(each["point"]), each) for each in values["predictions"]]
+        return [(p, float(each[f"energy_per_{p.work_unit}_j"])) for p, each in points]
+    except (AttributeError, KeyError, TypeError, ValueError, InvalidPoint):
+        raise FormatError(
+            f"{predictions}: holds no predictions; give the file that joules fit latent "
+            "--predict wrote."
+        ) from None
