@@ -141,6 +141,13 @@ def test_a_missing_file_is_a_wrong_use(export):
     assert "nowhere.json: there is no such file" in told.stderr
 
 
+def test_a_folder_that_is_no_session_is_called_what_it_is(export, tmp_path):
+    told = run(str(tmp_path), export("b.json", NOW))
+
+    assert told.exit_code == 2
+    assert f"{tmp_path}: not a stored session; " in told.stderr
+
+
 def test_a_side_without_results_is_refused(export):
     with pytest.raises(ConfigurationError, match="no such results"):
         explaining.read_side(f"{export('a.json', THEN)}#nowhere")

@@ -339,8 +339,9 @@ def find(name: str, root: Path) -> Path:
     for path in (Path(name), root / FOLDER / name):
         if is_session(path):
             return path
+    what = "not a" if Path(name).exists() else "no file, folder or"
     raise ConfigurationError(
-        f"{name}: no file, folder or stored session; {root / FOLDER} holds "
+        f"{name}: {what} stored session; {root / FOLDER} holds "
         f"{', '.join(path.name for path in known) or 'none'}."
     )
 
