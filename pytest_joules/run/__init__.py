@@ -237,7 +237,7 @@ class Run:
             paint=lambda text, verdict: writer.markup(text, **terminal.COLOURS[verdict]),
         )
         incidents = [f"fleet: {visible(each)}" for each in self.session.ledger.incidents]
-        if self.options.records:
+        if self.options.records and not self.options.plan:
             table += terminal.recorded(self._recorded, self._config.rootpath)
         lines = [*table, *incidents, *self.team.losses(), *self._not_written]
         if lines:

@@ -16,6 +16,14 @@ def test_the_plan_is_printed_and_nothing_is_launched(joules):
     )
 
 
+def test_a_plan_of_a_recording_does_not_complain_that_nothing_was_recorded(joules):
+    run = joules.run("--joules-plan", "--joules-record")
+
+    assert run.ret == 0
+    run.stdout.fnmatch_lines(["recording makes 3 launches of each: about * GPU minutes"])
+    run.stdout.no_fnmatch_line("*nothing was recorded*")
+
+
 def test_a_point_that_cannot_be_is_an_error_in_the_plan_too(joules):
     joules.tests("""
         def test_point(energy_bench):
