@@ -7,7 +7,7 @@ from typing import Any
 from pytest_joules.latent import Prediction, fitted_gpus
 from pytest_joules.latent.plausibility import IMPLAUSIBLE, beside_model
 from pytest_joules.latent.prediction import MEASURED_GPU_COUNTS
-from pytest_joules.report.text import table
+from pytest_joules.report.text import rate, table
 from pytest_joules.result import Result
 from pytest_joules.units import si
 
@@ -24,7 +24,7 @@ def lines(expected: Prediction) -> list[str]:
         f"{expected.point.id} on {expected.gpu}: PREDICTED by the latent model, not measured",
         f"  energy       {si(expected.energy_per_work_unit_j, f'J/{unit}')}",
         f"  power        {si(expected.power_w, 'W')}{of_all}",
-        f"  throughput   {expected.throughput_work_units_per_s:.3g} {unit}/s",
+        f"  throughput   {rate(expected.throughput_work_units_per_s, unit)}",
         f"  {_latency(expected)}",
         f"  batch        {batch}; at most {expected.max_batch_size} fit in memory",
         f"  binds        {expected.binds}",

@@ -22,6 +22,13 @@ def test_one_point_says_that_it_is_predicted_and_how_wrong_that_may_be():
     assert "energy of unseen models on b200, problem-solving: median" in told
 
 
+def test_a_throughput_is_written_as_in_every_other_table():
+    asked = [*QWEN, "--batch-size", "128", "--precision", "bf16"]
+    per_s = json.loads(run(*asked, "--json").stdout)["throughput_work_units_per_s"]
+    assert per_s > 1000  # where significant digits alone would be 1.91e+03
+    assert f"\n  throughput   {per_s:.0f} token/s\n" in run(*asked).stdout
+
+
 def test_json_holds_the_terms_and_the_error():
     values = json.loads(run(*QWEN, "--batch-size", "32", "--json").stdout)
     assert values["source"] == "predicted"
