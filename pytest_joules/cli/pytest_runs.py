@@ -33,7 +33,9 @@ def plan(
 
 
 def calibrate(context: typer.Context, paths: Passed = None, *, as_json: AsJson = False) -> None:
-    """Measure every checked point's stack against itself; arguments go to pytest.
+    """Measure every checked point's stack against itself.
+
+    Arguments go to pytest; its exit codes are this command's.
 
     Adds the launches (8, or --joules-launches) to the baselines and stores noise, false
     alarms and the smallest change that can be found.
