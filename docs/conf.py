@@ -2,6 +2,9 @@
 
 import sys
 from pathlib import Path
+from typing import Any
+
+from sphinx.application import Sphinx
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent))
@@ -27,6 +30,27 @@ exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"pytest-joules {__version__}"
 suppress_warnings = ["misc.highlighting_failure"]
+
+_COLON = "\N{ARMENIAN FULL STOP}"
+"""Stands for a colon while napoleon reads: text ahead of one would be a type."""
+
+
+def _hidden(_app: object, what: str, _name: str, _thing: object, *rest: Any) -> None:
+    lines = rest[-1]
+    if what in ("attribute", "property"):
+        lines[:] = [line.replace(": ", f"{_COLON} ") for line in lines]
+
+
+def _shown(_app: object, _what: str, _name: str, _thing: object, *rest: Any) -> None:
+    lines = rest[-1]
+    lines[:] = [line.replace(f"{_COLON} ", ": ") for line in lines]
+
+
+def setup(app: Sphinx) -> None:
+    """Let docstrings of attributes be sentences; types stand in annotations."""
+    app.connect("autodoc-process-docstring", _hidden, priority=400)  # napoleon is 500
+    app.connect("autodoc-process-docstring", _shown, priority=600)
+
 
 for name, page in (("options", options_page()), ("command", command_page())):
     path = HERE / "reference" / f"{name}.md"
