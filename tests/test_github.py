@@ -80,6 +80,17 @@ def test_nothing_measured_is_said() -> None:
     assert markdown(Digest()).startswith("## Energy: nothing was measured\n")
 
 
+def test_a_message_of_several_lines_is_one_line_without_signs_of_them() -> None:
+    failed = replace(FAILED, text="b16: regression\n  energy per token +6.0 %\x1b")
+
+    (line,) = (
+        each for each in comment(Digest(failed=(failed,))).splitlines() if "energy" in each
+    )
+
+    told = "".join(Seen(line).texts).strip()
+    assert told == "t.py::test_it (t.py:3): b16: regression energy per token +6.0 %\\x1b"
+
+
 def test_what_is_left_out_is_counted_and_the_comment_fits() -> None:
     found = sweep(300)
     many = replace(found, failed=(replace(FAILED, text="<|>" * 4000),) * 30)

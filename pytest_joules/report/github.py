@@ -174,10 +174,15 @@ def _failed(failed: Sequence[Failed], most: int) -> Iterator[str]:
         return
     yield "### Failed tests"
     yield "\n".join(
-        f"- {code(each.test)} ({code(f'{each.file}:{each.line}')}): {code(each.text)}"
+        f"- {code(each.test)} ({code(f'{each.file}:{each.line}')}): {code(_flat(each.text))}"
         for each in failed[:most]
     )
     yield from _more(len(failed) - most, "failed test")
+
+
+def _flat(text: str) -> str:
+    r"""Put a message's lines one after the other; written out they would read ``\n``."""
+    return " ".join(line.strip() for line in text.split("\n"))
 
 
 def _more(number: int, noun: str) -> Iterator[str]:
