@@ -67,6 +67,9 @@ class FakeMachine:
     gpu: str = "h200"
     num_gpus: int = 8
     power_w: Power = saturating_power
+    """Takes a stack and a point, returns a GPU's watts: let one stack draw more, and a check
+    against another goes red."""
+
     step_s: float = 0.02
     """Duration of an engine step: each running request gets one token; in diffusion the step
     of one image of 1024 x 1024, beside that of 16 which every batch costs."""
