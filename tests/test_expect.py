@@ -276,6 +276,7 @@ class TestWhatCannotBeCompared:
             ({"of": 2}, r"1 were compared, expected were of=2"),
             ({"except_for": "8"}, "except_for='8'"),
             ({"quantity": "energy_per_tokens"}, "did you mean energy_per_token_j"),
+            ({"quantity": "zzz"}, "no quantity 'zzz'; known are batch_latency_s, batch_size, "),
         ],
     )
     def test_terms_that_make_no_sense(self, terms: Given, message: str) -> None:

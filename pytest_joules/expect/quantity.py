@@ -45,8 +45,9 @@ def value(result: Result, name: str) -> Any:
         WrongUnit: It is per a work unit that the task does not produce.
     """
     if name not in NAMES:
-        near = ", ".join(get_close_matches(name, NAMES)) or ", ".join(sorted(NAMES))
-        raise Incomparable(f"a result has no quantity {name!r}; did you mean {near}?")
+        near = ", ".join(get_close_matches(name, NAMES))
+        told = f"did you mean {near}?" if near else f"known are {', '.join(sorted(NAMES))}."
+        raise Incomparable(f"a result has no quantity {name!r}; {told}")
     if name in _POINT:
         return getattr(result.point, name)
     found = getattr(result.latency if name in _LATENCY else result, name)
