@@ -118,6 +118,15 @@ def test_openmetrics_is_read_by_prometheus_own_parser() -> None:
     assert told == "regression"
 
 
+def test_openmetrics_says_what_a_rate_is_of() -> None:
+    told = [line for line in openmetrics(DIGEST).splitlines() if "HELP joules_thr" in line]
+
+    assert (
+        "# HELP joules_throughput_tokens_per_second "
+        "Mean of the valid launches, in tokens per second." in told
+    )
+
+
 @pytest.mark.parametrize("write", [bencher, github_benchmark, openmetrics])
 def test_an_invalid_measurement_continues_no_history(write: Any) -> None:
     text = write(Digest(rows=rows_of([BROKEN], {})))

@@ -104,7 +104,9 @@ class _Collector(Collector):
 
 
 def _gauge(name: str, unit: str, values: Iterable[tuple[Row, float]]) -> Metric:
-    text = f"Mean of the valid launches, in {unit.replace('_', ' ')}."
+    per = name.removeprefix("joules_throughput_")  # of a rate the unit alone is "per second"
+    told = f"{per} per second" if unit == "per_second" else unit
+    text = f"Mean of the valid launches, in {told}."
     made = GaugeMetricFamily(name, text, labels=_LABELS, unit=unit)
     for row, value in values:
         made.add_metric(_labels(row), float(value))
