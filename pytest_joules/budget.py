@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pytest_joules.errors import Inconclusive, is_expected
 from pytest_joules.plan import Costs, Launch, Pace
 from pytest_joules.point import Point
+from pytest_joules.units import counted
 
 __tracebackhide__ = is_expected
 
@@ -44,9 +45,11 @@ class Budget:
             Inconclusive: What it would have told stays unknown.
         """
         if not self.affords(launch, spent_gpu_s):
+            others = len(launch.points) - 1
+            more = f" and {counted(others, 'more point')}" if others else ""
             raise Inconclusive(
-                f"{launch.largest.id}: {spent_gpu_s / 60:.1f} of {self.gpu_minutes:g} GPU "
-                f"minutes are spent and the next launch takes about {self.of(launch):.1f}; "
+                f"{spent_gpu_s / 60:.1f} of {self.gpu_minutes:g} GPU minutes are spent and the "
+                f"next launch ({launch.largest.id}{more}) takes about {self.of(launch):.1f}; "
                 "raise --joules-budget."
             )
 

@@ -1,5 +1,6 @@
 """Which of the visible GPUs are measured."""
 
+from collections import Counter
 from collections.abc import Collection, Sequence
 
 from pytest_joules.catalog import gpu_slug
@@ -58,7 +59,9 @@ def _fitting(visible: Sequence[GpuIdentity], launch: Launch) -> list[GpuIdentity
     ]
     needed = launch.largest.num_gpus
     if len(fitting) < needed:
-        raise _too_few(visible, f"{launch.largest.id} needs {needed} x {launch.gpu}")
+        raise _too_few(
+            visible, f"{launch.largest.id} needs {needed} x {launch.gpu}", launch.gpu
+        )
     return fitting
 
 
@@ -69,14 +72,17 @@ def require_gpu(visible: Sequence[GpuIdentity], gpu: str) -> None:
         MeterError: None of the visible GPUs is one.
     """
     if not any(gpu_slug(each.name) == gpu for each in visible):
-        raise _too_few(visible, f"--gpu={gpu} asks for another machine")
+        raise _too_few(visible, f"--gpu={gpu} asks for another machine", gpu)
 
 
-def _too_few(visible: Sequence[GpuIdentity], wish: str) -> MeterError:
-    seen = ", ".join(f"{gpu.name} ({gpu_slug(gpu.name)})" for gpu in visible) or "none"
+def _too_few(visible: Sequence[GpuIdentity], wish: str, gpu: str) -> MeterError:
+    names = Counter(each.name for each in visible)
+    seen = ", ".join(f"{n} x {name} ({gpu_slug(name)})" for name, n in names.items()) or "none"
+    is_here = any(gpu_slug(name) == gpu for name in names)
+    remedy = "Declare fewer (num_gpus)" if is_here else "Name the GPU that is there (--gpu)"
     return MeterError(
-        f"{wish}, but the visible GPUs are: {seen}. Name the GPU that is there (--gpu), or "
-        "make more visible (CUDA_VISIBLE_DEVICES)."
+        f"{wish}, but the visible GPUs are: {seen}. {remedy}, or make more visible "
+        "(CUDA_VISIBLE_DEVICES)."
     )
 
 

@@ -12,8 +12,9 @@ if TYPE_CHECKING:  # heavy, and only needed for the annotations
 
 @pytest.hookspec(firstresult=True)
 def pytest_joules_source(options: "Options") -> "Source | None":
-    """Return the source that results come from; ``None`` leaves it to the options.
+    """Return what measures in place of this machine; ``None`` leaves it to this machine.
 
+    Only asked where ``--joules-source`` is ``live``, as it is by default.
     ``pytest -p pytest_joules.testing`` implements it with a machine that does not exist.
     """
 

@@ -168,7 +168,15 @@ def test_gpus_of_the_asked_model_are_chosen_in_their_order() -> None:
 
 @pytest.mark.parametrize(
     ("num_visible", "gpu", "seen"),
-    [(0, "h200", "none"), (1, "h200", r"NVIDIA H200 \(h200\)"), (2, "b200", "NVIDIA H200")],
+    [
+        (0, "h200", r"none\. Name the GPU that is there"),
+        (
+            1,
+            "h200",
+            r"1 x NVIDIA H200 \(h200\)\. Declare fewer \(num_gpus\), or make more visible",
+        ),
+        (3, "b200", r"3 x NVIDIA H200 \(h200\)\. Name the GPU that is there \(--gpu\)"),
+    ],
 )
 def test_too_few_gpus_are_an_error(num_visible: int, gpu: str, seen: str) -> None:
     visible = [gpu_identity(index) for index in range(num_visible)]

@@ -49,7 +49,8 @@ def _maker(config: pytest.Config, chosen: Options) -> str:
     Raises:
         ConfigurationError: It is a conftest, which no other machine can import.
     """
-    for hook in reversed(config.hook.pytest_joules_source.get_hookimpls()):
+    hooks = config.hook.pytest_joules_source.get_hookimpls() if chosen.source == "live" else []
+    for hook in reversed(hooks):
         if hook.function(options=chosen) is not None:
             name = getattr(hook.plugin, "__name__", "")
             if not name or name.endswith("conftest"):

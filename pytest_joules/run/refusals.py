@@ -33,7 +33,7 @@ def require_possible(chosen: Options, source: Source, *, is_asked: bool) -> None
             f"pytest-joules: --joules-record measures a baseline, but the source is "
             f"{source.name}, which launches nothing. Leave one of them out."
         )
-    _require_plantable(chosen, source)
+    _require_plantable(chosen)
     if chosen.calibrate and chosen.num_launches < FEWEST:
         raise pytest.UsageError(
             f"pytest-joules: {chosen.num_launches} launches are too few to calibrate with; use "
@@ -41,13 +41,7 @@ def require_possible(chosen: Options, source: Source, *, is_asked: bool) -> None
         )
 
 
-def _require_plantable(chosen: Options, source: Source) -> None:
-    if chosen.plant and chosen.source == "simulated" and source.name != "simulated":
-        raise pytest.UsageError(
-            f"pytest-joules: --joules-plant changes a simulated stack, but the hook "
-            f"pytest_joules_source gives the source {source.name}, which plants nothing. "
-            "Leave the plant or that hook's plugin out."
-        )
+def _require_plantable(chosen: Options) -> None:
     if chosen.plant and chosen.source != "simulated":
         raise pytest.UsageError(
             f"pytest-joules: --joules-plant changes a simulated stack, but the source is "

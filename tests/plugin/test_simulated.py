@@ -216,13 +216,13 @@ def test_misuse_is_a_usage_error(simulated, arguments, told):
     run.stderr.fnmatch_lines([told])
 
 
-def test_a_plant_is_refused_where_a_hook_gives_another_source(simulated):
-    simulated.machine()  # its source is used whatever --joules-source says
+def test_a_source_that_is_named_is_not_changed_by_a_hook(simulated):
+    simulated.machine()  # where it was asked, nothing was planted, though the header said so
 
-    run = simulated.run(SIMULATED, "--joules-plant=clocks:-10%")
+    run = simulated.run(SIMULATED, "--joules-plant=clocks:-10%", "--joules-plan")
 
-    assert run.ret == 4
-    run.stderr.fnmatch_lines(["*--joules-plant*pytest_joules_source gives the source fake*"])
+    assert run.ret == 0
+    run.stdout.fnmatch_lines(["joules: *source simulated*SIMULATED*; planted in stack *"])
 
 
 def test_a_gpu_that_the_model_does_not_know_cannot_be_simulated(simulated):
