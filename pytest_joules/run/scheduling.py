@@ -1,4 +1,4 @@
-"""Which worker of pytest-xdist gets which tests; the only module that imports xdist.
+"""Which worker of pytest-xdist gets which tests; loaded where xdist is, which is optional.
 
 Tests that share a server stay together, so that a sweep costs one start however many workers
 there are. The rest is distributed as ``--dist`` says.
