@@ -130,11 +130,6 @@ class BatchLoad:
     def started_s(self) -> float:
         return self.batches[0].started_s
 
-    @property
-    def num_made(self) -> int:
-        """Images or videos of all batches."""
-        return self.batch_size * len(self.batches)
-
 
 Load = LoadTrace | BatchLoad
 

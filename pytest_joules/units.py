@@ -79,15 +79,6 @@ def significant(value: float, digits: int) -> float:
     return float(f"{value:.{digits - 1}e}")
 
 
-def printable(text: str) -> str:
-    r"""Escape what would steer a terminal or forge a line.
-
-    >>> printable("a\n\x1b[31m模")
-    'a\\n\\x1b[31m模'
-    """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def counted(number: int, noun: str) -> str:
     """Write how many there are.
 

@@ -16,14 +16,7 @@ def raising(error: BaseException):
 FULL = OSError(28, "No space left on device")
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        FULL,
-        ExceptionGroup("tasks", [ExceptionGroup("more", [FULL])]),
-        LoadError("No space left"),
-    ],
-)
+@pytest.mark.parametrize("error", [FULL, LoadError("No space left")])
 def test_what_a_user_can_mend_is_one_line(error: BaseException, capsys) -> None:
     assert in_words(raising(error)) == 1
 
@@ -31,10 +24,9 @@ def test_what_a_user_can_mend_is_one_line(error: BaseException, capsys) -> None:
     assert "No space left" in line
 
 
-@pytest.mark.parametrize("error", [KeyError("x"), ExceptionGroup("tasks", [KeyError("x")])])
-def test_a_bug_keeps_its_traceback(error: BaseException) -> None:
-    with pytest.raises(type(error)):
-        in_words(raising(error))
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(KeyError):
+        in_words(raising(KeyError("x")))
 
 
 def test_the_code_of_the_job_is_kept() -> None:

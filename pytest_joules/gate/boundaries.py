@@ -22,7 +22,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from pytest_joules.gate.distributions import normal_cdf, normal_quantile, root
+from pytest_joules.gate.distributions import normal_cdf, root
 
 _NODES = 401
 _FAR = 9.0
@@ -49,15 +49,6 @@ def spent_pocock(information: float, total: float) -> float:
         Lan & DeMets 1983, alpha-star 2.
     """
     return total * math.log1p((math.e - 1) * information)
-
-
-def spent_obrien_fleming(information: float, total: float) -> float:
-    """Return the error used up by the one-sided O'Brien-Fleming-type function.
-
-    Source:
-        Lan & DeMets 1983, alpha-star 1.
-    """
-    return 2 * float(normal_cdf(normal_quantile(total / 2) / math.sqrt(information)))
 
 
 def critical_values(information: Sequence[float], spent: Sequence[float]) -> tuple[float, ...]:

@@ -57,11 +57,6 @@ class Calibration:
     detectable_change_beside_old: float
     """The same where the old stack can be launched beside the new one."""
 
-    @property
-    def false_alarm_rate(self) -> float:
-        """Share of the splits that were false alarms."""
-        return self.num_false_alarms / self.num_splits
-
     def as_json(self) -> dict[str, float | None]:
         """Return it as JSON-ready values."""
         return asdict(self)

@@ -14,13 +14,6 @@ def normal_cdf(x: Any) -> Any:
     return ndtr(x)
 
 
-def normal_quantile(p: Any) -> Any:
-    """Return where the standard normal distribution function is ``p``."""
-    from scipy.special import ndtri  # noqa: PLC0415  see above
-
-    return ndtri(p)
-
-
 def student_quantile(df: Any, p: Any) -> Any:
     """Return where Student's distribution function with ``df`` degrees of freedom is ``p``."""
     from scipy.special import stdtrit  # noqa: PLC0415  see above

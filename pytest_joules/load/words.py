@@ -15,17 +15,5 @@ def in_words(job: Callable[[], int]) -> int:
     try:
         return job()
     except (OSError, LoadError) as error:
-        told: BaseException = error
-    except BaseExceptionGroup as group:
-        expected = group.subgroup((OSError, LoadError))
-        if expected is None:
-            raise
-        told = _first(expected)
-    sys.stderr.write(f"it cannot go on: {told}\n")
+        sys.stderr.write(f"it cannot go on: {error}\n")
     return 1
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

@@ -46,9 +46,6 @@ class Spec:
         values = json.loads(text)
         return cls(**{**values, "uuids": tuple(values["uuids"])})
 
-    def as_json(self) -> str:
-        return json.dumps(asdict(self))
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Quantity:

@@ -8,7 +8,7 @@ from pytest_joules.intervals import Interval
 from pytest_joules.plan import Launch, Plan
 from pytest_joules.provenance import differences
 from pytest_joules.result import Result
-from pytest_joules.units import counted, percent, printable, si
+from pytest_joules.units import counted, percent, si
 from pytest_joules.verdict import Comparison, Verdict
 from pytest_joules.visible import visible
 
@@ -109,11 +109,11 @@ def _describe_launch(made: Plan, launch: Launch) -> list[str]:
     shown = list(dict.fromkeys(str(p.vision) for p in launch.points if p.vision))
     trusts = first.trust_remote_code  # of all points alike: they share a server
     return [
-        printable(f"{engine} on {where}: {cost}"),
+        visible(f"{engine} on {where}: {cost}"),
         *_describe_batches(launch),
-        *(printable(f"    each request shows {each}") for each in shown),
+        *(visible(f"    each request shows {each}") for each in shown),
         *_assumed(made, launch),
-        *(printable(f"    {each}") for each in shortage(launch.points, launch.gpu)),
+        *(visible(f"    {each}") for each in shortage(launch.points, launch.gpu)),
         *(["    runs code of the model's repository (trust_remote_code)"] * trusts),
     ]
 

@@ -63,7 +63,6 @@ class Work:
             {
                 "started_s": started_s,
                 "ended_s": monotonic(),
-                "issued": loop.issued,
                 "given_up": loop.given_up,
             },
         )
@@ -87,7 +86,7 @@ class _Loop:
         self._asked = iter(json.loads(Path(order["requests"]).read_text(encoding="utf-8")))
         self._enough = import_module("pytest_joules.steady_state").is_long_enough
         self._answered: list[Any] = []
-        self._failed_in_a_row = self.issued = 0
+        self._failed_in_a_row = self._issued = 0
         self._is_long = False
         self.in_flight: dict[str, tuple[int, float]] = {}
         self.given_up = ""
@@ -101,7 +100,7 @@ class _Loop:
             return
         index, prompt_tokens, output_tokens = following
         key = f"{self._order['name']}-{index}"
-        self.issued += 1
+        self._issued += 1
         self.in_flight[key] = index, monotonic()
         self._manager.add_request(
             self._ids(self._order, index, prompt_tokens),
@@ -113,7 +112,7 @@ class _Loop:
 
     def _is_enough(self) -> bool:
         order = self._order
-        return order["is_open"] and self.issued >= 3 * order["batch_size"] and self._is_long
+        return order["is_open"] and self._issued >= 3 * order["batch_size"] and self._is_long
 
     def take(self, result: Any) -> dict[str, Any]:
         """Remember how a request ended; return what is told of it."""
