@@ -27,7 +27,8 @@ PRECISIONS: Mapping[str, str] = MappingProxyType(
 # The folder holds no versions; the paper states those of the release of this date.
 # Source: Where Do the Joules Go?, section 2.
 _VERSIONS_BY_DATE = MappingProxyType({"2026-02-16": {"vllm": "0.11.1", "xdit": "0.4.5"}})
-_STACK = "ML.ENERGY Benchmark"
+STACK = "ML.ENERGY Benchmark"
+"""What ran the published measurements, as their provenance names it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -260,7 +261,7 @@ def _provenance(fields: Fields, engine: str, updated: str) -> Provenance:
             gpu_model=fields.text("gpu_model"), num_gpus=fields.count("num_gpus")
         ),
         context=Context(
-            stack=_STACK,
+            stack=STACK,
             packages={engine: versions[engine]} if engine in versions else {},
             recorded_at=updated,
         ),

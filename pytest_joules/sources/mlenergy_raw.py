@@ -25,7 +25,7 @@ from pytest_joules.errors import ConfigurationError, FormatError, InvalidPoint, 
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity, Provenance
 from pytest_joules.result import Evidence, Latency, Reason, Result
-from pytest_joules.sources.mlenergy import PRECISIONS
+from pytest_joules.sources.mlenergy import STACK, precision_of
 from pytest_joules.sources.strict import Fields
 from pytest_joules.tasks import Task, task_of_dataset
 
@@ -123,10 +123,7 @@ def _dash_pairs(name: str) -> dict[str, str]:
 def _precision(folder: Path, task: Task, model: str) -> str:
     for described in folder.glob(f"configs/*/{task.dataset_name}/{model}/model_info.json"):
         fields = Fields(storage.read(described), described, "the file")
-        published = fields.text("weight_precision")
-        if published not in PRECISIONS:
-            fields.fail("weight_precision", published, f"one of {', '.join(PRECISIONS)}")
-        return PRECISIONS[published]
+        return precision_of(fields)
     known = catalog.model(model)
     return known.precision if known else ""
 
@@ -191,7 +188,10 @@ def _text(run: RawRun, fields: Fields) -> Result:
 
 def _unstable(utilization: float, window_s: float, num_failed: int) -> Iterator[Reason]:
     if utilization < _LEAST_UTILIZATION:
-        text = f"the mean batch was {utilization:.0%} of max_num_seqs; it must be 85 %."
+        text = (
+            f"the mean batch was {utilization:.0%} of max_num_seqs; it must be "
+            f"{_LEAST_UTILIZATION:.0%}."
+        )
         yield Reason(code="batch-starved", text=text)
     if window_s < _LEAST_STEADY_S:
         text = f"the steady state lasted {window_s:.1f} s; it must be {_LEAST_STEADY_S:g} s."
@@ -310,5 +310,5 @@ def _diffusion_point(run: RawRun, fields: Fields) -> Point:
 def _provenance(run: RawRun, num_gpus: int) -> Provenance:
     return Provenance(
         identity=Identity(gpu_model=run.gpu_model, num_gpus=num_gpus),
-        context=Context(stack="ML.ENERGY Benchmark"),
+        context=Context(stack=STACK),
     )
