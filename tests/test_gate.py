@@ -258,6 +258,22 @@ def test_what_a_reader_must_know_is_noted(given_launches, code):
     assert code in [note.code for note in judge(Launches(**given_launches), DESIGN).notes]
 
 
+def test_the_note_on_a_small_baseline_says_how_many_are_needed():
+    """From three stored launches on, new ones come first: with two, the old stack is asked."""
+    two, three = (
+        judge(Launches(baseline=values(*[0.0] * n), new=values(0.0), has_old=True), DESIGN)
+        for n in (2, 3)
+    )
+
+    assert (two.next_stack, three.next_stack) == ("A", "B")
+    (note,) = two.notes
+    assert note.text == (
+        "the baseline holds 2 launch(es) of this GPU; more than 2 are needed to start from "
+        "it, better 8."
+    )
+    assert three.notes == ()
+
+
 def test_a_rise_must_overcome_the_noise_of_the_whole_session():
     """+5 % is red, unless the session's other points vary by 5 % from launch to launch."""
     seen = Launches(baseline=STEADY, new=values(0.05, 0.051), has_old=True)

@@ -9,7 +9,15 @@ from typing import Any
 import pytest
 
 from pytest_joules.errors import InvalidPoint, LoadError, ServerDied
-from pytest_joules.load import Limits, Target, offer, read_rows, read_trace, require_fits
+from pytest_joules.load import (
+    Limits,
+    Target,
+    given_up,
+    offer,
+    read_rows,
+    read_trace,
+    require_fits,
+)
 from pytest_joules.point import Point
 from pytest_joules.tasks import Lengths
 from pytest_joules.trace import LoadTrace, RequestTrace, ServerSample
@@ -100,6 +108,13 @@ def test_a_load_that_was_given_up_because_the_server_died_is_its_death(tmp_path:
         pytest.raises(ServerDied, match="does not answer"),
     ):
         offered(server, tmp_path, Watch(healthy=False))
+
+
+@pytest.mark.parametrize("why", ["the last with: no route", "the last with: no route."])
+def test_why_a_load_was_given_up_is_a_sentence(why: str) -> None:
+    assert given_up(why, done=8).startswith(
+        "the load was given up: the last with: no route. 8 requests had ended. "
+    )
 
 
 def test_a_load_that_was_given_up_though_the_server_lives_says_why(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from pytest_joules.gate.design import (
     order,
     relative,
 )
-from pytest_joules.gate.launch_value import mean, sum_squares
+from pytest_joules.gate.launch_value import MAX_CLIPPED_SHARE, mean, sum_squares
 from pytest_joules.gate.launches import (
     Launches,
     broken,
@@ -205,6 +205,7 @@ _NOTHING_TO_COMPARE = Reason(
 def _too_disturbed(repeated: int, design: Design) -> Reason:
     return Reason(
         code="too-disturbed",
-        text=f"{repeated} launches had bursts in more than 6 % of their sub-windows (at most "
+        text=f"{repeated} launches had bursts in more than {100 * MAX_CLIPPED_SHARE:.0f} % of "
+        "their sub-windows (at most "
         f"{design.max_repeats} are repeated); look for other work on this machine.",
     )

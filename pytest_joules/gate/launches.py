@@ -116,7 +116,7 @@ def notes_on(launches: Launches, counted: Launches) -> tuple[Reason, ...]:
         if others
         else "",
         "small-baseline": f"the baseline holds {len(counted.baseline)} launch(es) of this GPU; "
-        "8 or more are needed to start from it."
+        f"more than {SMALL_BASELINE} are needed to start from it, better 8."
         if 0 < len(counted.baseline) <= SMALL_BASELINE
         else "",
         "from-mean": f"{means} launches have no sub-windows; their published mean was used "

@@ -243,7 +243,7 @@ def read_trace(folder: Path, *, max_concurrency: int, counters: Counters = "vllm
 def given_up(why: str, *, done: int) -> str:
     """Say why a load was given up, how far it had come, and what would let it come further."""
     return (
-        f"the load was given up: {why} {done} requests had ended. If it only "
+        f"the load was given up: {why.rstrip('.')}. {done} requests had ended. If it only "
         "needs longer, raise --joules-point-deadline, or ask for less (--joules-window, "
         "num_requests)."
     )
