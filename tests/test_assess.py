@@ -10,7 +10,7 @@ from pytest_joules.errors import JoulesError, LoadError, MeterError, NoSteadySta
 from pytest_joules.plan import Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
-from pytest_joules.result import Reason, Result
+from pytest_joules.result import Result
 from pytest_joules.simulation.meter import Clock
 from pytest_joules.steady_state import Window, Work, full_batch_window, mean_request_s
 from pytest_joules.tasks import Lengths
@@ -134,12 +134,6 @@ def test_frozen_work_is_measured_again_exactly() -> None:
 def test_frozen_work_that_the_load_did_not_do_is_refused() -> None:
     with pytest.raises(NoSteadyState, match="only"):
         judge(replace(GOOD, frozen_work=Work(start_index=20, end_index=10_000)))
-
-
-def test_earlier_reasons_come_first() -> None:
-    early = Reason(code="mig-on", text="seen before the load")
-
-    assert judge(replace(GOOD, earlier=(early,))).reasons == (early,)
 
 
 def reread(measured: Measured, change: Callable[[GpuTrace], GpuTrace]) -> Measured:

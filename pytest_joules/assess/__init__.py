@@ -1,7 +1,7 @@
 """From traces to a result: pure, so that a stored trace can be judged again later."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -69,9 +69,6 @@ class Measured:
     frozen_work: Work | None = None
     """The baseline's window as work; ``None`` finds the window anew."""
 
-    earlier: tuple[Reason, ...] = field(default=())
-    """Reasons known before the load began."""
-
 
 def assess(measured: Measured, procedure: Procedure) -> Result:
     """Find the window, its energy, and every reason not to trust it.
@@ -100,7 +97,7 @@ def assess(measured: Measured, procedure: Procedure) -> Result:
         **_of_load(load, window, energy.window),
         evidence=_evidence(measured, energy, work),
         timeline=timeline(gpus, load, energy.window),
-        reasons=(*measured.earlier, *_reasons(measured, window, procedure)),
+        reasons=_reasons(measured, window, procedure),
         notes=_notes(measured, energy, procedure, window=window),
     )
 
