@@ -45,6 +45,10 @@ from pytest_joules.trace import BatchLoad, BatchTrace, GpuIdentity, Load, LoadTr
 
 __tracebackhide__ = is_expected
 
+_IDLE_W = 150.0
+_FIXED_IMAGES = 16
+"""What every diffusion batch costs, in images of 1024 x 1024."""
+
 Power = Callable[[Stack, Point], float]
 """Watts of one GPU while a stack serves a point."""
 
@@ -52,7 +56,7 @@ Power = Callable[[Stack, Point], float]
 def saturating_power(stack: Stack, point: Point) -> float:
     """Default power of a fake GPU: 150 W idle, towards 650 W for large batches."""
     del stack
-    return 150.0 + 500.0 * point.batch_size / (point.batch_size + 32)
+    return _IDLE_W + 500.0 * point.batch_size / (point.batch_size + 32)
 
 
 @dataclass(kw_only=True)
@@ -164,10 +168,6 @@ class FakeMachine:
         }
         with self.journal.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(said) + "\n")
-
-
-_IDLE_W = 150.0
-_FIXED_IMAGES = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -293,7 +293,7 @@ def pytest_joules_source(options: Options) -> LiveSource:
 def source_of(
     machine: FakeMachine,
     *,
-    window_s: float = 60.0,
+    window_s: float = Procedure.min_window_s,
     deadline_s: float = Procedure.deadline_s,
     leases: Leases | None = None,
 ) -> LiveSource:

@@ -10,6 +10,7 @@ from pytest_joules.commands.answer import Answer
 from pytest_joules.errors import ConfigurationError, is_expected
 from pytest_joules.latent import Architecture, Prediction, machine, predict
 from pytest_joules.latent.describe import from_config, from_numbers
+from pytest_joules.latent.prediction import MEASURED_GPU_COUNTS
 from pytest_joules.point import Point
 from pytest_joules.report import expected
 from pytest_joules.tasks import Lengths
@@ -17,7 +18,6 @@ from pytest_joules.tasks import Lengths
 __tracebackhide__ = is_expected
 
 _AXES = ("batch_size", "num_gpus")
-_LARGEST_GPU_COUNT = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +109,7 @@ def _swept(
         raise ConfigurationError(f"--sweep={axis.replace('_', '-')}: sweep over {known}.")
     values: Any
     if axis == "num_gpus":
-        values = [2**power for power in range(4) if 2**power <= _LARGEST_GPU_COUNT]
+        values = MEASURED_GPU_COUNTS
     else:
         largest = machine(point, gpu, architecture=shape).max_batch_size()
         powers = [2**power for power in range(13) if 2**power < largest]

@@ -13,6 +13,8 @@ GPU_CHANGED = "GPU changed while recording"
 """How ``GpuTrace.error`` begins when power limit, MIG mode or driver changed meanwhile."""
 
 POWER_CAP = 0x4
+"""Bit of NVML's clock-event reasons: the power limit, which is normal under load."""
+
 BRAKES = {
     0x8: "hardware slowdown",
     0x20: "software thermal slowdown",
@@ -22,8 +24,8 @@ BRAKES = {
 """Bits of NVML's clock-event reasons that mean a fault of the machine.
 
 Source:
-    nvml.h, ``nvmlClocksEventReason*``. The power cap (4) is normal under load, and idle,
-    set clocks, boost groups and displays (1, 2, 16, 256) are no faults.
+    nvml.h, ``nvmlClocksEventReason*``. Idle, set clocks, the power cap, boost groups and
+    displays (1, 2, 4, 16, 256) are no faults.
 """
 
 _LEAST_FOR_DRIFT = 8

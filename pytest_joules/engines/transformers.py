@@ -63,9 +63,7 @@ class TransformersEngine:
             require_any(packages, (name,), stack=launch.stack, remedy=remedy)
         folder = new_folder(self.folder, launch, keep=self.keep)
         job["model"] = dummies.located(launch.largest, folder)
-        # By UUID: an index may mean different boards to CUDA and to NVML.
-        seen = visible_gpus(gpu_uuids)
-        env = environment(launch.stack, seen)
+        env = environment(launch.stack, visible_gpus(gpu_uuids))
         with (
             marking_failure(folder),
             workers.started(interpreter(launch.stack), job, env=env, folder=folder) as worker,

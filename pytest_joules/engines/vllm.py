@@ -19,6 +19,7 @@ from pytest_joules.load import Limits, Target, offer
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
 from pytest_joules.process import Supervised, supervised
+from pytest_joules.prompts import END_ID, FIRST_ID
 from pytest_joules.stack import (
     environment,
     interpreter,
@@ -249,10 +250,10 @@ class _Start:
             )
 
     def _complete_once(self) -> None:
-        # The highest ids that prompts hold: a smaller vocabulary shows before the load does.
+        # The ends of what prompts hold: a smaller vocabulary shows before the load does.
         body = {
             "model": self._target.model,
-            "prompt": [1_000, 29_999],
+            "prompt": [FIRST_ID, END_ID - 1],
             "max_tokens": 2,
             "ignore_eos": True,
         }

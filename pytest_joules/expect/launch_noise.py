@@ -14,13 +14,14 @@ from statistics import NormalDist, fmean, variance
 
 from pytest_joules.errors import InvalidMeasurement, is_expected
 from pytest_joules.expect.quantity import number
+from pytest_joules.gate.design import Design
 from pytest_joules.gate.distributions import student_quantile
 from pytest_joules.result import Evidence, Result
 
 __tracebackhide__ = is_expected
 
-LAUNCH_NOISE = 0.015
-"""Assumed relative standard deviation between launches (the gate's prior)."""
+LAUNCH_NOISE = Design.prior_sd
+"""Assumed relative standard deviation between launches: the gate's prior."""
 
 PRIOR_WEIGHT = 4
 """Degrees of freedom that the assumption is worth."""

@@ -24,7 +24,9 @@ FINEST_SPREAD = 0.005
 """Relative spread below which sub-windows are equal: their edges are read up to one reading
 period late, which alone moves 1 s by about 1 %. Steadier series have no outliers."""
 
-_MAD_TO_SIGMA = 1.4826
+MAD_TO_SIGMA = 1.4826
+"""Standard deviation over median absolute deviation of a normal distribution."""
+
 _MEAN_DEVIATION_TO_SIGMA = 1.2533
 
 Array = NDArray[np.float64]
@@ -149,7 +151,7 @@ def clip(ratios: Array) -> tuple[Array, Array, Array]:
     """
     median = np.median(ratios, axis=-1, keepdims=True)
     deviation = np.abs(ratios - median)
-    sigma = _MAD_TO_SIGMA * np.median(deviation, axis=-1, keepdims=True)
+    sigma = MAD_TO_SIGMA * np.median(deviation, axis=-1, keepdims=True)
     mean_deviation = deviation.mean(axis=-1, keepdims=True)
     sigma = np.where(sigma > 0, sigma, _MEAN_DEVIATION_TO_SIGMA * mean_deviation)
     sigma = np.maximum(sigma, FINEST_SPREAD * median)

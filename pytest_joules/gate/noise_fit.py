@@ -21,12 +21,21 @@ from scipy.special import chdtri, fdtri
 from pytest_joules.errors import ConfigurationError, is_expected
 from pytest_joules.gate.launch_value import (
     CLIP_AT_SIGMAS,
+    MAD_TO_SIGMA,
     MAX_CLIPPED_SHARE,
     launch_value,
     worked,
 )
 from pytest_joules.gate.noise import Noise
-from pytest_joules.gate.noise_within import LEVEL, Array, Interval, Series, Within, fit_within
+from pytest_joules.gate.noise_within import (
+    LEVEL,
+    NORMAL,
+    Array,
+    Interval,
+    Series,
+    Within,
+    fit_within,
+)
 from pytest_joules.result import Result
 
 __tracebackhide__ = is_expected
@@ -37,7 +46,6 @@ FEWEST_LAUNCHES = 4
 FEWEST_SUB_WINDOWS = 7
 """Of which the first and the last are left out: the window's edges are read there."""
 
-_MAD_TO_SIGMA = 1.4826
 _TAIL = (1 - LEVEL) / 2
 
 
@@ -173,7 +181,7 @@ def _outliers(runs: Sequence[Run]) -> list[Mask]:
     for run, each in zip(runs, away, strict=True):
         by_group.setdefault(run.group, []).append(each)
     limit = {
-        group: CLIP_AT_SIGMAS * _MAD_TO_SIGMA * float(np.median(np.abs(np.concatenate(each))))
+        group: CLIP_AT_SIGMAS * MAD_TO_SIGMA * float(np.median(np.abs(np.concatenate(each))))
         for group, each in by_group.items()
     }
     return [each > limit[run.group] for run, each in zip(runs, away, strict=True)]
@@ -188,7 +196,7 @@ def _mended(series: Series, outlier: Mask) -> Series:
 
 def share(count: int, number: int) -> Interval:
     """Return a share with Wilson's interval."""
-    z2 = 1.959964**2
+    z2 = NORMAL**2
     share = count / number
     centre = (share + z2 / (2 * number)) / (1 + z2 / number)
     half = math.sqrt(z2 * (share * (1 - share) / number + z2 / (4 * number**2))) / (

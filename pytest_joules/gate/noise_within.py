@@ -28,7 +28,9 @@ from pytest_joules.gate.noise import THERMAL_S
 Array = NDArray[np.float64]
 
 LEVEL = 0.95
-_NORMAL = 1.959964
+NORMAL = 1.959964
+"""Its quantile of the normal distribution, two-sided."""
+
 _STEP = 1e-2
 _LOG_TAU = (math.log(5.0), math.log(600.0))
 _UNTOLD = 0.35
@@ -230,7 +232,7 @@ def _standard_errors(function: Callable[[Array], float], at: Array) -> Array:
 
 
 def _interval(back: Callable[[float], float], at: float, error: float) -> Interval:
-    low, high = at - _NORMAL * error, at + _NORMAL * error
+    low, high = at - NORMAL * error, at + NORMAL * error
     return Interval(value=back(at), low=back(low), high=back(high))
 
 

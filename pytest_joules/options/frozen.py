@@ -77,7 +77,7 @@ class Options:
         table = _table(config)
         values = {name: value for name, value in _values(config, table) if value is not None}
         root = config.rootpath
-        values["baselines"] = root / values.get("baselines", "baselines")
+        values["baselines"] = root / values.get("baselines", cls.baselines)
         values["lease_folder"] = root / values.get("lease_folder", cls.lease_folder)
         from pytest_joules.options.stacks import stacks_of  # noqa: PLC0415  see TYPE_CHECKING
 

@@ -29,7 +29,7 @@ from pytest_joules.visible import lines, visible
 
 __tracebackhide__ = is_expected
 
-_RED = (Verdict.REGRESSION, Verdict.INCONCLUSIVE, Verdict.INVALID)
+_RED = frozenset(verdict for verdict in Verdict if verdict.fails)
 
 
 def require_library() -> None:

@@ -114,7 +114,8 @@ class Run:
                 found = self._rehearsal.of(item, following)
                 if isinstance(found.stopped_by, InvalidPoint | ConfigurationError):
                     broken[item] = found.stopped_by
-                asked.update({item: found.points} if found.points else {})
+                if found.points:
+                    asked[item] = found.points
         if asked and is_asked(self._config) and not self.options.plan:
             require_gpu(self.options, self.session.source)
         broken.update(self._too_narrow(asked))

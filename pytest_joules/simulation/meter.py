@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pytest_joules import catalog
+from pytest_joules.counter.circumstances import POWER_CAP
 from pytest_joules.trace import GpuIdentity, GpuTrace, MeterTrace, Reading
 
 TICK_S = 0.1
@@ -156,7 +157,7 @@ class VirtualRecording:
                     "temperature_c": 60.0,
                     "sm_clock_hz": float(clock_hz[index]),
                     "memory_clock_hz": 2.6e9,
-                    "clock_event_reasons": 4 * int(capped[index]),
+                    "clock_event_reasons": POWER_CAP * int(capped[index]),
                     "busy_share": round(float(busy[index]), 2),
                     "memory_used_bytes": self.gpus.held_memory_bytes,
                     "process_ids": (ENGINE_PID, *self.gpus.foreign_pids),
