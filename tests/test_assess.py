@@ -12,7 +12,13 @@ from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.result import Result
 from pytest_joules.simulation.meter import Clock
-from pytest_joules.steady_state import Window, Work, full_batch_window, mean_request_s
+from pytest_joules.steady_state import (
+    Window,
+    Work,
+    full_batch_window,
+    mean_request_s,
+    work_window,
+)
 from pytest_joules.tasks import Lengths
 from pytest_joules.testing import FakeMachine, Power
 from pytest_joules.trace import GpuTrace, LoadTrace, ServerSample, require_meter
@@ -87,6 +93,22 @@ def test_energy_per_token_is_power_over_throughput() -> None:
     assert found.median_ttft_s == pytest.approx((0.02, 0.02))
     assert found.p99_ttft_s == (pytest.approx(0.02), None)
     assert result.kv_cache_usage == 0.5
+
+
+def test_a_cache_that_is_read_seldom_while_it_is_full_counts_as_long_as_it_is() -> None:
+    """Full in the first half of the window, where nine answers of ten are late; then empty."""
+    evidence = judge().evidence
+    assert evidence is not None
+    work = Work(start_index=evidence.start_index, end_index=evidence.end_index)
+    window = work_window(GOOD.load, work)
+    middle_s = window.start_s + window.duration_s / 2
+    samples = tuple(
+        replace(sample, kv_cache_usage=float(sample.time_s < middle_s))
+        for index, sample in enumerate(GOOD.load.server)
+        if sample.time_s >= middle_s or index % 10 == 0
+    )
+
+    assert judge(with_load(server=samples)).kv_cache_usage == pytest.approx(0.5, abs=0.02)
 
 
 def test_the_gpus_of_a_point_add_up() -> None:

@@ -15,6 +15,7 @@ from pytest_joules.assess.validity import (
     load_notes,
     load_reasons,
     mean_batch_size,
+    time_weighted_mean,
 )
 from pytest_joules.contract import (
     COUNTER_NOTES,
@@ -312,6 +313,18 @@ def test_the_batch_is_weighted_by_time() -> None:
 
     # (10 x 4 + 1 x 3 + 1 x 2) / 12
     assert mean_batch_size(samples, Window(start_s=0, end_s=20)) == pytest.approx(45 / 12)
+
+
+def test_the_kv_cache_is_weighted_by_time_where_it_was_read() -> None:
+    """0.9 for 10 s, then falling to 0.1 within 1 s and staying for 1 s; one did not tell it."""
+    samples = [
+        replace(GOOD.server[0], time_s=time_s, kv_cache_usage=usage)
+        for time_s, usage in [(0, 0.9), (5, None), (10, 0.9), (11, 0.1), (12, 0.1)]
+    ]
+
+    # (10 x 0.9 + 1 x 0.5 + 1 x 0.1) / 12; an unweighted mean would be 0.5.
+    found = time_weighted_mean(samples, Window(start_s=0, end_s=20), "kv_cache_usage")
+    assert found == pytest.approx(9.6 / 12)
 
 
 @pytest.mark.parametrize("number", [0, 1])

@@ -119,7 +119,7 @@ def _of_load(load: Load, window: Window, measured: Window) -> dict[str, Any]:
     return {
         "mean_batch_size": mean_batch_size(load.server, measured),
         "mean_output_tokens": fmean(r.output_tokens for r in answered) if answered else None,
-        "kv_cache_usage": _mean(load.server, measured, "kv_cache_usage"),
+        "kv_cache_usage": time_weighted_mean(load.server, measured, "kv_cache_usage"),
         "latency": _with_server_times(latency(answered, window), load.server, measured),
         "latency_intervals": latency_intervals(
             [tuple(_gaps_inside(request, window)) for request in answered],
@@ -282,7 +282,7 @@ def _of_requests(load: Load, window: Window) -> dict[str, float | None]:
         "mean_waiting": time_weighted_mean(load.server, window, "waiting"),
         "mean_prompt_tokens": surroundings.mean_prompt_tokens(load),
         "mean_step_s": _mean_step_s(load.server, window),
-        "preemptions": _rise(load.server, window, "preemptions"),
+        "preemptions": surroundings.rise(load.server, window, "preemptions"),
     }
 
 
@@ -295,22 +295,7 @@ def _present(values: Sequence[float | None]) -> float | None:
     return fmean(present) if present else None
 
 
-def _inside(samples: Sequence[ServerSample], window: Window, name: str) -> list[float]:
-    values = [getattr(s, name) for s in samples if window.holds(s.time_s)]
-    return [value for value in values if value is not None]
-
-
-def _mean(samples: Sequence[ServerSample], window: Window, name: str) -> float | None:
-    values = _inside(samples, window, name)
-    return fmean(values) if values else None
-
-
-def _rise(samples: Sequence[ServerSample], window: Window, name: str) -> float | None:
-    values = _inside(samples, window, name)
-    return values[-1] - values[0] if values else None
-
-
 def _mean_step_s(samples: Sequence[ServerSample], window: Window) -> float | None:
-    steps = _rise(samples, window, "steps")
-    times = _rise(samples, window, "time_s")
+    steps = surroundings.rise(samples, window, "steps")
+    times = surroundings.rise(samples, window, "time_s")
     return times / steps if steps and times else None

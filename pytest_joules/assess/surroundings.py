@@ -5,7 +5,7 @@ from statistics import fmean
 
 from pytest_joules.counter.circumstances import POWER_CAP
 from pytest_joules.steady_state import Window
-from pytest_joules.trace import LoadTrace, MeterTrace, Reading, RequestTrace
+from pytest_joules.trace import LoadTrace, MeterTrace, Reading, RequestTrace, ServerSample
 
 
 def mean_in_flight(load: LoadTrace, window: Window) -> float:
@@ -21,6 +21,13 @@ def mean_prompt_tokens(load: LoadTrace) -> float | None:
     """Return the mean prompt of answered requests; ``None`` where none was answered."""
     answered = [r.prompt_tokens for r in load.requests if r.error is None]
     return fmean(answered) if answered else None
+
+
+def rise(samples: Sequence[ServerSample], window: Window, name: str) -> float | None:
+    """Return by how much a counter rose in the window; ``None`` where it was not read."""
+    found = [getattr(s, name) for s in samples if window.holds(s.time_s)]
+    seen = [value for value in found if value is not None]
+    return float(seen[-1] - seen[0]) if seen else None
 
 
 def idle_power_w(meter: MeterTrace, began_s: float) -> float | None:

@@ -11,6 +11,7 @@ from typing import Literal
 from pytest_joules import contract
 from pytest_joules.assess.energy import WindowEnergy
 from pytest_joules.assess.request_times import request_times
+from pytest_joules.assess.surroundings import rise
 from pytest_joules.batches import PRECISION, relative_error
 from pytest_joules.point import Point
 from pytest_joules.procedure import SHORTEST_TRUSTED_WINDOW_S, Procedure
@@ -104,20 +105,22 @@ def trust_note(point: Point) -> tuple[Reason, ...]:
 
 
 def mean_batch_size(samples: Sequence[ServerSample], window: Window) -> float | None:
-    """Return the time-weighted mean of running requests in the window; see below."""
+    """Return the mean batch in the window: of running requests, see ``time_weighted_mean``."""
     return time_weighted_mean(samples, window, "running")
 
 
 def time_weighted_mean(
-    samples: Sequence[ServerSample], window: Window, name: Literal["running", "waiting"]
+    samples: Sequence[ServerSample],
+    window: Window,
+    name: Literal["running", "waiting", "kv_cache_usage"],
 ) -> float | None:
-    """Return the time-weighted mean of a count in the window.
+    """Return the time-weighted mean of a gauge in the window.
 
-    ``None`` with fewer than two samples there. Weighted, because a busy server answers late,
-    so that samples are fewest when it is fullest.
+    ``None`` where it was read less than twice there. Weighted, because a busy server answers
+    late, so that samples are fewest when it is fullest.
     """
     inside = [(s.time_s, getattr(s, name)) for s in samples if window.holds(s.time_s)]
-    return _mean_over_time(inside)
+    return _mean_over_time([(time_s, value) for time_s, value in inside if value is not None])
 
 
 def _mean_over_time(points: Sequence[tuple[float, float]]) -> float | None:
@@ -215,7 +218,7 @@ def _foreign_reasons(load: LoadTrace, window: Window, procedure: Procedure) -> I
 
 def _why_starved(load: LoadTrace, window: Window) -> str:
     """Name preemptions, or the preparation on the CPU where it took long; else nothing."""
-    preempted = _preemptions(load, window)
+    preempted = rise(load.server, window, "preemptions")
     if preempted:
         return f" The engine preempted requests {preempted:.0f} times meanwhile."
     times = request_times(load.server, window)
@@ -325,19 +328,10 @@ def _counted_note(load: LoadTrace) -> Iterator[Reason]:
 
 
 def _preemption_note(load: LoadTrace, window: Window) -> Iterator[Reason]:
-    preempted = _preemptions(load, window)
+    preempted = rise(load.server, window, "preemptions")
     if preempted:
         yield contract.reason(
             "preempted",
             f"{preempted:.0f} preemptions in the window: the KV cache is too small for this "
             "batch, and work was done twice.",
         )
-
-
-def _preemptions(load: LoadTrace, window: Window) -> float:
-    seen = [
-        sample.preemptions
-        for sample in load.server
-        if window.holds(sample.time_s) and sample.preemptions is not None
-    ]
-    return seen[-1] - seen[0] if seen else 0.0
