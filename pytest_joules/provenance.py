@@ -1,6 +1,6 @@
 """Where a result comes from: what must match before comparing, and what may explain."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -90,14 +90,20 @@ def require_comparable(ours: Identity, theirs: Identity, point_id: str) -> None:
     Raises:
         BaselineMismatch: Names the first field that differs, with both values.
     """
+    for name, mine, other in different(ours, theirs):
+        raise BaselineMismatch(
+            f"{point_id}: the baseline has {name}={other!r}, this machine has {mine!r}. "
+            f"{_WHY.get(name, _OTHER_HARDWARE)}, or delete the old baseline and record a "
+            "new one (--joules-record)."
+        )
+
+
+def different(ours: Identity, theirs: Identity) -> Iterator[tuple[str, object, object]]:
+    """Yield the name of each field that differs, with our value and theirs."""
     for item in fields(Identity):
         mine, other = getattr(ours, item.name), getattr(theirs, item.name)
         if mine != other:
-            raise BaselineMismatch(
-                f"{point_id}: the baseline has {item.name}={other!r}, this machine has "
-                f"{mine!r}. {_WHY.get(item.name, _OTHER_HARDWARE)}, or delete the old baseline "
-                "and record a new one (--joules-record)."
-            )
+            yield item.name, mine, other
 
 
 def require_same(ours: Identity, theirs: Identity, what: str) -> None:
@@ -106,10 +112,8 @@ def require_same(ours: Identity, theirs: Identity, what: str) -> None:
     Raises:
         ConfigurationError: Names the first field that differs, with both values.
     """
-    for item in fields(Identity):
-        mine, other = getattr(ours, item.name), getattr(theirs, item.name)
-        if mine != other:
-            raise _changed(what, item.name, (other, mine))
+    for name, mine, other in different(ours, theirs):
+        raise _changed(what, name, (other, mine))
 
 
 def require_same_context(ours: Context, theirs: Context, what: str) -> None:

@@ -1,8 +1,9 @@
 """The answer to one comparison: decided once, here and in ``gate``, where nothing prints."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 from pytest_joules.point import Point
 
@@ -60,3 +61,7 @@ class Comparison:
     reference_change: float = math.nan
     """Change of the old stack against its own baseline, where one is shown: what is worse
     already and not because of the new stack."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as JSON values, the point by its id; what was not estimated is NaN."""
+        return {**asdict(self), "point": self.point.id}

@@ -1,11 +1,10 @@
 """What a job of the ``joules`` command says, and the exit code that goes with it."""
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from pytest_joules.verdict import EXIT_UNDECIDED, Comparison, Verdict
+from pytest_joules.verdict import EXIT_UNDECIDED, Verdict
 
 EXIT_RED = 1
 """Something regressed, or the job failed."""
@@ -19,7 +18,7 @@ class Answer:
     """For people."""
 
     values: Any
-    """The same for machines, JSON-ready."""
+    """The same for machines; NaN is printed as ``null``."""
 
     exit_code: int = 0
 
@@ -30,12 +29,3 @@ def exit_code(verdicts: Iterable[Verdict]) -> int:
     if Verdict.REGRESSION in told:
         return EXIT_RED
     return EXIT_UNDECIDED if any(verdict.fails for verdict in told) else 0
-
-
-def comparison_values(comparison: Comparison) -> dict[str, Any]:
-    """Return a comparison as JSON-ready values; what was not estimated is ``None``."""
-    values = {**asdict(comparison), "point": comparison.point.id}
-    return {
-        name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in values.items()
-    }

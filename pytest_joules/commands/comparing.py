@@ -2,15 +2,15 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from pytest_joules.commands.answer import Answer, comparison_values, exit_code
+from pytest_joules.commands.answer import Answer, exit_code
 from pytest_joules.errors import Incomparable, is_expected
 from pytest_joules.gate.ruling import Case, rule
 from pytest_joules.point import Point
-from pytest_joules.provenance import Identity
+from pytest_joules.provenance import different
 from pytest_joules.report.text import software_changes, table
 from pytest_joules.result import Result
 from pytest_joules.units import counted, percent, si
@@ -147,11 +147,8 @@ def _valid(runs: Iterable[Result]) -> tuple[Result, ...]:
 def _other_hardware(old: Sequence[Result], new: Sequence[Result]) -> str:
     theirs = old[0].provenance.identity
     for run in (*old[1:], *new):
-        mine = run.provenance.identity
-        for item in fields(Identity):
-            then, now = getattr(theirs, item.name), getattr(mine, item.name)
-            if then != now:
-                return f"other hardware: {item.name} {then!r} and {now!r}"
+        for name, now, then in different(run.provenance.identity, theirs):
+            return f"other hardware: {name} {then!r} and {now!r}"
     return ""
 
 
@@ -224,5 +221,5 @@ def _values(row: Row) -> dict[str, Any]:
         "verdict": str(row.comparison.verdict) if row.comparison else None,
         "why_not": pair.obstacle,
         "software": _software(pair),
-        "comparison": comparison_values(row.comparison) if row.comparison else None,
+        "comparison": row.comparison and row.comparison.as_json(),
     }

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pytest_joules import record
-from pytest_joules.commands.answer import EXIT_RED, Answer, comparison_values, exit_code
+from pytest_joules.commands.answer import EXIT_RED, Answer, exit_code
 from pytest_joules.errors import is_expected
 from pytest_joules.ledger import Ledger
 from pytest_joules.point import Point
@@ -62,8 +62,7 @@ def replayed(folder: Path) -> Answer:
     return Answer(
         lines=[str(folder), *table([head, *rows])] if rows else nothing,
         values=[
-            {**comparison_values(each.comparison), "is_as_in_the_run": each.is_same}
-            for each in found
+            {**each.comparison.as_json(), "is_as_in_the_run": each.is_same} for each in found
         ],
         exit_code=code if all(each.is_same for each in found) else EXIT_RED,
     )

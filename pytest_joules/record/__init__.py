@@ -16,7 +16,7 @@ what each worker added.
 import json
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -68,11 +68,6 @@ def is_running(folder: Path) -> bool:
     return False
 
 
-def numbers(comparison: Comparison) -> dict[str, Any]:
-    """Return a comparison as it is stored."""
-    return {**asdict(comparison), "point": comparison.point.id}
-
-
 @dataclass(frozen=True, kw_only=True)
 class Replayed:
     """A verdict computed again from what was stored."""
@@ -87,7 +82,7 @@ class Replayed:
 
         The sentence about them is left out: a later version may word it otherwise.
         """
-        return _text(numbers(self.comparison)) == _text(self.stored)
+        return _text(self.comparison.as_json()) == _text(self.stored)
 
 
 def _text(values: Mapping[str, Any]) -> str:
@@ -155,7 +150,7 @@ def replayed(judgement: Judgement, results: Sequence[Result]) -> Replayed:
     point = comparison.point
     return Replayed(
         comparison=case.compared(point, rule(point, launched, case)),
-        stored=numbers(comparison),
+        stored=comparison.as_json(),
     )
 
 

@@ -26,7 +26,6 @@ from pytest_joules.record import (
     cost_of,
     end_of,
     is_session,
-    numbers,
     running_lock,
     spent_by,
 )
@@ -204,7 +203,7 @@ def _pretty(values: Mapping[str, Any]) -> str:
 def _verdict(judgement: Judgement) -> dict[str, Any]:
     case = judgement.case
     return {
-        "comparison": numbers(judgement.comparison),
+        "comparison": judgement.comparison.as_json(),
         "point": judgement.comparison.point.as_json(),
         "num_results": judgement.num_results,
         "tolerances": [[point.as_json(), value] for point, value in case.tolerances.items()],

@@ -4,7 +4,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,6 @@ from pytest_joules.errors import ConfigurationError, MissingDependency, is_expec
 from pytest_joules.report import trackers
 from pytest_joules.result import Result
 from pytest_joules.storage import write_atomically
-from pytest_joules.verdict import Comparison
 from pytest_joules.visible import visible
 
 __tracebackhide__ = is_expected
@@ -86,7 +85,7 @@ def export(target: Target, digest: Digest) -> None:
 def as_json(digest: Digest) -> str:
     """Write one object a launch: the result, and the comparison of its point and stack."""
     values = [
-        {**result.as_json(), "comparison": _compared(row.comparison)}
+        {**result.as_json(), "comparison": row.comparison and row.comparison.as_json()}
         for row, result in launches(digest)
     ]
     return json.dumps(_finite(values), indent=1, sort_keys=True) + "\n"
@@ -178,12 +177,6 @@ def _sampled(result: Result, name: str) -> dict[str, float | None]:
         f"{start}_low_s": low,
         f"{start}_high_s": high,
     }
-
-
-def _compared(comparison: Comparison | None) -> dict[str, Any] | None:
-    if comparison is None:
-        return None
-    return {**asdict(comparison), "point": comparison.point.id}
 
 
 def _finite(value: Any) -> Any:
