@@ -15,8 +15,7 @@ from typing import Any
 
 from pytest_joules.commands.answer import Answer
 from pytest_joules.plan import Plan
-from pytest_joules.report.text import table
-from pytest_joules.units import counted
+from pytest_joules.report.text import plan_totals, table
 
 PATH_VARIABLE = "PYTEST_JOULES_PLAN_PATH"
 
@@ -79,22 +78,13 @@ def plan_values(plan: Plan, num_launches: int | None) -> dict[str, Any]:
 def _answer(values: Mapping[str, Any]) -> Answer:
     launches = values["launches"]
     head = ("server", "gpus", "stack", "batch sizes", "GPU minutes")
-    number = values["num_launches_each"]
-    minutes = values["gpu_minutes"]
     lines = table([head, *map(_row, launches)]) if launches else []
     lines += [
         f"{launch['model']}, {text}" for launch in launches for text in launch["does_not_fit"]
     ]
     num_points = sum(len(launch["points"]) for launch in launches)
-    lines.append(
-        f"{counted(num_points, 'point')}, {counted(len(launches), 'launch')}, about "
-        f"{minutes:.1f} GPU minutes for one launch each"
-    )
-    if number:
-        lines.append(
-            f"recording makes {counted(number, 'launch')} of each: about "
-            f"{number * minutes:.1f} GPU minutes"
-        )
+    numbers = (num_points, len(launches))
+    lines += plan_totals(numbers, values["gpu_minutes"], values["num_launches_each"])
     return Answer(lines=lines, values=values)
 
 

@@ -85,16 +85,32 @@ def describe_plan(made: Plan, *, num_launches: int | None = None) -> list[str]:
         num_launches: How often each is made when recording; a check decides as it goes.
     """
     lines = [line for launch in made.launches for line in _describe_launch(made, launch)]
-    minutes = made.total_gpu_minutes
-    points = sum(len(launch.points) for launch in made.launches)
-    lines.append(
-        f"{counted(points, 'point')}, {counted(len(made.launches), 'launch')}, about "
-        f"{minutes:.1f} GPU minutes for one launch each"
-    )
+    num_points = sum(len(launch.points) for launch in made.launches)
+    numbers = (num_points, len(made.launches))
+    return [*lines, *plan_totals(numbers, made.total_gpu_minutes, num_launches)]
+
+
+def plan_totals(
+    numbers: tuple[int, int], gpu_minutes: float, num_launches: int | None
+) -> list[str]:
+    """Say what a plan comes to.
+
+    Args:
+        numbers: Of points, and of launches, each made once.
+        gpu_minutes: Of those launches.
+        num_launches: As for ``describe_plan``.
+    """
+    points, launches = numbers
+    lines = [
+        (
+            f"{counted(points, 'point')}, {counted(launches, 'launch')}, about "
+            f"{gpu_minutes:.1f} GPU minutes for one launch each"
+        )
+    ]
     if num_launches:
         lines.append(
             f"recording makes {counted(num_launches, 'launch')} of each: about "
-            f"{num_launches * minutes:.1f} GPU minutes"
+            f"{num_launches * gpu_minutes:.1f} GPU minutes"
         )
     return lines
 
