@@ -29,11 +29,7 @@ class Budget:
     gpu_minutes: float | None = None
     costs: Costs = field(default_factory=Costs)
 
-    def of(self, launch: Launch) -> float:
-        """Return the GPU minutes that a launch should take."""
-        return self.costs.gpu_minutes(launch)
-
-    def of_points(self, points: Sequence[Point], launch: Launch) -> float:
+    def points_gpu_s(self, points: Sequence[Point], launch: Launch) -> float:
         """Return the GPU seconds that some points of a running launch should take."""
         points_s = sum(self.costs.of(point, launch.gpu) for point in points)
         return points_s * launch.largest.num_gpus
@@ -47,20 +43,21 @@ class Budget:
         if not self.affords(launch, spent_gpu_s):
             others = len(launch.points) - 1
             more = f" and {counted(others, 'more point')}" if others else ""
+            takes = self.costs.gpu_minutes(launch)
             raise Inconclusive(
                 f"{spent_gpu_s / 60:.1f} of {self.gpu_minutes:g} GPU minutes are spent and the "
-                f"next launch ({launch.largest.id}{more}) takes about {self.of(launch):.1f}; "
+                f"next launch ({launch.largest.id}{more}) takes about {takes:.1f}; "
                 "raise --joules-budget."
             )
 
     def affords(self, launch: Launch, spent_gpu_s: float) -> bool:
         """Tell whether what is left covers a launch."""
         left = self.gpu_minutes
-        return left is None or spent_gpu_s / 60 + self.of(launch) <= left
+        return left is None or spent_gpu_s / 60 + self.costs.gpu_minutes(launch) <= left
 
     def allows(self, points: Sequence[Point], launch: Launch, spent_gpu_s: float) -> bool:
         """Tell whether a running launch may go on to the first of the points left."""
         if self.gpu_minutes is None or not points:
             return True
-        next_gpu_s = self.of_points(points[:1], launch)
+        next_gpu_s = self.points_gpu_s(points[:1], launch)
         return spent_gpu_s + next_gpu_s <= 60 * self.gpu_minutes

@@ -147,10 +147,13 @@ class Costs:
         least = least_batches(point.work_unit, pipelines.shape(point).steps)
         return _WARM_UP_BATCHES * batch_s + max(self.min_window_s, least * batch_s)
 
+    def duration_s(self, launch: Launch) -> float:
+        """Estimate one launch, from start to end."""
+        return self.start_s + sum(self.of(point, launch.gpu) for point in launch.points)
+
     def gpu_minutes(self, launch: Launch) -> float:
         """Estimate one launch: every GPU counts from start to end."""
-        busy_s = self.start_s + sum(self.of(point, launch.gpu) for point in launch.points)
-        return busy_s * launch.largest.num_gpus / 60
+        return self.duration_s(launch) * launch.largest.num_gpus / 60
 
     def _of_requests(self, point: Point, pace: Pace) -> float:
         """Count as ``steady_state`` does: opened after one mean request, open as long."""

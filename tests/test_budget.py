@@ -18,7 +18,7 @@ LAUNCH = plan(POINTS, stack=Stack(), gpu="h200").launches[0]
 def test_a_launch_needs_all_of_its_cost(spent_gpu_s, is_affordable):
     budget = Budget(gpu_minutes=10.0)
 
-    assert budget.of(LAUNCH) == 9.0
+    assert budget.costs.gpu_minutes(LAUNCH) == 9.0
     assert budget.affords(LAUNCH, spent_gpu_s) is is_affordable
     if not is_affordable:
         with pytest.raises(Inconclusive, match=r"of 10 GPU minutes are spent.*about 9\.0"):
@@ -29,7 +29,7 @@ def test_a_launch_needs_all_of_its_cost(spent_gpu_s, is_affordable):
 def test_a_running_launch_needs_its_next_point_only(spent_gpu_s, is_allowed):
     budget = Budget(gpu_minutes=10.0)
 
-    assert budget.of_points(POINTS, LAUNCH) == 360.0
+    assert budget.points_gpu_s(POINTS, LAUNCH) == 360.0
     assert budget.allows(POINTS, LAUNCH, spent_gpu_s) is is_allowed
     assert budget.allows(POINTS[1:], LAUNCH, spent_gpu_s) is is_allowed
     assert budget.allows((), LAUNCH, spent_gpu_s)

@@ -157,7 +157,8 @@ class FleetSession(JoulesSession):
             self.fleet.release(key)
             return
         running.launch, running.open_points = launch, list(launch.points)
-        running.spent_gpu_s, running.kept_gpu_s = 0.0, self._budget.of(launch) * 60
+        running.spent_gpu_s = 0.0
+        running.kept_gpu_s = 60 * self._budget.costs.gpu_minutes(launch)
         self.ledger.num_launches += 1
         self.fleet.launch(key, launch, self._frozen(launch))
 
@@ -189,7 +190,7 @@ class FleetSession(JoulesSession):
         assert launch is not None
         running.open_points.remove(outcome.point)
         running.spent_gpu_s = event.elapsed_s * launch.largest.num_gpus
-        running.kept_gpu_s = self._budget.of_points(running.open_points, launch)
+        running.kept_gpu_s = self._budget.points_gpu_s(running.open_points, launch)
         told_gpu_s = sum(each.spent_gpu_s for each in self._running.values())
         self._keep(outcome, launch.stack, self.ledger.spent_gpu_s + told_gpu_s)
 

@@ -232,7 +232,7 @@ class FleetSource:
             name=name,
             gpu=self.options.gpu,
             num_gpus=num_gpus,
-            duration_s=60 * expected_costs(self.options.window).gpu_minutes(launch) / num_gpus,
+            duration_s=expected_costs(self.options.window).duration_s(launch),
             only=others if is_left else None,
         )
 

@@ -17,7 +17,7 @@ def jobs_of(made: Plan) -> tuple[Job, ...]:
             name=f"{number:05}",
             gpu=launch.gpu,
             num_gpus=launch.largest.num_gpus,
-            duration_s=made.gpu_minutes(launch) * 60 / launch.largest.num_gpus,
+            duration_s=made.costs.duration_s(launch),
         )
         for number, launch in enumerate(made.launches)
     )

@@ -156,8 +156,7 @@ class Waiting:
             return sum(self._took_s) / len(self._took_s)
         if self._launch is None:
             return None
-        gpu_s = 60 * self.session().costs.gpu_minutes(self._launch)
-        return gpu_s / self._launch.largest.num_gpus
+        return self.session().costs.duration_s(self._launch)
 
 
 def _least(session: Session) -> str:
