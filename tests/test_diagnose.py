@@ -12,6 +12,7 @@ from pytest_joules.diagnose.cause import TITLES
 from pytest_joules.diagnose.change import logarithmic_mean
 from pytest_joules.diagnose.facts import facts
 from pytest_joules.errors import ConfigurationError
+from pytest_joules.point import Point
 from pytest_joules.provenance import Identity, Provenance
 from tests.fakes.results import make_evidence, make_result
 
@@ -55,6 +56,23 @@ def side(*, power_w=500.0, step_s=0.02, batch=100.0, output=600.0, kv=0.5, **cha
     )
     identity = Identity(gpu_model="NVIDIA B200", num_gpus=gpus, power_limit_w=limit_w)
     return made.but(provenance=Provenance(identity=identity, context=made.provenance.context))
+
+
+@pytest.mark.parametrize(
+    ("task", "change"),
+    [
+        ("image-chat", {"num_images": 4}),
+        ("image-chat", {"media": "/photos"}),
+        ("video-chat", {"fps": 2}),
+    ],
+)
+def test_what_requests_show_was_asked_for(task, change):
+    base = Point(model="Qwen/Qwen3-VL-8B-Instruct", task=task, batch_size=100)
+    then, now = side().but(point=base), side(step_s=0.03).but(point=base.but(**change))
+
+    (cause,) = [c for c in diagnose([then], [now]).causes if c.code == "configuration"]
+
+    assert {*change} < {sign.quantity for sign in cause.signs}
 
 
 def contributions(then, now):

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from statistics import fmean
 from typing import Any, TypeGuard
 
 from pytest_joules.errors import ConfigurationError, is_expected
+from pytest_joules.point import Point
 from pytest_joules.result import Evidence, Result
 
 __tracebackhide__ = is_expected
@@ -69,29 +70,10 @@ class Facts:
         return (self.prompt_tokens or 0.0) + self.output_tokens / 2
 
 
-_DECLARED = (
-    "model",
-    "task",
-    "precision",
-    "weights",
-    "engine",
-    "mode",
-    "seed",
-    "input_tokens",
-    "output_tokens",
-    "prefix_caching",
-    "tensor_parallel",
-    "data_parallel",
-    "expert_parallel",
-    "max_model_len",
-    "engine_args",
-    "steps",
-    "height",
-    "width",
-    "num_frames",
-    "ulysses_degree",
-    "ring_degree",
-)
+_OF_NO_STEP = frozenset({"batch_size", "num_gpus", "num_requests", "shared_server"})
+"""Fields of a point that have causes of their own, or leave a step what it is."""
+
+_DECLARED = tuple(f.name for f in fields(Point) if f.name not in _OF_NO_STEP)
 
 
 def facts(results: Sequence[Result]) -> Facts:
