@@ -45,6 +45,7 @@ def test_what_goes_over_the_wire_comes_out_equal():
         point_deadline=90.0,
         lease_wait=5.0,
         lease_folder=Path("/leases"),
+        resume="died",  # or a simulated node would draw the noise of before once more
     )
     frozen = {POINT: FrozenWork(num_requests=64, work=Work(start_index=3, end_index=40))}
 

@@ -19,7 +19,7 @@ __tracebackhide__ = is_expected
 
 _OPTIONS = (
     *("gpu", "source", "stack", "window", "point_deadline", "keep"),
-    *("record", "calibrate", "launches", "lease_wait"),
+    *("record", "calibrate", "launches", "lease_wait", "resume"),
 )
 """Options that decide how a node measures."""
 
