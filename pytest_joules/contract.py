@@ -217,6 +217,7 @@ SESSION_NOTES: Mapping[str, Rule] = {
     ),
 }
 """Noted by --joules-resume."""
+
 POINT_NOTES: Mapping[str, Rule] = {
     "remote-code": Rule(
         "the point sets trust_remote_code: code of the model's repository ran",

@@ -94,7 +94,7 @@ class Inconclusive(JoulesError):
     """Measured, but not enough to tell; neither a pass nor a regression."""
 
     ordering: object = None
-    """The ``ordering.Ordering`` that it is about, where it is about one."""
+    """The ``expect.ordering.Ordering`` that it is about, where it is about one."""
 
 
 class Incomparable(JoulesError):
@@ -137,7 +137,7 @@ class OrderingFailed(_Told, AssertionError):
     """Results do not stand in the expected order."""
 
     ordering: object = None
-    """The ``ordering.Ordering`` that failed."""
+    """The ``expect.ordering.Ordering`` that failed."""
 
 
 def is_expected(excinfo: Any) -> bool:

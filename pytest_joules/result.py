@@ -18,10 +18,10 @@ SourceName = Literal["live", "recorded", "simulated", "fake"]
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
-    """One rule of the validity contract that a measurement broke."""
+    """A rule that a measurement broke, or a note on one that counts all the same."""
 
     code: str
-    """Stable identifier, such as ``counter-frozen``; ``contract.RULES`` lists all."""
+    """Stable identifier, such as ``counter-frozen``; ``contract`` lists all."""
 
     text: str
     """The value seen, what it should be, and the remedy."""

@@ -5,7 +5,7 @@ The window opens at the latest of three moments and closes at one:
 1. the paper's rule: ``B`` requests have emitted their first token (section 2);
 2. one mean request time later, when the initial burst, whose contexts all grew together,
    has been replaced by requests of mixed age (mean of those answered before it closes);
-3. the truncation point of MSER-5 on the energy per work unit (White, 1997).
+3. the truncation point of MSER-5 on work units per joule, where it matters (``assess``).
 
 It closes when request ``N - B`` finishes: that completion admits the last queued request,
 so the next one leaves a slot empty. The opening is rounded up to the next finished request
@@ -205,7 +205,9 @@ def mser5(series: Sequence[float]) -> int:
 
     Source:
         K. P. White, "An effective truncation heuristic for bias reduction in simulation
-        output", Simulation 69(6), 1997.
+        output", Simulation 69(6), 1997; in batches of five: K. P. White, M. J. Cobb and
+        S. C. Spratt, "A comparison of five steady-state truncation heuristics for
+        simulation", Winter Simulation Conference 2000.
     """
     batches = [
         sum(series[i : i + _MSER_BATCH]) / _MSER_BATCH
@@ -243,7 +245,7 @@ def steady_work(load: Load, *, settled_s: float) -> Work:
 
     Args:
         load: The recorded load.
-        settled_s: Where MSER-5 cut the energy series (see the module's docstring).
+        settled_s: Where MSER-5 cut the series (see the module's docstring).
 
     Raises:
         NoSteadyState: There is none.

@@ -47,10 +47,12 @@ __all__ = [
     "dump_entries",
     "entries",
     "load",
+    "moved",
     "parse",
     "parse_entries",
     "path_for",
     "record",
+    "rewrite",
     "runs_for",
     "store_calibration",
 ]

@@ -181,8 +181,7 @@ class LanguageMachine(_Machine):
         p, a, s = self.parameters, self.architecture, self.serving
         lookup = 0.0 if a.has_tied_embeddings else 2 * a.embedding_params
         kept = s.dense_bytes + s.expert_bytes + (lookup + 2 * a.encoder_params) / self.num_gpus
-        usable = p.gpu.memory_gib * 2**30 * p.usable_memory_ratio - p.reserved_memory_bytes
-        return float(usable - kept) * self.kv_memory_factor
+        return float(p.usable_memory_bytes - kept) * self.kv_memory_factor
 
     def max_batch_size(self, mean_context_tokens: float | None = None) -> int:
         """Largest number of sequences whose keys and values fit; 0 where weights do not."""
@@ -243,8 +242,7 @@ class DiffusionMachine(_Machine):
     def max_batch_size(self) -> int:
         """Largest batch whose activations fit; 0 where weights do not."""
         p, a = self.parameters, self.architecture
-        usable = p.gpu.memory_gib * 2**30 * p.usable_memory_ratio - p.reserved_memory_bytes
-        left = usable - BYTES_PER_PARAM[self.point.precision] * (
+        left = p.usable_memory_bytes - BYTES_PER_PARAM[self.point.precision] * (
             a.total_params + a.encoder_params
         )
         height, width, frames, _ = diffusion.shape_of(self.point)

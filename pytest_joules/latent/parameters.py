@@ -202,6 +202,12 @@ class Parameters:
     activations_per_token: float = 20.0
     """Vectors of the hidden size that a diffusion model keeps for one token at its peak."""
 
+    @property
+    def usable_memory_bytes(self) -> float:
+        """What weights, keys, values and a batch's activations may take of one GPU."""
+        whole = self.gpu.memory_gib * 2**30
+        return whole * self.usable_memory_ratio - self.reserved_memory_bytes
+
 
 def with_values(gpu: Gpu, values: Mapping[str, Any]) -> Parameters:
     """Build parameters from flat names, where ``host_step_s.image-chat`` is by task."""

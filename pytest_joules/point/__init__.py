@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from itertools import product
+from itertools import count, product
 from types import NoneType
 from typing import Any
 
@@ -188,22 +188,22 @@ class Point:
         )
 
     def requests(self) -> Iterator[Request]:
-        """Yield the pinned requests in order, without end unless ``num_requests`` is set."""
+        """Yield the pinned requests in order, without end unless ``num_requests`` is set.
+
+        Raises:
+            InvalidPoint: The task draws no token lengths, and the point sets none.
+        """
         spec = self.spec
-        prompts, outputs = (
-            self.input_tokens or spec.input_tokens,
-            self.output_tokens or spec.output_tokens,
-        )
+        prompts = self.input_tokens or spec.input_tokens
+        outputs = self.output_tokens or spec.output_tokens
         if prompts is None or outputs is None:
             raise InvalidPoint(f"{self.id}: {self.task} has no token lengths to draw.")
-        index = 0
-        while self.num_requests is None or index < self.num_requests:
+        for index in count() if self.num_requests is None else range(self.num_requests):
             yield Request(
                 index=index,
                 prompt_tokens=prompts.draw(index, seed=self.seed, what="input"),
                 output_tokens=outputs.draw(index, seed=self.seed, what="output"),
             )
-            index += 1
 
     @property
     def id(self) -> str:

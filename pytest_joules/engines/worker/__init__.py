@@ -1,13 +1,14 @@
 """The worker: an engine's library inside the stack's own interpreter, told what to run.
 
-Nothing here is imported by the plugin. The parent (``engines.workers``) starts this folder
-with the stack's interpreter, which needs the engine's libraries and no pytest-joules::
+The parent (``engines.workers``) starts this folder with the stack's interpreter, which needs
+the engine's libraries, but neither pytest-joules nor what that depends on::
 
     PYTHON .../pytest_joules/engines/worker FOLDER
 
 (or ``python -m pytest_joules.engines.worker FOLDER`` where it is installed). So modules of
-this folder import the standard library, each other, and inside functions the engine's
-libraries. A container must see this folder and the launch's at the same paths.
+this folder import the standard library, each other, modules of pytest-joules that do the same
+(``hiding``, ``prompts``, ``steady_state``), and inside functions the engine's libraries. A
+container must see this package and the launch's folder at the same paths.
 
 ``FOLDER`` holds ``job.json`` (``{"engine": ..., ...}``, which names the module that knows how)
 and for each rank two named pipes. Not standard output: libraries write there, and torchrun
