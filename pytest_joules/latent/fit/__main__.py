@@ -19,6 +19,7 @@ from pytest_joules.latent.fit.errors import (
     known,
     summary,
 )
+from pytest_joules.latent.fit.priors import CHATS
 from pytest_joules.latent.fit.rows import Rows, rendered, served
 from pytest_joules.latent.fit.solve import Values, fitted
 from pytest_joules.report.text import table
@@ -26,7 +27,6 @@ from pytest_joules.sources.mlenergy import Leaderboard, read_leaderboard
 from pytest_joules.units import significant
 
 _DIGITS = 4
-_CHATS = ("image-chat", "video-chat")
 
 
 def main(
@@ -56,7 +56,7 @@ def main(
 def _tell(title: str, unseen: list[Predicted]) -> None:
     typer.echo(f"\n{title}: median / 90th percentile of absolute errors, in percent")
     text, diffusion = unseen
-    kinds = np.where(np.isin(text.rows.task, _CHATS), "all chat with images", "all text")
+    kinds = np.where(np.isin(text.rows.task, CHATS), "all chat with images", "all text")
     _print(
         [
             *summary(text, kinds),

@@ -1,6 +1,6 @@
 """How wrong the model is on models that it has not seen: leave one out, or one family."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,12 +48,14 @@ class Predicted:
         return np.abs(1 / self.ratio(quantity) - 1)
 
 
-def held_out(rows: Rows, groups: Column) -> Predicted:
+def held_out(
+    rows: Rows, groups: Column, fit: Callable[[Rows], Mapping[str, Values]] = fitted
+) -> Predicted:
     """Predict each group's rows from a fit to all other rows."""
     values = {name: np.zeros(len(rows)) for name in ("energy_j", "latency_s", "power_w")}
     for group in sorted(set(groups)):
         left_out = groups == group
-        found = predictions(rows.where(left_out), fitted(rows.where(~left_out)))
+        found = predictions(rows.where(left_out), fit(rows.where(~left_out)))
         for name, column in values.items():
             column[left_out] = getattr(found, name)
     return Predicted(rows=rows, **values)

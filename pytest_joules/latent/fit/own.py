@@ -9,18 +9,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-import numpy as np
-
 from pytest_joules.errors import ConfigurationError, is_expected
 from pytest_joules.latent.architecture import architectures
-from pytest_joules.latent.fit.errors import Predicted, predictions
+from pytest_joules.latent.fit.errors import Predicted, held_out
 from pytest_joules.latent.fit.rows import Rows, rendered, served
-from pytest_joules.latent.fit.solve import fitted_near
+from pytest_joules.latent.fit.solve import Values, fitted_near
 from pytest_joules.result import Latency, Result
 
 __tracebackhide__ = is_expected
-
-Values = Mapping[str, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,11 +100,7 @@ def _mean(runs: Sequence[Result]) -> Result:
 
 
 def _unseen(rows: Rows, gpu: str, near: Values) -> Predicted:
-    columns = {name: np.zeros(len(rows)) for name in ("energy_j", "latency_s", "power_w")}
-    for model in sorted(set(rows.model)):
-        left_out = rows.model == model
-        values = {**near, **fitted_near(rows.where(~left_out), gpu, near)}
-        found = predictions(rows.where(left_out), {gpu: values})
-        for name, column in columns.items():
-            column[left_out] = getattr(found, name)
-    return Predicted(rows=rows, **columns)
+    def fit(others: Rows) -> Mapping[str, Values]:
+        return {gpu: {**near, **fitted_near(others, gpu, near)}}
+
+    return held_out(rows, rows.model, fit)

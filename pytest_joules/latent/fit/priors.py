@@ -9,7 +9,7 @@ from collections.abc import Mapping
 Priors = Mapping[str, tuple[float, float]]
 
 _TASKS = ("problem-solving", "text-conversation", "code-completion", "image-chat", "video-chat")
-_CHATS = ("image-chat", "video-chat")
+CHATS = ("image-chat", "video-chat")
 
 SERVING_S: Priors = {
     "weight_bandwidth_ratio": (0.75, 0.2),
@@ -41,7 +41,7 @@ SERVING_S: Priors = {
     "link_bytes_per_s": (3e11, 0.3),
     "expert_link_bytes_per_s": (2e11, 0.4),
     **{f"host_step_s.{task}": (1e-3, 2.0) for task in _TASKS},
-    **{f"host_half_batch.{task}": (8.0, 1.0) for task in _CHATS},
+    **{f"host_half_batch.{task}": (8.0, 1.0) for task in CHATS},
     "host_sequence_s": (20e-6, 1.0),
     "input_s_per_request.image-chat": (0.02, 1.0),
     "input_s_per_request.video-chat": (0.06, 1.0),
