@@ -14,12 +14,12 @@ from pytest_joules.errors import LoadError, is_expected
 from pytest_joules.hiding import told
 from pytest_joules.load import STREAMED_SAMPLE, Target, given_up, require_fits
 from pytest_joules.load.asks import is_streamed, room
+from pytest_joules.load.client_counts import sample_times
 from pytest_joules.point import Point
 from pytest_joules.trace import LoadTrace, RequestTrace, ServerSample
 
 __tracebackhide__ = is_expected
 
-PERIOD_S: Final = 0.1
 _MOST: Final = 50_000
 """Requests of a load without a number: days of any window, in a file of a megabyte."""
 
@@ -141,8 +141,7 @@ def engine_samples(
     done: Sequence[Event], *, started_s: float, ended_s: float
 ) -> tuple[ServerSample, ...]:
     """Count, ten times a second, what the engine had done by then, from its own times."""
-    number = int((ended_s - started_s) / PERIOD_S) + 3
-    times = started_s + PERIOD_S * np.arange(-1, number, dtype=np.float64)
+    times = sample_times(started_s, ended_s)
     good = [event for event in done if event["error"] is None]
     moments: dict[str, list[float]] = {
         "sent": [e["sent_s"] for e in done],

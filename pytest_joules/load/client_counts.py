@@ -18,6 +18,13 @@ PERIOD_S: Final = 0.1
 Times = NDArray[np.float64]
 
 
+def sample_times(started_s: float, ended_s: float) -> Times:
+    """Return when a load is counted: ten times a second, from before it until after it."""
+    number = int((ended_s - started_s) / PERIOD_S) + 3
+    times: Times = started_s + PERIOD_S * np.arange(-1, number, dtype=np.float64)
+    return times
+
+
 def client_samples(
     requests: Sequence[RequestTrace],
     *,
@@ -37,8 +44,7 @@ def client_samples(
         gauges: ``time_s``, ``running``, ``waiting`` and ``kv_cache_usage`` of a server that
             tells at least these; they replace the client's.
     """
-    number = int((ended_s - started_s) / PERIOD_S) + 3
-    times: Times = started_s + PERIOD_S * np.arange(-1, number, dtype=np.float64)
+    times = sample_times(started_s, ended_s)
     sent = _times([r.sent_s for r in requests])
     finish = _times([r.finish_s for r in requests])
     decoding = [r for r in requests if r.first_token_s is not None]
