@@ -166,10 +166,7 @@ class JoulesSession:
 
     def _not_recorded(self, runs: Sequence[Result]) -> list[Result]:
         """Leave out what an interrupted session has added to the baseline already."""
-        known = {
-            r.evidence.launch_id for r in self.referee.known_runs(runs[0].point) if r.evidence
-        }
-        return [run for run in runs if not (run.evidence and run.evidence.launch_id in known)]
+        return [run for run in runs if not self._is_recorded(run)]
 
     def pair(self, point: Point) -> tuple[Result, Result] | None:
         """Return a new result and one of what it is compared with; ``None`` without both."""
@@ -365,7 +362,11 @@ class JoulesSession:
         point = result.point
         if point.engine != ATTACHED or Wish.CHECK not in self.ledger.wishes[point]:
             return False
-        stored = self.referee.known_runs(point)
+        return self._is_recorded(result)
+
+    def _is_recorded(self, result: Result) -> bool:
+        """Tell whether the baseline holds a result of the same launch."""
+        stored = self.referee.known_runs(result.point)
         known = {run.evidence.launch_id for run in stored if run.evidence}
         return result.evidence is not None and result.evidence.launch_id in known
 
