@@ -208,6 +208,7 @@ def test_a_refused_key_is_an_error_of_every_request() -> None:
     with running() as server:
         end, requests = load(server, key="wrong")
 
+    assert requests
     assert all("status 401" in (r.error or "") for r in requests)
     assert "401" in end["given_up"]
 
