@@ -83,7 +83,16 @@ def pytest_fixture_setup(
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
     run = pyfuncitem.config.stash.get(_run_key, None)
-    return (yield from run.call(pyfuncitem)) if run else (yield)
+    return (yield from run.call()) if run else (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    # Of every kind of test: of unittest and doctest as well.
+    yield
+    run = item.config.stash.get(_run_key, None)  # it may have begun in this very test
+    if run:
+        run.require_measured(item)
 
 
 def pytest_assertrepr_compare(op: str, left: object, right: object) -> list[str] | None:

@@ -141,17 +141,18 @@ class Run:
                 found[item] = error
         return found
 
-    def call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Let a test's body run; in the rehearsal nothing that it raises gets out.
+    def call(self) -> Generator[None, object, object]:
+        """Let a test's body run; in the rehearsal nothing that it raises gets out."""
+        return (yield from self._rehearsal.call()) if self._rehearsal.is_on else (yield)
+
+    def require_measured(self, item: pytest.Item) -> None:
+        """Refuse a test that passed with ``energy_bench``, but without a value.
 
         Raises:
-            pytest.fail.Exception: The test passed with ``energy_bench``, but without a value.
+            pytest.fail.Exception: It did.
         """
-        if self._rehearsal.is_on:
-            return (yield from self._rehearsal.call())
-        done = yield
-        _require_measured(item)
-        return done
+        if not self._rehearsal.is_on:
+            _require_measured(item)
 
     def set_up(
         self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest

@@ -38,6 +38,73 @@ def test_one_that_asks_for_the_fixture_by_name_fails_too(joules):
     joules.run().assert_outcomes(failed=1)
 
 
+UNITTEST = """
+    import unittest
+
+    import pytest
+
+    class TestPoint(unittest.TestCase):
+        @pytest.fixture(autouse=True)
+        def _bench(self, energy_bench):
+            self.bench = energy_bench
+
+        def test_point(self):
+            {use}
+"""
+
+
+def test_one_of_unittest_fails_too(joules):
+    joules.tests(UNITTEST.format(use="pass"))
+
+    run = joules.run()
+
+    run.assert_outcomes(failed=1)
+    run.stdout.fnmatch_lines([NOTHING])
+
+
+@pytest.mark.parametrize(
+    ("use", "outcome"),
+    [
+        ("self.assertGreater(self.bench(model='a/b', batch_size=8).power_w, 0)", "passed"),
+        ("self.skipTest('none to measure')", "skipped"),
+    ],
+)
+def test_a_measured_or_skipped_one_of_unittest_does_not(joules, use, outcome):
+    joules.tests(UNITTEST.format(use=use))
+
+    assert joules.run().parseoutcomes() == {outcome: 1}
+
+
+@pytest.mark.parametrize(
+    ("use", "outcome"),
+    [("1 + 1", "failed"), ("bench(model='a/b', batch_size=8).gpu", "passed")],
+)
+def test_one_of_doctest_fails_where_it_measured_nothing(joules, use, outcome):
+    wanted = {"failed": 2, "passed": "'h200'"}[outcome]
+    text = f">>> bench = getfixture('energy_bench')\n>>> {use}\n{wanted}\n"
+    (joules.path / "energy.txt").write_text(text)
+
+    run = joules.run("--doctest-glob=*.txt", "energy.txt")
+
+    assert run.parseoutcomes() == {outcome: 1}
+
+
+def test_one_that_is_the_first_to_ask_for_the_fixture_fails_too(joules):
+    joules.pyproject("""
+        [tool.pytest-joules]
+        gpu = "h200"
+    """)
+    joules.tests("""
+        def test_point(request):
+            request.getfixturevalue("energy_bench")
+    """)
+
+    run = joules.run(gpu=None)
+
+    run.assert_outcomes(failed=1)
+    run.stdout.fnmatch_lines([NOTHING])
+
+
 @pytest.mark.parametrize(
     "use",
     [
