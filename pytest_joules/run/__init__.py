@@ -13,7 +13,6 @@ import pytest
 from pytest_joules.digest import Digest, Failed, rows_of
 from pytest_joules.errors import (
     ConfigurationError,
-    InvalidPoint,
     JoulesError,
     is_expected,
 )
@@ -112,8 +111,8 @@ class Run:
             whole = [item for item in tests if item not in broken]
             for item, following in itertools.zip_longest(whole, whole[1:]):
                 found = self._rehearsal.of(item, following)
-                if isinstance(found.stopped_by, InvalidPoint | ConfigurationError):
-                    broken[item] = found.stopped_by
+                if found.refused:
+                    broken[item] = found.refused
                 if found.points:
                     asked[item] = found.points
         if asked and is_asked(self._config) and not self.options.plan:
@@ -219,6 +218,10 @@ class Run:
 
     def mark(self, item: pytest.Item, report: pytest.TestReport, error: BaseException) -> None:
         """Let a failed test's report carry what outputs tell of it."""
+        if self._rehearsal.is_on:
+            self._rehearsal.stopped_by(error)
+        if bench := item.stash.get(_bench_key, None):
+            bench.has_failed = True
         if _marker_key in item.stash or isinstance(error, JoulesError):
             setattr(report, FAILED, asdict(failed(item, error)))
 
@@ -313,7 +316,9 @@ def _hooked(config: pytest.Config, chosen: Options) -> Source | None:
 
 def _require_measured(item: pytest.Item) -> None:
     bench = item.stash.get(_bench_key, None)
-    if bench is None or bench.has_measured or item.stash[_marker_key].may_measure_nothing:
+    if bench is None or bench.has_measured or bench.has_failed:
+        return
+    if item.stash[_marker_key].may_measure_nothing:
         return
     pytest.fail(
         "this test used energy_bench but measured nothing, so its pass would mean nothing. "

@@ -46,6 +46,9 @@ class EnergyBench:
         self.has_measured = False
         """Whether any call came to a measured value; a test without one proves nothing."""
 
+        self.has_failed = False
+        """Whether the test is known to have failed already, as in one of its subtests."""
+
     def __call__(self, **fields: Any) -> Result:
         """Measure the point with these fields; see ``Point``.
 

@@ -1,12 +1,13 @@
 """Runs tests up to their first use of a measured value: which points will they ask for?"""
 
-from collections.abc import Generator
-from typing import NamedTuple
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import pytest
 from _pytest.runner import runtestprotocol
 
-from pytest_joules.errors import is_expected
+from pytest_joules.errors import ConfigurationError, InvalidPoint, JoulesError, is_expected
 from pytest_joules.point import Point
 from pytest_joules.run.bench import RehearsalEnds
 
@@ -21,8 +22,8 @@ class Rehearsed(NamedTuple):
     points: tuple[Point, ...]
     """In the order in which the test asked for them."""
 
-    stopped_by: BaseException | None
-    """What its body raised."""
+    refused: JoulesError | None
+    """Why something that its body asks for cannot be."""
 
 
 class Rehearsal:
@@ -33,37 +34,79 @@ class Rehearsal:
         self.asked: list[Point] = []
         """Points of the test that is being rehearsed; its bench adds them."""
 
-        self._stopped_by: BaseException | None = None
+        self._refused: JoulesError | None = None
 
     def of(self, item: pytest.Item, following: pytest.Item | None) -> Rehearsed:
         """Run a test with its fixtures; ``following`` says which of them stay set up."""
-        self.is_on, self.asked, self._stopped_by = True, [], None
+        self.is_on, self.asked, self._refused = True, [], None
         try:
-            runtestprotocol(item, log=False, nextitem=following)
+            with _silent_sub_tests(item, self):
+                runtestprotocol(item, log=False, nextitem=following)
         finally:
             self.is_on = False
             item.user_properties.clear()
             item._report_sections.clear()  # noqa: SLF001  or its output would be shown twice
-        return Rehearsed(tuple(self.asked), self._stopped_by)
+        return Rehearsed(tuple(self.asked), self._refused)
 
     def call(self) -> Generator[None, object, object]:
         """Let a test's body run until it stops."""
         try:
             return (yield)
         except _STOPS as error:  # its real run will raise it
-            self._stopped_by = error
+            self.stopped_by(error)
             return True
 
-    @staticmethod
+    def stopped_by(self, error: BaseException) -> None:
+        """Take what a body raised, or a part of it."""
+        if self._refused is None and isinstance(error, InvalidPoint | ConfigurationError):
+            self._refused = error
+
     def set_up(
-        fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
+        self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
-        """Let a fixture be set up; one that needs a value ends as a skip."""
+        """Let a fixture be set up; in the rehearsal one that needs a value ends as a skip."""
+        key = fixturedef.cache_key(request)  # type: ignore[arg-type]  # pytest's own is a SubRequest
         try:
-            return (yield)
+            made = yield
         except RehearsalEnds as error:
             # As pytest keeps an Exception, or it would not tear the fixture down.
             ended = pytest.skip.Exception("the rehearsal ends here")
-            key = fixturedef.cache_key(request)  # type: ignore[arg-type]  # pytest's own is a SubRequest
             fixturedef.cached_result = (None, key, (ended, error.__traceback__))
             raise ended from None
+        if self.is_on and fixturedef.argname == "subtests":
+            made = Subtests(self)
+            fixturedef.cached_result = (made, key, None)
+        return made
+
+
+class Subtests:
+    """Stands in for pytest's fixture ``subtests``, which would report what happens in one."""
+
+    def __init__(self, rehearsal: Rehearsal) -> None:
+        self._rehearsal = rehearsal
+
+    @contextmanager
+    def test(self, msg: str | None = None, **kwargs: Any) -> Iterator[None]:
+        """Let a part of a test's body run until it stops; the next one begins all the same."""
+        del msg, kwargs
+        try:
+            yield
+        except (*_STOPS, pytest.skip.Exception) as error:
+            self._rehearsal.stopped_by(error)
+
+
+@contextmanager
+def _silent_sub_tests(item: pytest.Item, rehearsal: Rehearsal) -> Iterator[None]:
+    """Keep a test of unittest from reporting, now or later, what it raises now."""
+
+    def stopped(_test: object, _part: object, raised: object) -> None:
+        if isinstance(raised, tuple):
+            rehearsal.stopped_by(raised[1])
+
+    own = vars(item)
+    own.update({"addSubTest": stopped} if hasattr(item, "addSubTest") else {})
+    try:
+        yield
+    finally:
+        own.pop("addSubTest", None)
+        own.pop("_excinfo", None)
