@@ -7,7 +7,8 @@ number ever reaches a test.
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from threading import RLock
+from typing import Any, Final, NoReturn
 
 from pytest_joules import baseline
 from pytest_joules.diagnose import diagnose
@@ -34,6 +35,10 @@ _EXPLAINED = (Verdict.REGRESSION, Verdict.INVALID)
 
 Tell = Callable[[str, object], None]
 """Takes one name and value about the running test, for its report."""
+
+
+_ONE_AT_A_TIME: Final = RLock()
+"""Held while a point is measured or judged: threads of a test share the machine, too."""
 
 
 class EnergyBench:
@@ -64,7 +69,8 @@ class EnergyBench:
             JoulesError: Measuring failed, or broke the validity contract.
         """
         _require_point(point)
-        result = self._session.measure(point)
+        with _ONE_AT_A_TIME:
+            result = self._session.measure(point)
         self.has_measured = True
         self._tell_result(result)
         return result
@@ -93,6 +99,10 @@ class EnergyBench:
             JoulesError: There is no usable baseline, or measuring failed.
         """
         _require_point(point)
+        with _ONE_AT_A_TIME:
+            return self._checked(point, tolerance)
+
+    def _checked(self, point: Point, tolerance: float | None) -> Comparison | None:
         if self._session.options.records:
             self._tell("joules_recorded_runs", self._session.record(point))
             self._tell("joules_baseline", str(self._baseline_file(point)))
