@@ -36,17 +36,23 @@ def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", _MARKER)
+    # Registered later than pytest's --last-failed, which deselects in a wrapper of its own.
+    config.pluginmanager.register(_Collected(), "joules-collected")
     if declared.is_asked(config) or _is_expected(config):
         _run(config)
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(
-    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
-) -> None:
-    energy_tests = [item for item in items if _FIXTURE in getattr(item, "fixturenames", ())]
-    if energy_tests and not config.option.collectonly:
-        _prepare(session, items, energy_tests)
+class _Collected:
+    """Hears of the tests when all others have chosen and ordered them."""
+
+    @pytest.hookimpl(wrapper=True, tryfirst=True)
+    def pytest_collection_modifyitems(
+        self, session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+    ) -> Generator[None]:
+        yield
+        energy_tests = [item for item in items if _FIXTURE in getattr(item, "fixturenames", ())]
+        if energy_tests and not config.option.collectonly:
+            _prepare(session, items, energy_tests)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:
