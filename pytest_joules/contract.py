@@ -146,9 +146,10 @@ LOAD_RULES: Mapping[str, Rule] = {
         "Measure on a faster CPU or with a smaller batch.",
     ),
     "scrape-slow": Rule(
-        "the server's counters were not read for more than 1 s at an edge of the window, or "
-        "2 s within",
-        "The server may be short of CPU: free a core for it.",
+        "the server's counters were not read, or left answers out, for more than 1 s at an "
+        "edge of the window, or 2 s within",
+        "The server may be short of CPU: free a core for it. What stands before it may keep "
+        "its /metrics for a while: ask the server itself.",
     ),
 }
 

@@ -45,7 +45,7 @@ class Procedure:
     """Share of the full-batch time that the ramp-up may take."""
 
     largest_scrape_s: float = 1.0
-    """Longest answer of the server's counters that is trusted at a window's edge."""
+    """How old the server's counters may be at a window's edge."""
 
     largest_scrape_gap_s: float = 2.0
     """Longest time without the server's counters inside a window: they are read ten times a

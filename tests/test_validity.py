@@ -102,6 +102,16 @@ def crowded(more: int, seconds: float) -> LoadTrace:
     return replace(GOOD, server=server)
 
 
+def late(from_s: float, until_s: float) -> LoadTrace:
+    """Samples of a while say what the first of them said."""
+    (held,) = (s for s in GOOD.server if s.time_s == from_s)
+    server = tuple(
+        replace(held, time_s=s.time_s) if from_s <= s.time_s < until_s else s
+        for s in GOOD.server
+    )
+    return replace(GOOD, server=server)
+
+
 LONG = Window(start_s=20.0, end_s=50.0)
 LAST_48_S = Window(start_s=6.0, end_s=54.0)
 HALF = 0.5 + 71.5 / 2
@@ -143,6 +153,13 @@ BOUNDARIES = [
     ("scrape-slow", {"load": with_samples(took_s=1.0)}, {"load": with_samples(took_s=1.01)}),
     ("scrape-slow", {"load": slow_at(40.0, 2.0)}, {"load": slow_at(40.0, 2.01)}),
     ("scrape-slow", {"load": without(39.0, 40.9)}, {"load": without(39.0, 41.01)}),
+    # A request ends every 2 s: what is left out is that of 40 s, or that of 18 s.
+    ("scrape-slow", {"load": late(39.0, 42.125)}, {"load": late(39.0, 42.25)}),
+    (
+        "scrape-slow",
+        {"load": late(17.0, 19.125), "window": Window(start_s=19.0, end_s=60.0)},
+        {"load": late(17.0, 19.25), "window": Window(start_s=19.125, end_s=60.0)},
+    ),
     # 16 of 320 samples are 2 s of the 40: two more of 4 on average 0.1, 2 % are 0.08.
     ("foreign-requests", {"load": crowded(2, 1.4)}, {"load": crowded(2, 1.8)}),
     ("foreign-requests", {"load": with_samples(running=4.079)}, {"load": crowded(1, 30)}),

@@ -4,6 +4,7 @@ A result with reasons can be neither passed nor recorded. Rules on the energy co
 in ``counter``; the table of all is ``contract``.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Literal
@@ -266,18 +267,28 @@ def _client_reasons(load: LoadTrace, procedure: Procedure) -> Iterator[Reason]:
 
 
 def _scrape_reasons(load: LoadTrace, window: Window, procedure: Procedure) -> Iterator[Reason]:
+    seen = tuple(_ages(load))
     for edge_s in (window.start_s, window.end_s):
-        nearest = min(load.server, key=lambda sample: abs(sample.time_s - edge_s))
-        yield from _slow(
-            max(nearest.took_s, abs(nearest.time_s - edge_s)),
-            "at a window's edge",
-            procedure.largest_scrape_s,
-        )
-    inside = [sample for sample in load.server if window.holds(sample.time_s)]
-    times_s = [window.start_s, *(sample.time_s for sample in inside), window.end_s]
+        apart_s, age_s = min((abs(time_s - edge_s), age_s) for time_s, age_s in seen)
+        yield from _slow(max(age_s, apart_s), "at a window's edge", procedure.largest_scrape_s)
+    inside = [(time_s, age_s) for time_s, age_s in seen if window.holds(time_s)]
+    times_s = [window.start_s, *(time_s for time_s, _ in inside), window.end_s]
     gap_s = max(after - before for before, after in pairwise(times_s))
-    took_s = max((sample.took_s for sample in inside), default=0.0)
-    yield from _slow(max(gap_s, took_s), "inside the window", procedure.largest_scrape_gap_s)
+    oldest_s = max((age_s for _, age_s in inside), default=0.0)
+    yield from _slow(max(gap_s, oldest_s), "inside the window", procedure.largest_scrape_gap_s)
+
+
+def _ages(load: LoadTrace) -> Iterator[tuple[float, float]]:
+    """Return when each sample came, and how old what it says may be.
+
+    Something before the server may have kept what it said some time ago: as old as the first
+    answer that is left out.
+    """
+    finished_s = sorted(r.finish_s for r in load.requests if r.error is None)
+    for sample in load.server:
+        counted = max(0, round(sample.finished - load.server[0].finished))
+        left_out_s = finished_s[counted] if counted < len(finished_s) else math.inf
+        yield sample.time_s, max(sample.took_s, sample.time_s - left_out_s)
 
 
 def _slow(seconds: float, where: str, limit_s: float) -> Iterator[Reason]:

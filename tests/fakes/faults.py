@@ -121,6 +121,11 @@ SERVER = (
         "tests/test_server_faults.py::test_what_ends_a_load[no-metrics]",
     ),
     Fault(
+        "tells metrics that something before it has kept for some seconds",
+        "invalid: `scrape-slow`, for they leave out answers that have come",
+        "tests/test_assess.py::test_what_was_once_called_valid[kept-metrics]",
+    ),
+    Fault(
         "preempts requests, and keeps its batch",
         "measured, with the note `preempted`",
         "tests/test_server_faults.py::test_what_a_measurement_survives[some-preemptions]",
