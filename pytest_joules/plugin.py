@@ -13,7 +13,8 @@ from pytest_joules.options import declared
 
 if TYPE_CHECKING:  # loaded on first use, see above
     from pytest_joules.run import Run
-    from pytest_joules.run.bench import EnergyBench, RehearsalBench
+    from pytest_joules.run.bench import EnergyBench
+    from pytest_joules.run.pending import RehearsalBench
 
 _MARKER = (
     "joules(tolerance, may_measure_nothing): settings of one energy test; tolerance is the "

@@ -23,7 +23,7 @@ from pytest_joules.point import Point
 from pytest_joules.record import resume
 from pytest_joules.report import terminal, text
 from pytest_joules.run import joining
-from pytest_joules.run.bench import EnergyBench, RehearsalBench
+from pytest_joules.run.bench import EnergyBench
 from pytest_joules.run.collection import FAILED, failed, grouped, report_collection_error
 from pytest_joules.run.outputs import Outputs, settings_of
 from pytest_joules.run.parallel import (
@@ -35,6 +35,7 @@ from pytest_joules.run.parallel import (
     resolved,
     stay_alone,
 )
+from pytest_joules.run.pending import RehearsalBench
 from pytest_joules.run.refusals import NO_GPU, require_gpu, require_possible
 from pytest_joules.run.rehearsal import Rehearsal
 from pytest_joules.run.screen import Screen
@@ -156,7 +157,7 @@ class Run:
     def set_up(
         self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
-        """Let a fixture be set up; in the rehearsal one that needs a value ends as a skip."""
+        """Let a fixture be set up, in the rehearsal perhaps another."""
         return self._rehearsal.set_up(fixturedef, request)
 
     def bench(self, item: pytest.Item) -> EnergyBench | RehearsalBench:
@@ -171,8 +172,8 @@ class Run:
             item.stash[_marker_key] = MarkerOptions.from_item(item)
         tolerance = item.stash[_marker_key].tolerance
         if self._rehearsal.is_on:
-            asked = self._rehearsal.asked
-            return RehearsalBench(self.session, tolerance=tolerance, asked=asked)
+            hear = self._rehearsal.hear
+            return RehearsalBench(self.session, tolerance=tolerance, hear=hear)
         item.stash[_bench_key] = EnergyBench(
             self.session,
             tolerance=tolerance,

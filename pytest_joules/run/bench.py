@@ -1,14 +1,9 @@
-"""The ``energy_bench`` fixture's value: what a test can ask for.
-
-In the rehearsal that precedes a run, ``RehearsalBench`` stands in for ``EnergyBench``: it
-notes the points and ends the test's body at the first use of a measured value, so no made-up
-number ever reaches a test.
-"""
+"""The ``energy_bench`` fixture's value: what a test can ask for."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from threading import RLock
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from pytest_joules import baseline
 from pytest_joules.diagnose import diagnose
@@ -19,7 +14,6 @@ from pytest_joules.errors import (
     InvalidPoint,
     is_expected,
 )
-from pytest_joules.ledger import Wish
 from pytest_joules.options.marker import share
 from pytest_joules.point import Point
 from pytest_joules.report.causes import causes
@@ -60,7 +54,7 @@ class EnergyBench:
         Raises:
             JoulesError: The fields contradict each other, or measuring failed.
         """
-        return self.measure(_point(fields))
+        return self.measure(point_of(fields))
 
     def measure(self, point: Point) -> Result:
         """Measure a point; equal points are measured once in a session.
@@ -68,7 +62,7 @@ class EnergyBench:
         Raises:
             JoulesError: Measuring failed, or broke the validity contract.
         """
-        _require_point(point)
+        require_point(point)
         with _ONE_AT_A_TIME:
             result = self._session.measure(point)
         self.has_measured = True
@@ -83,7 +77,7 @@ class EnergyBench:
         Raises:
             JoulesError: As ``measure``.
         """
-        _require_point(point)
+        require_point(point)
         return tuple(self.measure(each) for each in point.sweep(**axes))
 
     def check(self, point: Point, *, tolerance: float | None = None) -> Comparison | None:
@@ -98,7 +92,7 @@ class EnergyBench:
             ConfigurationError: The tolerance is no share, or not the only one of this point.
             JoulesError: There is no usable baseline, or measuring failed.
         """
-        _require_point(point)
+        require_point(point)
         with _ONE_AT_A_TIME:
             return self._checked(point, tolerance)
 
@@ -108,7 +102,7 @@ class EnergyBench:
             self._tell("joules_baseline", str(self._baseline_file(point)))
             self.has_measured = True
             return None
-        asked = _share(tolerance, self._tolerance)
+        asked = asked_share(tolerance, self._tolerance)
         try:
             comparison = self._session.check(point, asked)
         except InvalidMeasurement as error:
@@ -158,7 +152,12 @@ class EnergyBench:
         )
 
 
-def _share(given: float | None, marked: float | None) -> float | None:
+def asked_share(given: float | None, marked: float | None) -> float | None:
+    """Return the tolerance of a call, or else the marker's.
+
+    Raises:
+        ConfigurationError: It is no share.
+    """
     return marked if given is None else share(given, "check(tolerance=...)")
 
 
@@ -176,7 +175,12 @@ def _raise_verdict(
             return
 
 
-def _point(fields: dict[str, Any]) -> Point:
+def point_of(fields: dict[str, Any]) -> Point:
+    """Return the point that a call names by its fields.
+
+    Raises:
+        InvalidPoint: They are no point's.
+    """
     if "model" not in fields:
         raise InvalidPoint(
             "no model is named; give model=, a Hugging Face repository or folder."
@@ -184,57 +188,11 @@ def _point(fields: dict[str, Any]) -> Point:
     return Point.from_json(fields)
 
 
-def _require_point(point: object) -> None:
+def require_point(point: object) -> None:
+    """Refuse what is no point.
+
+    Raises:
+        InvalidPoint: It is none.
+    """
     if not isinstance(point, Point):
         raise InvalidPoint(f"{point!r} is no Point; make one with Point(model=..., ...).")
-
-
-class RehearsalEnds(BaseException):
-    """A measured value was needed, so the rehearsal of this test is over.
-
-    It is no ``Exception``: a test's own handlers must not go on with nothing.
-    """
-
-
-class Pending:
-    """A result or comparison that does not exist yet; any use of it ends the rehearsal."""
-
-    def __init__(self, point: Point) -> None:
-        self.point = point
-
-    def __getattr__(self, name: str) -> NoReturn:
-        raise RehearsalEnds(name)
-
-    def __bool__(self) -> NoReturn:
-        raise RehearsalEnds("bool")
-
-
-class RehearsalBench:
-    """Notes what a test asks for and measures nothing."""
-
-    def __init__(
-        self, session: JoulesSession, *, tolerance: float | None, asked: list[Point]
-    ) -> None:
-        self._session = session
-        self._tolerance = tolerance
-        self._asked = asked
-
-    def __call__(self, **fields: Any) -> Pending:
-        return self.measure(_point(fields))
-
-    def measure(self, point: Point) -> Pending:
-        _require_point(point)
-        self._session.note(point, Wish.MEASURE)
-        self._asked.append(point)
-        return Pending(point)
-
-    def sweep(self, point: Point, **axes: Any) -> tuple[Pending, ...]:
-        _require_point(point)
-        return tuple(self.measure(each) for each in point.sweep(**axes))
-
-    def check(self, point: Point, *, tolerance: float | None = None) -> Pending:
-        _require_point(point)
-        asked = _share(tolerance, self._tolerance)
-        self._session.note(point, Wish.CHECK, asked)
-        self._asked.append(point)
-        return Pending(point)

@@ -9,7 +9,7 @@ from _pytest.runner import runtestprotocol
 
 from pytest_joules.errors import ConfigurationError, InvalidPoint, JoulesError, is_expected
 from pytest_joules.point import Point
-from pytest_joules.run.bench import RehearsalEnds
+from pytest_joules.run.pending import RehearsalEnds
 
 __tracebackhide__ = is_expected
 
@@ -32,7 +32,7 @@ class Rehearsal:
     def __init__(self) -> None:
         self.is_on = False
         self.asked: list[Point] = []
-        """Points of the test that is being rehearsed; its bench adds them."""
+        """Points of the test that is being rehearsed; its bench tells them."""
 
         self._refused: JoulesError | None = None
 
@@ -47,6 +47,20 @@ class Rehearsal:
             item.user_properties.clear()
             item._report_sections.clear()  # noqa: SLF001  or its output would be shown twice
         return Rehearsed(tuple(self.asked), self._refused)
+
+    def hear(self, point: Point) -> None:
+        """Take a point that the test asks for.
+
+        Raises:
+            ConfigurationError: The run has begun, so this would measure nothing.
+        """
+        if not self.is_on:
+            raise ConfigurationError(
+                "this energy_bench is left over from the rehearsal and measures nothing: the "
+                "end of a fixture raised what pytest does not handle there, such as "
+                "SystemExit. Let it raise an Exception, or nothing."
+            )
+        self.asked.append(point)
 
     def call(self) -> Generator[None, object, object]:
         """Let a test's body run until it stops."""
@@ -64,17 +78,11 @@ class Rehearsal:
     def set_up(
         self, fixturedef: pytest.FixtureDef[object], request: pytest.FixtureRequest
     ) -> Generator[None, object, object]:
-        """Let a fixture be set up; in the rehearsal one that needs a value ends as a skip."""
-        key = fixturedef.cache_key(request)  # type: ignore[arg-type]  # pytest's own is a SubRequest
-        try:
-            made = yield
-        except RehearsalEnds as error:
-            # As pytest keeps an Exception, or it would not tear the fixture down.
-            ended = pytest.skip.Exception("the rehearsal ends here")
-            fixturedef.cached_result = (None, key, (ended, error.__traceback__))
-            raise ended from None
+        """Let a fixture be set up; in the rehearsal pytest's ``subtests`` are ours."""
+        made = yield
         if self.is_on and fixturedef.argname == "subtests":
             made = Subtests(self)
+            key = fixturedef.cache_key(request)  # type: ignore[arg-type]  # pytest's own is a SubRequest
             fixturedef.cached_result = (made, key, None)
         return made
 

@@ -184,3 +184,39 @@ def test_a_misspelt_call_is_a_collection_error(joules, call, message):
 
     assert run.ret == 2
     run.stdout.fnmatch_lines([message])
+
+
+ENDS = """
+    import pytest
+    from pytest_joules import Point
+
+    @pytest.fixture
+    def kept(energy_bench):
+        found = []
+        yield found
+        {end}
+
+    def test_point(energy_bench, kept):
+        kept.append(energy_bench(model="a/b", batch_size=8))
+
+    def test_check(energy_bench):
+        energy_bench.check(Point(model="a/b", batch_size=16))
+"""
+
+
+def test_a_value_that_is_used_at_the_end_of_a_fixture_leaves_no_rehearsal_behind(joules):
+    joules.tests(ENDS.format(end='print("drawn:", found[0].power_w)'))
+
+    run = joules.run()
+
+    run.assert_outcomes(passed=1, failed=1)
+    run.stdout.fnmatch_lines(["*drawn: 250 W*", "*BaselineMissing: *-b16*"])
+
+
+def test_a_rehearsal_that_is_left_behind_all_the_same_measures_nothing_and_says_so(joules):
+    joules.tests(ENDS.format(end="raise SystemExit"))
+
+    run = joules.run()
+
+    run.assert_outcomes(failed=2, errors=1)
+    run.stdout.fnmatch_lines(["*ConfigurationError: this energy_bench is left over*"])
