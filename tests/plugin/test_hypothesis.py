@@ -40,4 +40,4 @@ def test_without_the_suppression_it_fails_and_says_so(joules):
     made = run(joules, EXAMPLE.replace(SUPPRESSED, ""))
 
     made.assert_outcomes(failed=1)
-    made.stdout.fnmatch_lines(["*launches made: none*", "*function-scoped*energy_bench*"])
+    made.stdout.fnmatch_lines(["*launches made: none*", "*unction-scoped*energy_bench*"])
