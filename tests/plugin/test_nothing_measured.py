@@ -72,7 +72,7 @@ def test_one_of_unittest_fails_too(joules):
 def test_a_measured_or_skipped_one_of_unittest_does_not(joules, use, outcome):
     joules.tests(UNITTEST.format(use=use))
 
-    assert joules.run().parseoutcomes() == {outcome: 1}
+    joules.run().assert_outcomes(**{outcome: 1})
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_one_of_doctest_fails_where_it_measured_nothing(joules, use, outcome):
 
     run = joules.run("--doctest-glob=*.txt", "energy.txt")
 
-    assert run.parseoutcomes() == {outcome: 1}
+    run.assert_outcomes(**{outcome: 1})
 
 
 def test_one_that_is_the_first_to_ask_for_the_fixture_fails_too(joules):
