@@ -32,7 +32,7 @@ class Context:
     """Software and circumstances: shown with a verdict, free to differ."""
 
     stack: str = ""
-    packages: Mapping[str, str] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict, hash=False)
     """Versions by distribution: the engine, torch, cuda, ..."""
 
     driver: str = ""

@@ -92,10 +92,10 @@ def counted(number: int, noun: str) -> str:
 def percent(ratio: float, digits: int = 1) -> str:
     """Write a relative change with its sign.
 
-    >>> percent(0.0312)
-    '+3.1 %'
+    >>> percent(0.0312), percent(-0.0001)
+    ('+3.1 %', '+0.0 %')
     """
-    return f"{100 * ratio:+.{digits}f} %"
+    return f"{round(100 * ratio, digits) + 0.0:+.{digits}f} %"  # + 0.0: there is no -0.0 %
 
 
 def _plain(value: float, digits: int) -> str:

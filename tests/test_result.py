@@ -127,7 +127,10 @@ intervals = st.builds(
 def test_a_result_survives_json(**changes: Any) -> None:
     result = replace(TOKENS, **changes)
 
-    assert Result.from_json(json.loads(json.dumps(result.as_json()))) == result
+    again = Result.from_json(json.loads(json.dumps(result.as_json())))
+
+    assert again == result
+    assert hash(again) == hash(result)
 
 
 @pytest.mark.parametrize("wrong", [[0.3, 0.2], [None, 0.2], [0.1]])

@@ -35,9 +35,13 @@ def lines(expected: Prediction) -> list[str]:
 
 
 def _latency(expected: Prediction) -> str:
-    if expected.median_itl_s is not None:
-        return f"median ITL   {si(expected.median_itl_s, 's')}"
-    return f"batch takes  {si(expected.batch_latency_s or 0.0, 's')}"
+    name = "batch takes" if expected.median_itl_s is None else "median ITL"
+    return f"{name:12} {_time(expected)}"
+
+
+def _time(expected: Prediction) -> str:
+    found = expected.batch_latency_s if expected.median_itl_s is None else expected.median_itl_s
+    return "not predicted" if found is None else si(found, "s")
 
 
 def _shares(terms: Any) -> str:
@@ -71,14 +75,13 @@ def sweep(predictions: Sequence[Prediction], axis: str) -> list[str]:
     most = max(each.energy_per_work_unit_j for each in predictions)
     rows = [(axis.replace("_", " "), "energy", "power", "latency", "binds", "")]
     for each in predictions:
-        latency = each.median_itl_s or each.batch_latency_s or 0.0
         share = each.energy_per_work_unit_j / most
         rows.append(
             (
                 str(getattr(each.point, axis)),
                 si(each.energy_per_work_unit_j, f"J/{each.point.work_unit}"),
                 si(each.power_w, "W"),
-                si(latency, "s"),
+                _time(each),
                 each.binds,
                 ("█" * max(1, round(_BAR_WIDTH * share))).ljust(_BAR_WIDTH),
             )

@@ -75,6 +75,7 @@ class Run:
         self._recorded: set[str] = set()
         self._digested: Digest | None = None
         self._not_written: list[str] = []
+        self._unfinished = ""
         self._rehearsal = Rehearsal()
         self._has_header = False
 
@@ -245,6 +246,11 @@ class Run:
         if self.options.records and not self.options.plan:
             table += terminal.recorded(self._recorded, self._config.rootpath)
         lines = [*table, *incidents, *self.team.losses(), *self._not_written]
+        if self._unfinished and self.session.ledger.kept:
+            lines.append(
+                f"note: unfinished ({self._unfinished}); the same command with --joules-resume "
+                "goes on with what is measured."
+            )
         if lines:
             warning = text.UNREAL.get(self.session.source.name, "")
             reporter.write_sep("=", f"energy{warning}")
@@ -270,9 +276,9 @@ class Run:
         """
         self.session.settle()
         digest = self._found_out()
-        unfinished = self.team.end(self._config, self.session, exitstatus)
+        self._unfinished = self.team.end(self._config, self.session, exitstatus)
         if self._recorder is not None:
-            self._recorder.ended(digest, unfinished=unfinished)
+            self._recorder.ended(digest, unfinished=self._unfinished)
         self._not_written += [visible(line) for line in self._outputs.write(digest)]
         undecided = [each for each in self._failed if each.is_undecided]
         if exitstatus == pytest.ExitCode.TESTS_FAILED and len(undecided) == num_failed:

@@ -59,6 +59,7 @@ def test_a_launch_that_overruns_its_estimate_is_stopped_between_points(joules):
     assert run.ret == 6
     assert sum("Inconclusive: " in line for line in run.stdout.lines) >= 2
     run.stdout.fnmatch_lines(["*of 7 GPU minutes are spent*--joules-budget*"])
+    run.stdout.fnmatch_lines(["note: unfinished (budget spent); *with --joules-resume goes on*"])
     assert [name for name, _ in heard(run)] == ["LaunchBegins", "LaunchEnds"]
     (session,) = record.known_sessions(joules.path)
     assert record.end_of(session)["unfinished"] == "budget spent"
@@ -90,6 +91,7 @@ def test_a_longer_window_is_estimated_as_longer(joules):
     run = joules.run("--joules-budget=20", "--joules-window=600")
 
     run.assert_outcomes(failed=3)
+    assert "unfinished" not in run.stdout.str()  # there is nothing to go on with
     run.stdout.fnmatch_lines(["*0.0 of 20 GPU minutes are spent and*takes about 33.0*"])
     run.stdout.fnmatch_lines(["*launches made: none"])
 

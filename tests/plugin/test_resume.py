@@ -453,6 +453,7 @@ def test_ctrl_c_is_an_interruption_and_a_resumed_run_may_be_resumed(joules):
         args = ["--gpu=h200", *(["--joules-resume"] if number == 1 else [])]
         run = joules.pytester.runpytest_inprocess(*args, no_reraise_ctrlc=True)
         assert run.ret == pytest.ExitCode.INTERRUPTED
+        run.stdout.fnmatch_lines(["note: unfinished (interrupted*with --joules-resume goes on*"])
     assert len(record.results_of(sessions(joules)[-1])) == 2
 
     machine(joules)
@@ -460,6 +461,7 @@ def test_ctrl_c_is_an_interruption_and_a_resumed_run_may_be_resumed(joules):
 
     run.assert_outcomes(passed=1)
     run.stdout.fnmatch_lines(["*launches made: 4", "3 launches, *of these 2 launches*"])
+    assert "unfinished" not in run.stdout.str()
     ends = [record.end_of(each).get("resumed_by") for each in sessions(joules)]
     assert ends == [sessions(joules)[1].name, sessions(joules)[2].name, None]
 

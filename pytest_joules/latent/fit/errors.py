@@ -40,8 +40,10 @@ class Predicted:
                 return self.rows.energy_j / self.energy_j
             case "latency":
                 return self.rows.latency_s / self.latency_s
-            case _:
+            case "power":
                 return self.rows.power_w / self.power_w
+            case _:
+                raise ValueError(f"{quantity!r} is none of {', '.join(QUANTITIES)}")
 
     def error(self, quantity: str) -> Column:
         """Return the absolute relative errors: predicted over measured, less one."""
