@@ -57,7 +57,7 @@ def launch(
     return made.but(point=point)
 
 
-def of_stack(result: Result, stack: str, **packages: str) -> Result:
+def of_stack(result: Result, stack: str, /, **packages: str) -> Result:
     """Return the result as another stack's."""
     context = Context(stack=stack, packages=packages)
     return result.but(provenance=replace(result.provenance, context=context))
