@@ -59,7 +59,9 @@ def test_a_launch_that_overruns_its_estimate_is_stopped_between_points(joules):
     assert run.ret == 6
     assert sum("Inconclusive: " in line for line in run.stdout.lines) >= 2
     run.stdout.fnmatch_lines(["*of 7 GPU minutes are spent*--joules-budget*"])
-    run.stdout.fnmatch_lines(["note: unfinished (budget spent); *with --joules-resume goes on*"])
+    run.stdout.fnmatch_lines(
+        ["note: unfinished (budget spent); *with --joules-resume goes on*"]
+    )
     assert [name for name, _ in heard(run)] == ["LaunchBegins", "LaunchEnds"]
     (session,) = record.known_sessions(joules.path)
     assert record.end_of(session)["unfinished"] == "budget spent"

@@ -453,7 +453,9 @@ def test_ctrl_c_is_an_interruption_and_a_resumed_run_may_be_resumed(joules):
         args = ["--gpu=h200", *(["--joules-resume"] if number == 1 else [])]
         run = joules.pytester.runpytest_inprocess(*args, no_reraise_ctrlc=True)
         assert run.ret == pytest.ExitCode.INTERRUPTED
-        run.stdout.fnmatch_lines(["note: unfinished (interrupted*with --joules-resume goes on*"])
+        run.stdout.fnmatch_lines(
+            ["note: unfinished (interrupted*with --joules-resume goes on*"]
+        )
     assert len(record.results_of(sessions(joules)[-1])) == 2
 
     machine(joules)
