@@ -19,8 +19,9 @@ from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Stack
 from pytest_joules.point import Point
 from pytest_joules.progress import PointEnds
-from pytest_joules.record import digest_of, replay, results_of
+from pytest_joules.record import digest_of, results_of
 from pytest_joules.record.recorder import Recorder
+from pytest_joules.record.replaying import replay
 from pytest_joules.report.fleet_plan import makespan_on
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.testing import source_of

@@ -13,9 +13,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pytest_joules import record
 from pytest_joules.errors import ConfigurationError, FormatError
 from pytest_joules.options.frozen import Options
+from pytest_joules.record.replaying import replay
 from pytest_joules.sources.mlenergy import read_leaderboard
 from pytest_joules.sources.store import result_of
 from tests.fakes import mutations
@@ -187,7 +187,7 @@ def test_a_session_that_the_package_wrote_is_read_whole():
         *("baselines.jsonl", "verdicts.jsonl", "end.json"),
     }
     with workspace(session) as space:
-        (again,) = record.replay(space.folder)
+        (again,) = replay(space.folder)
 
     assert again.is_same
 

@@ -20,8 +20,10 @@ from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Boards, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.progress import LeaseWaits
-from pytest_joules.record import digest_of, end_of, is_running, replay, replayed, running_lock
+from pytest_joules.record import digest_of, is_running, running_lock
+from pytest_joules.record.costs import end_of
 from pytest_joules.record.recorder import Recorder, close
+from pytest_joules.record.replaying import replay, replayed
 from pytest_joules.record.resume import begin
 from pytest_joules.record.takeover import left_by
 from pytest_joules.run.parallel import gathered

@@ -8,6 +8,7 @@ from pytest_joules.commands.answer import EXIT_RED, Answer, exit_code
 from pytest_joules.errors import is_expected
 from pytest_joules.ledger import Ledger
 from pytest_joules.point import Point
+from pytest_joules.record.replaying import replay
 from pytest_joules.report.expected import beside
 from pytest_joules.report.terminal import summary
 from pytest_joules.report.text import table
@@ -43,7 +44,7 @@ def replayed(folder: Path) -> Answer:
     Raises:
         FormatError: It cannot be read.
     """
-    found = record.replay(folder)
+    found = replay(folder)
     source = str(record.settings_of(folder).get("source", ""))
     rows = [
         (

@@ -15,21 +15,10 @@ from pytest_joules.gate.calibration import Calibration
 from pytest_joules.ledger import Judgement, Listener, Taken
 from pytest_joules.point import Point
 from pytest_joules.pruning import prune
-from pytest_joules.record import (
-    BASELINES,
-    END,
-    LOCKS,
-    PLAN,
-    SCHEMA,
-    SETTINGS,
-    VERDICTS,
-    cost_of,
-    end_of,
-    is_session,
-    running_lock,
-    spent_by,
-)
+from pytest_joules.record import LOCKS, PLAN, SCHEMA, SETTINGS, is_session, running_lock
+from pytest_joules.record.costs import END, cost_of, end_of, spent_by
 from pytest_joules.record.parts import COSTS, RESULTS, of_part, parts
+from pytest_joules.record.verdicts import BASELINES, VERDICTS
 from pytest_joules.result import Result
 from pytest_joules.storage import append_durably, write_atomically
 

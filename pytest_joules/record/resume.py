@@ -22,6 +22,7 @@ from pytest_joules.options.frozen import Options
 from pytest_joules.plan import ATTACHED, Boards, Launch, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity, require_same, require_same_context
+from pytest_joules.record.costs import end_of
 from pytest_joules.record.parts import parts
 from pytest_joules.record.recorder import Recorder, close
 from pytest_joules.record.takeover import ANEW, left_by
@@ -186,7 +187,7 @@ def interrupted(root: Path, name: str) -> Path:
 
 def _ended(folder: Path) -> str:
     """Say how a session ended; empty where it has left something undone."""
-    end = record.end_of(folder)
+    end = end_of(folder)
     if by := end.get("resumed_by"):
         return f"session {by} went on with it already"
     if end and not end.get("unfinished"):

@@ -9,13 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pytest_joules import record
 from pytest_joules.contract import reason
 from pytest_joules.errors import FormatError, is_expected
 from pytest_joules.ledger import Judgement, Taken
 from pytest_joules.plan import server_key
 from pytest_joules.point import Point
+from pytest_joules.record.costs import cost_of, costs_of
 from pytest_joules.record.parts import parts
+from pytest_joules.record.replaying import replayed
+from pytest_joules.record.verdicts import told
 from pytest_joules.result import Result
 
 __tracebackhide__ = is_expected
@@ -45,19 +47,19 @@ def left_by(folder: Path) -> Taken:
         FormatError: The session is broken.
     """
     names = parts(folder)
-    told = [_Part(results=each[0], judgements=each[2]) for each in record.told(folder)]
-    every = {id(each): each for part in told for each in part.results}
+    written = [_Part(results=each[0], judgements=each[2]) for each in told(folder)]
+    every = {id(each): each for part in written for each in part.results}
     results = [each for each in every.values() if each.is_valid]
     place = {id(each): position for position, each in enumerate(results)}
-    kept = _kept(told)
-    aside = {id(told[0].results[i]) for i in record.cost_of(folder).get("set_aside", ())}
-    costs = record.costs_of(folder)
+    kept = _kept(written)
+    aside = {id(written[0].results[i]) for i in cost_of(folder).get("set_aside", ())}
+    costs = costs_of(folder)
     return Taken(
         session=folder.name,
         results=[_marked(each, folder.name) for each in results],
         judgements=[
             _moved(judgement, part, place)
-            for name, part in zip(names, told, strict=True)
+            for name, part in zip(names, written, strict=True)
             for judgement in part.judgements
             # What the session itself had taken over, all its workers knew.
             if (not name or kept.get(server_key(judgement.comparison.point), part) is part)
@@ -73,10 +75,12 @@ def left_by(folder: Path) -> Taken:
     )
 
 
-def _kept(told: Sequence[_Part]) -> Mapping[Point, _Part]:
+def _kept(written: Sequence[_Part]) -> Mapping[Point, _Part]:
     """Choose for each server the part that got furthest with it."""
-    servers = {server_key(each.point) for part in told for each in part.results}
-    return {server: max(told, key=lambda part: _progress(part, server)) for server in servers}
+    servers = {server_key(each.point) for part in written for each in part.results}
+    return {
+        server: max(written, key=lambda part: _progress(part, server)) for server in servers
+    }
 
 
 def _progress(part: _Part, server: Point) -> tuple[int, int]:
@@ -103,7 +107,7 @@ def _require_same(judgement: Judgement, part: _Part, folder: Path) -> bool:
     Raises:
         FormatError: It does not.
     """
-    if not record.replayed(judgement, part.results).is_same:
+    if not replayed(judgement, part.results).is_same:
         raise FormatError(
             f"{folder}: the verdict on {judgement.comparison.point.id} does not come out of "
             f"its results again; {ANEW}."

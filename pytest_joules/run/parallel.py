@@ -24,7 +24,9 @@ from pytest_joules.ledger import Ledger, Taken
 from pytest_joules.options.frozen import Options
 from pytest_joules.point import Point
 from pytest_joules.record import FOLDER, resume, session_name
+from pytest_joules.record.costs import costs_of
 from pytest_joules.record.recorder import Recorder
+from pytest_joules.record.verdicts import told
 from pytest_joules.run.collection import server_groups
 from pytest_joules.session import JoulesSession
 
@@ -263,12 +265,12 @@ def gathered(folder: Path, taken: Taken | None = None) -> tuple[Digest, Ledger]:
     if not record.is_session(folder):
         return Digest(), ledger
     ledger.results = record.results_of(folder)
-    for *_, judgements in record.told(folder):
+    for *_, judgements in told(folder):
         for each in judgements:
             point = each.comparison.point
             ledger.comparisons[point] = each.comparison
             ledger.alphas[point] = each.case.design(point).alpha
-    for cost in record.costs_of(folder):
+    for cost in costs_of(folder):
         ledger.num_launches += cost["num_launches"]
         ledger.spent_gpu_s += cost["spent_gpu_s"] or 0.0
         for point, values in cost.get("calibrations", ()):

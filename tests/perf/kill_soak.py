@@ -26,6 +26,7 @@ from typing import BinaryIO
 
 from pytest_joules import baseline, record
 from pytest_joules.errors import JoulesError
+from pytest_joules.record.replaying import replay
 from tests.engines.project import Project
 from tests.fakes.mock_nvml import MockNvml, compile_library
 from tests.fakes.vllm_program import make_stack
@@ -233,7 +234,7 @@ class Soak:
             for session in self._sessions():
                 if record.is_session(session):
                     record.digest_of(session)
-                    record.replay(session)
+                    replay(session)
             self._runs()
         except JoulesError as error:
             self._fault(str(error))

@@ -8,6 +8,7 @@ import pytest
 from pytest_joules import record
 from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Stack
+from pytest_joules.record.costs import cost_of, end_of
 from tests.fakes.vllm_program import make_stack
 
 SWEEP = """
@@ -64,7 +65,7 @@ def test_a_launch_that_overruns_its_estimate_is_stopped_between_points(joules):
     )
     assert [name for name, _ in heard(run)] == ["LaunchBegins", "LaunchEnds"]
     (session,) = record.known_sessions(joules.path)
-    assert record.end_of(session)["unfinished"] == "budget spent"
+    assert end_of(session)["unfinished"] == "budget spent"
     assert len(record.results_of(session)) == 1
 
 
@@ -73,7 +74,7 @@ def test_what_was_spent_before_a_resume_counts_and_more_may_be_allowed(joules):
     joules.tests(SWEEP)
     joules.run("--joules-budget=7")
     (first,) = record.known_sessions(joules.path)
-    spent_min = record.cost_of(first)["spent_gpu_s"] / 60
+    spent_min = cost_of(first)["spent_gpu_s"] / 60
 
     same = joules.run("--joules-resume", "--joules-budget=7")
     more = joules.run("--joules-resume", f"--joules-budget={spent_min + 100}")
@@ -82,7 +83,7 @@ def test_what_was_spent_before_a_resume_counts_and_more_may_be_allowed(joules):
     assert same.ret == 6
     assert heard(same) == []
     more.assert_outcomes(passed=3)
-    cost = record.cost_of(record.known_sessions(joules.path)[-1])
+    cost = cost_of(record.known_sessions(joules.path)[-1])
     assert cost["num_launches"] == 2
     assert cost["spent_gpu_s"] / 60 > 2 * spent_min
 

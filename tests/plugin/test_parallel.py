@@ -6,7 +6,8 @@ Each run starts several processes, so these are few; ``tests/perf/parallel_runs.
 import json
 from collections import Counter
 
-from pytest_joules.record import digest_of, replay
+from pytest_joules.record import digest_of
+from pytest_joules.record.replaying import replay
 from tests.fakes.parallel_project import parallel, require_never_shared, worse
 
 __all__ = ["parallel", "worse"]  # fixtures

@@ -3,7 +3,8 @@
 import signal
 import time
 
-from pytest_joules.record import digest_of, end_of, is_running, results_of
+from pytest_joules.record import digest_of, is_running, results_of
+from pytest_joules.record.costs import end_of
 from pytest_joules.verdict import EXIT_UNDECIDED
 from tests.fakes.parallel_project import parallel
 

@@ -12,7 +12,8 @@ import pytest
 
 from pytest_joules import baseline, record
 from pytest_joules.options.frozen import Options
-from pytest_joules.record import replay
+from pytest_joules.record.costs import end_of
+from pytest_joules.record.replaying import replay
 from pytest_joules.sources.choice import chosen_source
 from tests.plugin.conftest import CHECK
 
@@ -428,7 +429,7 @@ def test_workers_go_on_with_what_one_process_began(half_done):
     assert len({r.evidence.launch_id for r in every}) == record.digest_of(went_on).num_launches
     assert len(json.loads((half_done.path / "all.json").read_text())) == len(every)
     assert [each.is_same for each in replay(went_on)] == [True, True]
-    assert record.end_of(half_done.died)["resumed_by"] == went_on.name
+    assert end_of(half_done.died)["resumed_by"] == went_on.name
 
 
 def test_workers_refuse_what_differs_once_and_leave_it_as_it_was(half_done):
@@ -464,7 +465,7 @@ def test_ctrl_c_is_an_interruption_and_a_resumed_run_may_be_resumed(joules):
     run.assert_outcomes(passed=1)
     run.stdout.fnmatch_lines(["*launches made: 4", "3 launches, *of these 2 launches*"])
     assert "unfinished" not in run.stdout.str()
-    ends = [record.end_of(each).get("resumed_by") for each in sessions(joules)]
+    ends = [end_of(each).get("resumed_by") for each in sessions(joules)]
     assert ends == [sessions(joules)[1].name, sessions(joules)[2].name, None]
 
 

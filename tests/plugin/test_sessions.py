@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from pytest_joules import baseline
 from pytest_joules.cli import app
-from pytest_joules.record import replay, session_name
+from pytest_joules.record import session_name
+from pytest_joules.record.replaying import replay
 
 RUNNER = CliRunner()
 NOISY = "power_w=lambda stack, point: 400.0 * {factor}, launch_noise=0.004, seed={seed}"
