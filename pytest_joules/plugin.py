@@ -139,11 +139,12 @@ def _prepare(
     try:
         _run(session.config).prepare(session, items, tests)
     except pytest.UsageError as error:
-        if not hasattr(session.config, "workerinput"):
+        from pytest_joules.run.collection import report_collection_error  # noqa: PLC0415  see _run
+        from pytest_joules.run.workers import is_worker  # noqa: PLC0415  see _run
+
+        if not is_worker(session.config):
             raise
         # pytest-xdist takes a usage error in a worker for a crash.
-        from pytest_joules.run.collection import report_collection_error  # noqa: PLC0415  see _run
-
         report_collection_error(session, tests[0], error)
         items[:] = [item for item in items if item not in tests]
 

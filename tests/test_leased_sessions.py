@@ -26,7 +26,7 @@ from pytest_joules.record.recorder import Recorder, close
 from pytest_joules.record.replaying import replay, replayed
 from pytest_joules.record.resume import begin
 from pytest_joules.record.takeover import left_by
-from pytest_joules.run.parallel import gathered
+from pytest_joules.run.gathering import gathered
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.sources.live import LiveSource
 from pytest_joules.storage import append_durably

@@ -25,20 +25,15 @@ from pytest_joules.report import terminal, text
 from pytest_joules.run import joining
 from pytest_joules.run.bench import EnergyBench
 from pytest_joules.run.collection import FAILED, failed, grouped, report_collection_error
+from pytest_joules.run.controller import Controller
+from pytest_joules.run.gathering import gathered
 from pytest_joules.run.outputs import Outputs, settings_of
-from pytest_joules.run.parallel import (
-    Hooks,
-    Team,
-    gathered,
-    is_controller,
-    is_worker,
-    resolved,
-    stay_alone,
-)
+from pytest_joules.run.parallel import hooks_of, part_of, resolved
 from pytest_joules.run.pending import RehearsalBench
 from pytest_joules.run.refusals import NO_GPU, require_gpu, require_possible
 from pytest_joules.run.rehearsal import Rehearsal
 from pytest_joules.run.screen import Screen
+from pytest_joules.run.workers import is_controller, is_worker, stay_alone
 from pytest_joules.sources import Source
 from pytest_joules.sources.choice import chosen_source, reference
 from pytest_joules.sources.live import LiveSource
@@ -61,8 +56,8 @@ class Run:
         if isinstance(source, LiveSource) and source.name == "live":
             source = source.saying(screen.hear)  # others are over in a moment
         self._settings = settings_of(chosen, source.name)
-        self.team = Team.of(config, is_stored=source.launches, resumes=chosen.resume)
-        self._recorder = self.team.recorder(self._settings, chosen.keep)
+        self.part = part_of(config, is_stored=source.launches, resumes=chosen.resume)
+        self._recorder = self.part.recorder(self._settings, chosen.keep)
         self.session = joining.session_of(
             chosen, source, screen=screen, listener=self._recorder
         )
@@ -70,7 +65,7 @@ class Run:
         self._config = config
         self._published = reference(chosen)
         # Workers know their own results only.
-        self._outputs = Outputs() if self.team.worker else Outputs.chosen(chosen, os.environ)
+        self._outputs = Outputs() if self.part.worker else Outputs.chosen(chosen, os.environ)
         self._failed: list[Failed] = []
         self._recorded: set[str] = set()
         self._digested: Digest | None = None
@@ -98,7 +93,8 @@ class Run:
         except JoulesError as error:
             raise pytest.UsageError(f"pytest-joules: {error}") from None
         require_possible(chosen, run.session.source, is_asked=is_asked(config))
-        config.pluginmanager.register(Hooks(run.team, run.session, run.hear), "joules-hooks")
+        hooks = hooks_of(run.part, run.session, run.hear)
+        config.pluginmanager.register(hooks, "joules-hooks")
         return run
 
     def prepare(
@@ -123,7 +119,7 @@ class Run:
         for item, reason in broken.items():
             report_collection_error(session, item, reason)
         try:
-            self.team.begin(self.session, {item.nodeid: each for item, each in asked.items()})
+            self.part.begin(self.session, {item.nodeid: each for item, each in asked.items()})
         except (JoulesError, OSError) as error:
             raise pytest.UsageError(f"pytest-joules: {error}") from None
         points = {item: each[0] for item, each in asked.items()}
@@ -245,7 +241,7 @@ class Run:
         incidents = [f"fleet: {visible(each)}" for each in self.session.ledger.incidents]
         if self.options.records and not self.options.plan:
             table += terminal.recorded(self._recorded, self._config.rootpath)
-        lines = [*table, *incidents, *self.team.losses(), *self._not_written]
+        lines = [*table, *incidents, *self.part.losses(), *self._not_written]
         if self._unfinished and self.session.ledger.kept:
             lines.append(
                 f"note: unfinished ({self._unfinished}); the same command with --joules-resume "
@@ -276,7 +272,7 @@ class Run:
         """
         self.session.settle()
         digest = self._found_out()
-        self._unfinished = self.team.end(self._config, self.session, exitstatus)
+        self._unfinished = self.part.end(self.session, exitstatus)
         if self._recorder is not None:
             self._recorder.ended(digest, unfinished=self._unfinished)
         self._not_written += [visible(line) for line in self._outputs.write(digest)]
@@ -289,14 +285,15 @@ class Run:
 
     def _found_out(self) -> Digest:
         """Put together what this process has found out, or all workers."""
-        if not self.team.is_controller:
+        part = self.part
+        if not isinstance(part, Controller):
             return self._digest()
         try:
-            self._digested, self.session.ledger = gathered(self.team.session, self.team.taken)
+            self._digested, self.session.ledger = gathered(part.session, part.taken)
         except JoulesError as error:
             self._not_written.append(f"results of the workers cannot be read: {error}")
-        self._not_written += self.team.gaps()
-        self.team.close()
+        self._not_written += part.gaps()
+        part.close()
         return self._digest()
 
     def _digest(self) -> Digest:

@@ -19,6 +19,7 @@ from pytest_joules.point import Point
 from pytest_joules.progress import Event, LaunchBegins, LaunchEnds, LeaseEnds, LeaseWaits
 from pytest_joules.report.fleet_waiting import FleetWaiting
 from pytest_joules.report.waiting import Session, Waiting
+from pytest_joules.run.workers import is_worker, worker_name
 from pytest_joules.session import JoulesSession
 
 if TYPE_CHECKING:  # only a terminal needs it
@@ -50,7 +51,7 @@ class Screen:
         if isinstance(event, LaunchBegins):
             self._seen.add(server_key(event.launch.largest))
         line = self._waiting.hear(event)
-        if line and hasattr(self._config, "workerinput"):
+        if line and is_worker(self._config):
             self._write_beside(line)
         reporter = self._reporter()
         if reporter is None:
@@ -77,9 +78,8 @@ class Screen:
     def _write_beside(self, line: str) -> None:
         """Write a worker's line: pytest-xdist leaves it the controller's standard error."""
         if self._config.option.verbose > _SILENT:
-            name = self._config.workerinput["workerid"]  # type: ignore[attr-defined]  # xdist's
             with self._uncaptured():
-                os.write(2, f"[{name}] {line}\n".encode(errors="replace"))
+                os.write(2, f"[{worker_name(self._config)}] {line}\n".encode(errors="replace"))
 
     def _reporter(self) -> pytest.TerminalReporter | None:
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
