@@ -10,7 +10,7 @@ batches budget catalog contract digest errors hiding intervals ledger pipelines 
 procedure progress prompts provenance result steady_state storage strategies tasks trace units
 verdict visible
 assess/ baseline/ claims/ counter/ diagnose/ expect/ gate/ point/ report/
-fleet/schedule leases/allocation record/parts session/boards session/referee
+fleet/placing fleet/schedule leases/allocation record/parts session/boards session/referee
 """
 ENTRIES = PURE.split()
 

@@ -5,13 +5,13 @@ last, so that all launches of a comparison run on the same boards.
 """
 
 import time
+from collections import Counter
 from collections.abc import Callable, Generator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 
 from pytest_joules import progress
-from pytest_joules.budget import expected_costs
 from pytest_joules.errors import FleetError, JoulesError, is_expected
 from pytest_joules.fleet import faults, lines, wire
 from pytest_joules.fleet.cell import (
@@ -26,7 +26,8 @@ from pytest_joules.fleet.cell import (
 )
 from pytest_joules.fleet.cluster import Cluster, Held, NodeInfo
 from pytest_joules.fleet.following import followed
-from pytest_joules.fleet.schedule import Job, Room, starts
+from pytest_joules.fleet.nodes import TRIES, Nodes
+from pytest_joules.fleet.placing import Placing
 from pytest_joules.fleet.survey import Found, Survey
 from pytest_joules.measure import FrozenWork, Outcome
 from pytest_joules.options.frozen import Options
@@ -38,13 +39,9 @@ from pytest_joules.version import __version__
 
 __tracebackhide__ = is_expected
 
-TRIES = 3
-"""Nodes that a server key may lose before it is given up."""
-
 PATIENCE_S = 120.0
 """Seconds that reserving GPUs may take before another node is tried."""
 
-_LOOK_S = 5.0
 _HEAR_S = 2.0
 
 Say = Callable[[str, Key, progress.Event], None]
@@ -68,27 +65,20 @@ class FleetSource:
     survey: Survey = field(init=False)
     """Of what another session has measured, which this one goes on with."""
 
-    _fit: dict[str, NodeInfo] = field(default_factory=dict)
-    _unfit: dict[str, str] = field(default_factory=dict)
-    """Nodes that cannot measure, by id, and why."""
-
+    _nodes: Nodes = field(init=False)
+    _placing: Placing = field(init=False)
     _cells: dict[Held, Cell] = field(default_factory=dict)
     _of_key: dict[Key, Cell] = field(default_factory=dict)
     _waiting: dict[Key, Launch] = field(default_factory=dict)
-    _avoided: dict[Key, set[str]] = field(default_factory=dict)
-    _losses: dict[Key, int] = field(default_factory=dict)
-    _silences: dict[str, int] = field(default_factory=dict)
-    """How often a node was lost while it was asked what it has, by id."""
-
-    _held_up: dict[str, float] = field(default_factory=dict)
-    """Nodes whose GPUs other work holds, until when they are left alone."""
-
     _known: dict[object, tuple[Identity, str]] = field(default_factory=dict)
     _events: list[Event] = field(default_factory=list)
-    _looked_s: float = -_LOOK_S
 
     def __post_init__(self) -> None:
         self.survey = Survey(self.cluster, is_open=bool(self.options.resume))
+        self._nodes = Nodes(gpu=self.options.gpu)
+        self._placing = Placing(
+            nodes=self._nodes, survey=self.survey, window_s=self.options.window
+        )
 
     def require_gpu(self, gpu: str) -> None:
         del gpu  # the nodes are asked for that of the options
@@ -100,15 +90,15 @@ class FleetSource:
         hardware = hardware_of(launch)
         if hardware not in self._known:
             self._look()
-            node = self._require_any()
-            survey = self._cell_on(node, launch)
-            while survey.identity is None and survey.error is None:
+            node = self._nodes.first()
+            asked = self._cell_on(node, launch)
+            while asked.identity is None and asked.error is None:
                 self._pump()
-            self._free(survey)
-            if survey.error is not None:
-                raise survey.error
-            assert survey.identity is not None
-            self._known[hardware] = (survey.identity, node.name)
+            self._free(asked)
+            if asked.error is not None:
+                raise asked.error
+            assert asked.identity is not None
+            self._known[hardware] = (asked.identity, node.name)
         return self._known[hardware][0]
 
     def leased(self, launch: Launch) -> AbstractContextManager[Launch]:
@@ -181,10 +171,10 @@ class FleetSource:
         """
         for _ in range(TRIES):
             self._look()
-            if self._fit:
+            if self._nodes.fit:
                 break
-        self._require_any()
-        return tuple(self._fit.values())
+        self._nodes.first()
+        return tuple(self._nodes.fit.values())
 
     def close(self) -> None:
         """End all cells and leave the cluster."""
@@ -195,46 +185,19 @@ class FleetSource:
         if not self._waiting:
             return
         self._look()
-        if not self._fit:
+        if not self._nodes.fit:
             for key in list(self._waiting):
-                self._refuse(key, faults.none_fits(self.options.gpu, self._unfit))
+                self._refuse(key, self._nodes.none_fits())
             return
-        rooms = [self._room(node) for node in self._fit.values()]
-        by_name = {str(number): key for number, key in enumerate(self._waiting)}
-        jobs = [self._job(name, key) for name, key in by_name.items()]
-        for job, node in starts(jobs, rooms):
-            self._hold(by_name[job.name], self._fit[node])
-        for job in jobs:
-            if all(job.num_gpus > node.num_gpus for node in self._fit.values()):
-                key = by_name[job.name]
-                point = self._waiting[key].largest
-                self._refuse(key, faults.too_wide(point, self._fit, self.options.gpu))
-
-    def _room(self, node: NodeInfo) -> Room:
-        used = sum(
-            cell.held.num_gpus for cell in self._cells.values() if cell.held.node.id == node.id
-        )
-        free = 0 if self._is_held_up(node.id) else max(0, node.num_gpus - used)
-        return Room(node=node.id, gpu=self.options.gpu, num_gpus=node.num_gpus, free=free)
-
-    def _is_held_up(self, node_id: str) -> bool:
-        return self._held_up.get(node_id, 0.0) > self.clock()
-
-    def _job(self, name: str, key: Key) -> Job:
-        launch = self._waiting[key]
-        others = frozenset(self._fit) - self._avoided.get(key, set())
-        home = self.survey.home(launch.boards)
-        if home in others and not self._is_held_up(home):
-            others = frozenset({home})
-        num_gpus = launch.largest.num_gpus
-        is_left = any(self._fit[each].num_gpus >= num_gpus for each in others)
-        return Job(
-            name=name,
-            gpu=self.options.gpu,
-            num_gpus=num_gpus,
-            duration_s=expected_costs(self.options.window).duration_s(launch),
-            only=others if is_left else None,
-        )
+        used = Counter[str]()
+        for cell in self._cells.values():
+            used[cell.held.node.id] += cell.held.num_gpus
+        for key, node in self._placing.chosen(self._waiting, used, self.clock()):
+            self._hold(key, node)
+        fit = self._nodes.fit
+        for key, launch in list(self._waiting.items()):
+            if all(launch.largest.num_gpus > node.num_gpus for node in fit.values()):
+                self._refuse(key, faults.too_wide(launch.largest, fit, self.options.gpu))
 
     def _hold(self, key: Key, node: NodeInfo) -> None:
         launch = self._waiting.pop(key)
@@ -248,7 +211,7 @@ class FleetSource:
             late_s = self.clock() - cell.since_s
             if cell.key is None or cell.is_up or late_s < PATIENCE_S:
                 continue
-            self._held_up[cell.held.node.id] = self.clock() + PATIENCE_S
+            self._placing.leave_alone(cell.held.node, until_s=self.clock() + PATIENCE_S)
             assert cell.launch is not None
             self._waiting[cell.key] = cell.launch
             del self._of_key[cell.key]
@@ -260,49 +223,24 @@ class FleetSource:
 
     def _look(self) -> None:
         """Ask nodes that are new what they have; forget those that are gone."""
-        if self.clock() - self._looked_s < _LOOK_S and self._fit:
+        now_s = self.clock()
+        if self._nodes.are_known(now_s):
             return
-        self._looked_s = self.clock()
-        alive = {node.id: node for node in self.cluster.nodes()}
-        self._fit = {id_: node for id_, node in self._fit.items() if id_ in alive}
-        new = [node for node in alive.values() if node.id not in {*self._fit, *self._unfit}]
-        asked = [node for node in new if node.may_have(self.options.gpu)]
-        self._unfit |= {
-            node.id: f"{node.name}: Ray says that its GPUs are {node.accelerator}"
-            for node in new
-            if node not in asked
-        }
-        surveys = [self._cell_on(node, None) for node in asked]
-        while any(not each.is_ready and each.error is None for each in surveys):
+        new = self._nodes.new_in(self.cluster, now_s)
+        asked = [self._cell_on(node, None) for node in new]
+        while any(not each.is_ready and each.error is None for each in asked):
             self._pump()
-        for each in surveys:
-            self._judge(each)
-
-    def _judge(self, survey: Cell) -> None:
-        node = survey.held.node
-        if survey.error is None and self.survey.takes(survey.held):
-            del self._cells[survey.held]
-        self._free(survey)
-        if isinstance(survey.error, FleetError):
-            raise survey.error
-        if survey.error is None:
-            self._fit[node.id] = node
-            return
-        self._silences[node.id] = self._silences.get(node.id, 0) + 1
-        # One that was lost may be starting or going: it is asked again.
-        if not survey.is_lost or self._silences[node.id] >= TRIES:
-            self._unfit[node.id] = str(survey.error)
+        for each in asked:
+            if each.error is None and self.survey.takes(each.held):
+                del self._cells[each.held]
+            self._free(each)
+            self._nodes.answered(each)
 
     def _cell_on(self, node: NodeInfo, launch: Launch | None) -> Cell:
         held = self.cluster.hold(node, 0)
         cell = Cell(held=held, launch=launch, since_s=self.clock())
         self._cells[held] = cell
         return cell
-
-    def _require_any(self) -> NodeInfo:
-        if not self._fit:
-            raise faults.none_fits(self.options.gpu, self._unfit)
-        return next(iter(self._fit.values()))
 
     def _pump(self) -> None:
         for held, heard in self.cluster.hear(_HEAR_S).items():
@@ -329,8 +267,7 @@ class FleetSource:
             case {"error": values}:
                 self._fail(cell, lines.error_from(values, cell.held.node.name))
             case {"lost": text}:
-                self._unfit[cell.held.node.id] = f"{cell.held.node.name}: {text}"
-                self._fit.pop(cell.held.node.id, None)
+                self._nodes.rule_out(cell.held.node, text)
                 self._lose(cell, text)
             case {"died": {"status": status, "said": said}}:
                 self._died(cell, status, said)
@@ -381,13 +318,10 @@ class FleetSource:
         tell: Tell = partial(self._tell, cell, over) if cell.runs else lambda: None
         elapsed_s = cell.taken_s(self.clock())
         del self._of_key[key]
-        avoided = self._avoided.setdefault(key, set())
-        avoided.add(cell.held.node.id)
         lost = Lost(key=key, text=f"{name}: {text}", elapsed_s=elapsed_s, tell=tell)
         self._events.append(lost)
-        self._looked_s = -_LOOK_S
-        self._losses[key] = self._losses.get(key, 0) + 1
-        if self._losses[key] >= TRIES:
+        self._nodes.look_again()
+        if self._placing.lost(key, cell.held.node) >= TRIES:
             point = cell.launch.largest if cell.launch else key
             self._refuse(key, faults.given_up(point, TRIES, f"{name}: {text}"))
 
