@@ -28,7 +28,8 @@ from pytest_joules.leases import Leases
 from pytest_joules.measure import Rig
 from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Launch, Stack
-from pytest_joules.point import ENGINES, Point, Request
+from pytest_joules.point import Point, Request
+from pytest_joules.point.checks import ENGINES
 from pytest_joules.procedure import Procedure
 from pytest_joules.simulation.batching import Batching, Cost, Demand
 from pytest_joules.simulation.meter import (

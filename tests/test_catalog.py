@@ -8,7 +8,8 @@ import pytest
 from pytest_joules import catalog
 from pytest_joules.errors import ConfigurationError
 from pytest_joules.plan import require_runs_on
-from pytest_joules.point import PRECISIONS, Point
+from pytest_joules.point import Point
+from pytest_joules.point.checks import PRECISIONS
 from pytest_joules.tasks import TASKS, task_of_dataset
 
 MODELS = list(catalog.models().values())

@@ -5,25 +5,16 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import count, product
-from types import NoneType
 from typing import Any
 
 from pytest_joules import catalog
 from pytest_joules.errors import InvalidPoint, is_expected
-from pytest_joules.point.engine_rules import require_arguments, require_engine
+from pytest_joules.point.checks import LENGTHS, require_consistent, require_types
 from pytest_joules.point.vision import FIELDS, Vision, vision_of
 from pytest_joules.tasks import Lengths, Task, lengths_from_json, task
 
 __tracebackhide__ = is_expected
 
-PRECISIONS = ("fp32", "bf16", "fp16", "fp8", "mxfp4", "nvfp4", "int8", "int4")
-ENGINES = ("vllm", "transformers", "diffusers", "xdit", "endpoint")
-_DIFFUSION = ("steps", "height", "width", "num_frames", "fps", "ulysses_degree", "ring_degree")
-_COUNTS = ("batch_size", "num_gpus", "data_parallel", "tensor_parallel", "num_requests")
-_WHOLE = (*_COUNTS, "max_model_len", "num_images", *_DIFFUSION, "seed")
-_NAMES = ("model", "task", "precision", "engine", "weights", "mode", "media")
-_SWITCHES = ("prefix_caching", "shared_server", "expert_parallel", "trust_remote_code")
-_LENGTHS = ("input_tokens", "output_tokens")
 _LONGEST_ID = 160  # leaves a file name room for a suffix and a temporary name
 
 
@@ -114,12 +105,13 @@ class Point:
     ring_degree: int | None = None
 
     def __post_init__(self) -> None:
-        _require_types(self)
+        require_types(vars(self), may_be_none=_MAY_BE_NONE)
         asked = task(self.task)
         _fill(self, "precision", _default_precision(self.model))
         _fill(self, "engine", _default_engine(asked, self.num_gpus))
         object.__setattr__(self, "engine_args", tuple(self.engine_args))
-        _require_consistent(self, asked)
+        require_consistent(vars(self), asked, _set_fields(self))
+        _ = self.vision  # raises where its fields contradict each other
 
     @property
     def spec(self) -> Task:
@@ -244,7 +236,7 @@ class Point:
             raise InvalidPoint("a point needs model: a Hugging Face repository or a folder.")
         lengths = {
             name: lengths_from_json(name, values[name])
-            for name in _LENGTHS
+            for name in LENGTHS
             if values.get(name) is not None
         }
         return cls(**{**values, **lengths})
@@ -297,103 +289,4 @@ def _require_known(values: Any) -> None:
         raise InvalidPoint(
             f"Point has no field {', '.join(unknown)}; "
             f"its fields are {', '.join(sorted(_KNOWN))}."
-        )
-
-
-def _require_types(point: Point) -> None:
-    _require_whole_numbers(point)
-    _require_each(point, _NAMES, str, wanted="a string")
-    _require_each(point, _SWITCHES, bool, wanted="True or False")
-    _require_each(
-        point, _LENGTHS, (Lengths, NoneType), wanted="Lengths(mean=..., cv=...) or None"
-    )
-    args = point.engine_args
-    if not isinstance(args, list | tuple) or not all(isinstance(arg, str) for arg in args):
-        raise InvalidPoint(f"engine_args={args!r}: give a list of strings.")
-    if not point.model.strip() or "\0" in point.model or point.model.startswith("-"):
-        # An engine would take a leading dash for one of its own options.
-        raise InvalidPoint(
-            f"model={point.model!r}: give a Hugging Face repository or a folder."
-        )
-
-
-def _require_whole_numbers(point: Point) -> None:
-    for name in _WHOLE:
-        value, least = getattr(point, name), 0 if name == "seed" else 1
-        if value is None and name in _MAY_BE_NONE:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise InvalidPoint(f"{name}={value!r}: give a whole number of at least {least}.")
-
-
-def _require_each(point: Point, names: Sequence[str], kind: Any, *, wanted: str) -> None:
-    for name in names:
-        if not isinstance(getattr(point, name), kind):
-            raise InvalidPoint(f"{name}={getattr(point, name)!r}: give {wanted}.")
-
-
-def _require_consistent(point: Point, asked: Task) -> None:
-    _require_one_of("precision", point.precision, PRECISIONS)
-    _require_one_of("engine", point.engine, ENGINES)
-    _require_one_of("weights", point.weights, ("real", "dummy"))
-    _require_one_of("mode", point.mode, ("fixed", "natural"))
-    if point.num_requests is not None and point.num_requests < 3 * point.batch_size:
-        raise InvalidPoint(
-            f"num_requests={point.num_requests} cannot hold {point.batch_size} requests in "
-            "flight long enough to measure: one batch is spent ramping up and another "
-            f"draining. Use num_requests >= {3 * point.batch_size}, or leave it out."
-        )
-    require_engine(point.engine, asked, _set_fields(point))
-    require_arguments(point.engine_args)
-    _require_parallelism(point)
-    _require_diffusion(point, asked)
-    _ = point.vision  # raises where its fields contradict each other
-
-
-def _require_one_of(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise InvalidPoint(f"{name}={value!r} is unknown; choose one of {', '.join(allowed)}.")
-
-
-def _require_parallelism(point: Point) -> None:
-    used = (point.tensor_parallel or 1) * point.data_parallel
-    if used > point.num_gpus:
-        raise InvalidPoint(
-            f"tensor_parallel={point.tensor_parallel or 1} x data_parallel="
-            f"{point.data_parallel} needs {used} GPUs, but num_gpus={point.num_gpus}. "
-            f"Use num_gpus={used} or lower the parallelism."
-        )
-    if point.num_gpus % point.data_parallel:
-        raise InvalidPoint(
-            f"num_gpus={point.num_gpus} cannot be divided into data_parallel="
-            f"{point.data_parallel} equal groups."
-        )
-
-
-def _require_diffusion(point: Point, asked: Task) -> None:
-    is_diffusion = asked.work_unit != "token"
-    given = [name for name in _DIFFUSION if getattr(point, name) is not None]
-    shown = {*FIELDS} if asked.vision else set()
-    out_of_place = {
-        "token": {*_DIFFUSION} - shown,
-        "image": {"num_frames", "fps"},
-        "video": set(),
-    }
-    wrong = [name for name in given if name in out_of_place[asked.work_unit]]
-    if is_diffusion:
-        wrong += [name for name in ("num_images", "media") if getattr(point, name)]
-    if wrong:
-        raise InvalidPoint(
-            f"{', '.join(wrong)} has no meaning for task={point.task!r}; leave it out."
-        )
-    if point.engine == "diffusers" and point.num_gpus > 1:
-        raise InvalidPoint(
-            f"engine='diffusers' runs on one GPU, but num_gpus={point.num_gpus}; use "
-            "engine='xdit', or leave engine out."
-        )
-    degrees = (point.ulysses_degree or 1) * (point.ring_degree or 1)
-    if {"ulysses_degree", "ring_degree"} & {*given} and degrees != point.num_gpus:
-        raise InvalidPoint(
-            f"ulysses_degree x ring_degree = {degrees}, but num_gpus={point.num_gpus}: "
-            "their product must equal the number of GPUs."
         )

@@ -3,8 +3,9 @@
 They are made from a seed, or they are a user's own files.
 """
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from pytest_joules.errors import InvalidPoint, is_expected
 from pytest_joules.tasks import Task
@@ -84,9 +85,9 @@ def vision_of(spec: Task, given: dict[str, int | str]) -> Vision | None:
     """
     kind = spec.vision
     if kind is None:
-        _require_absent(("num_images", "media"), given, spec)
+        require_absent(("num_images", "media"), given, spec)
         return None
-    _require_absent(_OUT_OF_PLACE[kind], given, spec)
+    require_absent(_OUT_OF_PLACE[kind], given, spec)
     if "media" in given:
         _require_of_the_files(given)
     for side in ("height", "width"):
@@ -96,8 +97,18 @@ def vision_of(spec: Task, given: dict[str, int | str]) -> Vision | None:
     return Vision(**{"kind": kind, **_DEFAULTS[kind], **rate, **given})  # type: ignore[arg-type]
 
 
-def _require_absent(names: tuple[str, ...], given: dict[str, int | str], spec: Task) -> None:
-    wrong = [name for name in names if name in given]
+def require_absent(names: Iterable[str], given: Mapping[str, Any], spec: Task) -> None:
+    """Refuse fields that say nothing of a task's requests.
+
+    Args:
+        names: The fields.
+        given: All that a point may set, by name.
+        spec: The task.
+
+    Raises:
+        InvalidPoint: Some of them are set; names these.
+    """
+    wrong = [name for name in names if given.get(name)]
     if wrong:
         raise InvalidPoint(
             f"{', '.join(wrong)} has no meaning for task={spec.name!r}; leave it out."
