@@ -1,67 +1,28 @@
 """The story of one live measurement: launch, load, read, assess."""
 
-import time
 import uuid
-from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from collections.abc import Generator, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import combinations
 
 from pytest_joules.assess import Measured, assess
-from pytest_joules.engines import AttachedServer, Engine, Server
-from pytest_joules.errors import JoulesError, MeterError, ServerDied, is_expected
-from pytest_joules.gpu_choice import choose_gpus, gpus_of
-from pytest_joules.leases import Leases
-from pytest_joules.leases.allocation import Board, Request
-from pytest_joules.load.media import digest
-from pytest_joules.meter import Meter
+from pytest_joules.engines import AttachedServer, Server
+from pytest_joules.errors import JoulesError, ServerDied, is_expected
+from pytest_joules.gpus.choice import choose_gpus
+from pytest_joules.gpus.holding import held_by_server, require_drained
+from pytest_joules.gpus.identity import identity_of
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
-from pytest_joules.procedure import Procedure
-from pytest_joules.progress import (
-    LaunchBegins,
-    LaunchEnds,
-    LeaseEnds,
-    LeaseWaits,
-    LoadBegins,
-    PointEnds,
-    Say,
-)
-from pytest_joules.provenance import Context, Identity, Provenance
-from pytest_joules.result import Evidence, Result, SourceName
+from pytest_joules.progress import LaunchBegins, LaunchEnds, LoadBegins, PointEnds
+from pytest_joules.provenance import Context, Provenance
+from pytest_joules.result import Evidence, Result
+from pytest_joules.rig import Rig
 from pytest_joules.steady_state import Work
-from pytest_joules.trace import GpuIdentity, MeterTrace
+from pytest_joules.trace import GpuIdentity
 from pytest_joules.version import __version__
 
 __tracebackhide__ = is_expected
-
-
-@dataclass(kw_only=True)
-class Waiting:
-    """How long a rig has waited for GPUs that others held; no GPU time of its own."""
-
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rig:
-    """What a launch is measured with."""
-
-    engine: Engine
-    meter: Meter
-    procedure: Procedure = field(default_factory=Procedure)
-    source: SourceName = "live"
-    session: str = ""
-    """Identifies the pytest run in every result's provenance."""
-
-    clock: Callable[[], float] = time.monotonic
-    leases: Leases | None = None
-    """Through which GPUs are held; ``None`` where nobody else could use them."""
-
-    waiting: Waiting = field(default_factory=Waiting)
-    say: Say = lambda event: None  # noqa: ARG005  silence is the default listener
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,32 +90,6 @@ def measure(
         rig.say(LaunchEnds(at_s=rig.clock()))
 
 
-@contextmanager
-def held(rig: Rig, launch: Launch, request: Request) -> Iterator[Board]:
-    """Hold GPUs inside the block, and say who is waited for.
-
-    Raises:
-        LeaseError: Others keep them.
-    """
-    assert rig.leases is not None
-    said: list[str] = []
-    began_s = rig.clock()
-
-    def tell(text: str) -> None:
-        said.append(text)
-        rig.say(LeaseWaits(launch=launch, text=text, at_s=rig.clock()))
-
-    with ExitStack() as stack:
-        lease = rig.leases.held(request, tell, what=launch.largest.id)
-        try:
-            board = stack.enter_context(lease)
-        finally:
-            rig.waiting.seconds += rig.clock() - began_s
-            if said:
-                rig.say(LeaseEnds(at_s=rig.clock()))
-        yield board
-
-
 def _measured(
     launch: Launch, rig: Rig, frozen: Mapping[Point, FrozenWork]
 ) -> Generator[Outcome, None, None]:
@@ -163,7 +98,7 @@ def _measured(
         require_drained(gpus, rig)
     with (
         rig.engine.started(launch, gpu_uuids=[gpu.uuid for gpu in gpus]) as server,
-        _attached_gpus(server, launch, rig)
+        held_by_server(server, launch, rig)
         if rig.engine.attaches
         else nullcontext(gpus) as used,
     ):
@@ -187,55 +122,11 @@ def _measured(
                 return
 
 
-@contextmanager
-def _attached_gpus(
-    server: Server, launch: Launch, rig: Rig
-) -> Iterator[tuple[GpuIdentity, ...]]:
-    """Find and hold the GPUs that a running server uses: two loads would be mixed."""
-    gpus = gpus_of(server.process_ids, launch, rig.meter)
-    board = tuple(gpu.uuid for gpu in gpus)
-    exactly = Request(count=len(board), gpus=board, boards=(board,), only_boards=True)
-    with held(rig, launch, exactly) if rig.leases else nullcontext():
-        yield gpus
-
-
 def _outcome(job: _Job, point: Point) -> Outcome:
     try:
         return assess(_record(job, point), job.rig.procedure)
     except JoulesError as error:
         return Failure(point=point, error=error)
-
-
-def require_drained(gpus: Sequence[GpuIdentity], rig: Rig) -> None:
-    """Wait until nothing holds memory on the GPUs.
-
-    Raises:
-        MeterError: Memory is still held after ``Procedure.drain_deadline_s``.
-    """
-    uuids = [gpu.uuid for gpu in gpus]
-    deadline_s = rig.clock() + rig.procedure.drain_deadline_s
-    while True:
-        with rig.meter.recording(uuids) as recording:
-            pass
-        held = _held(recording.trace(), rig.procedure.drained_memory_bytes)
-        if not held:
-            return
-        if rig.clock() > deadline_s:
-            raise MeterError(
-                f"{held} before the launch, at most "
-                f"{rig.procedure.drained_memory_bytes / 2**30:.0f} GiB may be. End that "
-                "process, or choose other GPUs (CUDA_VISIBLE_DEVICES)."
-            )
-
-
-def _held(trace: MeterTrace, limit_bytes: int) -> str:
-    for gpu in trace.gpus:
-        used = [r.memory_used_bytes for r in gpu.readings if r.memory_used_bytes is not None]
-        if used and used[-1] > limit_bytes:
-            pids = next((r.process_ids for r in reversed(gpu.readings) if r.process_ids), ())
-            owner = f" by process {', '.join(map(str, pids))}" if pids else ""
-            return f"{gpu.gpu.uuid}: {used[-1] / 2**30:.1f} GiB of memory are in use{owner}"
-    return ""
 
 
 def _record(job: _Job, point: Point) -> Measured:
@@ -265,44 +156,6 @@ def _record(job: _Job, point: Point) -> Measured:
         own_pids=job.server.process_ids,
         frozen_work=work.work if work else None,
     )
-
-
-def identity_of(gpus: Sequence[GpuIdentity], point: Point) -> Identity:
-    """Return what must be equal before a result of the point on these GPUs is compared.
-
-    Raises:
-        MeterError: The GPUs differ, so that no one identity describes them.
-        InvalidPoint: The files that the point shows are not there.
-    """
-    first = gpus[0]
-    for name in ("name", "memory_bytes", "power_limit_w", "mig"):
-        seen = {gpu.uuid: getattr(gpu, name) for gpu in gpus}
-        if len(set(seen.values())) > 1:
-            raise MeterError(
-                f"the GPUs differ in {name}: {seen}. Set them alike (`nvidia-smi -pl WATTS`, "
-                "`-mig`), or choose equal ones (CUDA_VISIBLE_DEVICES)."
-            )
-    return Identity(
-        gpu_model=first.name,
-        num_gpus=len(gpus),
-        memory_bytes=first.memory_bytes,
-        power_limit_w=first.power_limit_w,
-        mig=first.mig,
-        topology=_topology(gpus),
-        inputs_sha256=digest(point),
-    )
-
-
-def _topology(gpus: Sequence[GpuIdentity]) -> str | None:
-    """Say how the GPUs reach each other, as ``2 x host-bridge, 4 x nvlink-18``.
-
-    ``None`` for a single one, and where NVML did not tell of every pair.
-    """
-    kinds = [dict(one.links).get(two.uuid) for one, two in combinations(gpus, 2)]
-    counts = Counter(kind for kind in kinds if kind)
-    if not counts or None in kinds:
-        return None
-    return ", ".join(f"{count} x {kind}" for kind, count in sorted(counts.items()))
 
 
 def _provenance(job: _Job, point: Point) -> Provenance:

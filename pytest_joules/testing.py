@@ -25,12 +25,12 @@ from pytest_joules.batches import least_batches, num_missing
 from pytest_joules.engines import Server
 from pytest_joules.errors import LaunchError, ServerDied, is_expected
 from pytest_joules.leases import Leases
-from pytest_joules.measure import Rig
 from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point, Request
 from pytest_joules.point.checks import ENGINES
 from pytest_joules.procedure import Procedure
+from pytest_joules.rig import Rig
 from pytest_joules.simulation.batching import Batching, Cost, Demand
 from pytest_joules.simulation.meter import (
     ENGINE_PID,

@@ -18,11 +18,12 @@ from pytest_joules.batches import (
     relative_error,
 )
 from pytest_joules.errors import LoadError, NoSteadyState
-from pytest_joules.measure import Rig, measure
+from pytest_joules.measure import measure
 from pytest_joules.plan import Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.result import Result
+from pytest_joules.rig import Rig
 from pytest_joules.steady_state import (
     Window,
     full_batch_window,

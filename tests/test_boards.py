@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from pytest_joules.errors import MeterError
-from pytest_joules.gpu_choice import choose_gpus, request
+from pytest_joules.gpus.choice import choose_gpus, request
 from pytest_joules.plan import Boards, Launch, Stack
 from pytest_joules.point import Point
 from pytest_joules.session.boards import boards

@@ -17,7 +17,7 @@ from pytest_joules.errors import (
     MeterError,
     ServerDied,
 )
-from pytest_joules.gpu_choice import choose_gpus, gpus_of
+from pytest_joules.gpus.choice import choose_gpus, gpus_of
 from pytest_joules.plan import Launch, Stack, require_stack
 from pytest_joules.point import Point
 from pytest_joules.tasks import Lengths

@@ -14,7 +14,6 @@ from pytest_joules.errors import ConfigurationError, Inconclusive, LaunchError, 
 from pytest_joules.leases import Leases
 from pytest_joules.leases.allocation import Request
 from pytest_joules.ledger import Taken
-from pytest_joules.measure import Rig
 from pytest_joules.meter import ZeusMeter
 from pytest_joules.options.frozen import Options
 from pytest_joules.plan import Boards, Stack, plan
@@ -26,6 +25,7 @@ from pytest_joules.record.recorder import Recorder, close
 from pytest_joules.record.replaying import replay, replayed
 from pytest_joules.record.resume import begin
 from pytest_joules.record.takeover import left_by
+from pytest_joules.rig import Rig
 from pytest_joules.run.gathering import gathered
 from pytest_joules.session import JoulesSession, Wish
 from pytest_joules.sources.live import LiveSource

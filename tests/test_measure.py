@@ -6,22 +6,17 @@ import pytest
 
 from pytest_joules.engines import Server
 from pytest_joules.errors import JoulesError, LaunchError, LoadError, MeterError, ServerDied
-from pytest_joules.gpu_choice import choose_gpus
-from pytest_joules.measure import (
-    Failure,
-    FrozenWork,
-    Outcome,
-    Rig,
-    identity_of,
-    measure,
-    require_drained,
-)
+from pytest_joules.gpus.choice import choose_gpus
+from pytest_joules.gpus.holding import require_drained
+from pytest_joules.gpus.identity import identity_of
+from pytest_joules.measure import Failure, FrozenWork, Outcome, measure
 from pytest_joules.plan import Launch, Stack, plan
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.progress import LaunchBegins, LaunchEnds, LoadBegins, PointEnds
 from pytest_joules.provenance import Identity
 from pytest_joules.result import Result
+from pytest_joules.rig import Rig
 from pytest_joules.steady_state import Work
 from pytest_joules.tasks import Lengths
 from pytest_joules.testing import FakeMachine

@@ -15,12 +15,13 @@ import pytest
 from pytest_joules.engines.vllm import VllmEngine
 from pytest_joules.errors import LaunchError, ServerDied
 from pytest_joules.load import stall
-from pytest_joules.measure import Failure, Outcome, Rig, measure
+from pytest_joules.measure import Failure, Outcome, measure
 from pytest_joules.meter import ZeusMeter
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.result import Result
+from pytest_joules.rig import Rig
 from pytest_joules.tasks import Lengths
 from tests.engines import project
 from tests.fakes.mock_nvml import MockNvml

@@ -3,7 +3,7 @@
 A launch that wants GPUs queues (``queue``) and takes all that it needs, or none
 (``allocation``). A lease is a lock on one file a GPU (``files``), so it ends with its
 process, however that ends; what its engine still holds on the GPU then,
-``measure.require_drained`` waits for.
+``gpus.holding.require_drained`` waits for.
 """
 
 import time

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from pytest_joules import storage
 from pytest_joules.engines import Engine
 from pytest_joules.leases import Leases
-from pytest_joules.measure import Rig
 from pytest_joules.options.frozen import Options
 from pytest_joules.procedure import Procedure
+from pytest_joules.rig import Rig
 from pytest_joules.sources import Source
 from pytest_joules.sources.live import LiveSource
 

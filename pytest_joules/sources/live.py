@@ -6,14 +6,17 @@ from dataclasses import dataclass, replace
 
 from pytest_joules.contract import reason
 from pytest_joules.errors import ConfigurationError, is_expected
-from pytest_joules.gpu_choice import choose_gpus, request, require_gpu
+from pytest_joules.gpus.choice import choose_gpus, request, require_gpu
+from pytest_joules.gpus.holding import held
+from pytest_joules.gpus.identity import identity_of
 from pytest_joules.latent.plausibility import IMPLAUSIBLE, far_from_model
-from pytest_joules.measure import FrozenWork, Outcome, Rig, held, identity_of, measure
+from pytest_joules.measure import FrozenWork, Outcome, measure
 from pytest_joules.plan import Boards, Launch
 from pytest_joules.point import Point
 from pytest_joules.progress import Say
 from pytest_joules.provenance import Context, Identity
 from pytest_joules.result import Result, SourceName
+from pytest_joules.rig import Rig
 
 __tracebackhide__ = is_expected
 

@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 
 from pytest_joules.contract import reason
 from pytest_joules.latent import parameters_of
-from pytest_joules.measure import Failure, FrozenWork, Outcome, Rig
+from pytest_joules.measure import Failure, FrozenWork, Outcome
 from pytest_joules.plan import Boards, Launch
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.provenance import Context, Identity
 from pytest_joules.result import SourceName
+from pytest_joules.rig import Rig
 from pytest_joules.simulation import Chance, SimulatedMachine
 from pytest_joules.simulation.meter import Clock
 from pytest_joules.simulation.plant import Planted

@@ -10,12 +10,13 @@ import pytest
 
 from pytest_joules.assess.request_times import request_times
 from pytest_joules.engines.vllm import VllmEngine, VllmServer
-from pytest_joules.measure import Rig, measure
+from pytest_joules.measure import measure
 from pytest_joules.meter import ZeusMeter
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.result import Result
+from pytest_joules.rig import Rig
 from pytest_joules.steady_state import full_batch_window
 from pytest_joules.tasks import Lengths
 from pytest_joules.trace import LoadTrace

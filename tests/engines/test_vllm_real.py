@@ -15,12 +15,13 @@ from pytest_joules.engines import api, endpoint
 from pytest_joules.engines.endpoint import EndpointEngine
 from pytest_joules.engines.vllm import VllmServer
 from pytest_joules.load.client_counts import client_samples
-from pytest_joules.measure import Outcome, Rig, measure
+from pytest_joules.measure import Outcome, measure
 from pytest_joules.meter import ZeusMeter
 from pytest_joules.plan import Launch, Stack
 from pytest_joules.point import Point
 from pytest_joules.procedure import Procedure
 from pytest_joules.result import Result
+from pytest_joules.rig import Rig
 from pytest_joules.steady_state import (
     Work,
     finish_times,
