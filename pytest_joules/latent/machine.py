@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from pytest_joules.errors import InvalidPoint, is_expected
 from pytest_joules.latent import rendering as diffusion
-from pytest_joules.latent import serving as language
+from pytest_joules.latent import step as language
 from pytest_joules.latent.architecture import (
     BYTES_PER_PARAM,
     Architecture,
@@ -22,7 +22,7 @@ from pytest_joules.latent.architecture import (
 from pytest_joules.latent.fitted import parameters_of
 from pytest_joules.latent.parameters import Parameters
 from pytest_joules.latent.rendering import Rendering
-from pytest_joules.latent.serving import Serving
+from pytest_joules.latent.serving import Serving, serving
 from pytest_joules.point import Point
 
 __tracebackhide__ = is_expected
@@ -147,7 +147,7 @@ class LanguageMachine(_Machine):
     @cached_property
     def serving(self) -> Serving:
         """The model spread over the GPUs."""
-        return language.serving(
+        return serving(
             self.point,
             self.architecture,
             num_gpus=self.num_gpus,

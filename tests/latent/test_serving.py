@@ -9,14 +9,15 @@ from hypothesis import strategies as st
 
 from pytest_joules import Point
 from pytest_joules.latent import LanguageArchitecture, architecture_of, parameters_of
-from pytest_joules.latent import serving as formulas
+from pytest_joules.latent import step as formulas
+from pytest_joules.latent.serving import serving
 from pytest_joules.tasks import Lengths
 
 POINT = Point(model="made/up", batch_size=4, input_tokens=Lengths(mean=100))
 
 
 def seconds(point, shape, p, *, batch=4, context=0.0, prefill=0.0):
-    made = formulas.serving(point, shape, num_gpus=point.num_gpus, output_tokens=100)
+    made = serving(point, shape, num_gpus=point.num_gpus, output_tokens=100)
     return formulas.step_s(made, p, batch, context=context, prefill=prefill)
 
 
@@ -57,8 +58,8 @@ def test_gpus_share_weights_and_exchange_twice_a_layer(dense, ideal):
 def test_kv_heads_are_copied_beyond_their_number(dense):
     """Two KV heads on four GPUs: each GPU holds half of the keys and values, not a quarter."""
     few = replace(dense, num_kv_heads=2)
-    four = formulas.serving(POINT.but(num_gpus=4), few, num_gpus=4, output_tokens=100)
-    one = formulas.serving(POINT, few, num_gpus=1, output_tokens=100)
+    four = serving(POINT.but(num_gpus=4), few, num_gpus=4, output_tokens=100)
+    one = serving(POINT, few, num_gpus=1, output_tokens=100)
     assert four.kv_bytes_per_far_token == one.kv_bytes_per_far_token / 2
 
 
@@ -90,14 +91,14 @@ def test_a_step_that_reads_a_prompt_visits_all_experts(dense, ideal):
 
 def test_attention_in_parallel_on_data_copies_its_weights(dense):
     point = POINT.but(num_gpus=4, data_parallel=4)
-    four = formulas.serving(point, dense, num_gpus=4, output_tokens=100)
+    four = serving(point, dense, num_gpus=4, output_tokens=100)
     mlp, attention = 2 * 6e7, 2 * 4e7
     assert four.dense_bytes == pytest.approx(mlp / 4 + attention)
 
 
 def test_joules_of_a_step(dense, ideal):
     """0.1 x 1000 W for the step's time, 1e-12 J an operation, 1e-10 J a byte."""
-    made = formulas.serving(POINT, dense, num_gpus=1, output_tokens=100)
+    made = serving(POINT, dense, num_gpus=1, output_tokens=100)
     asked = {"context": 0.0, "prefill": 0.0}
     times = formulas.step_s(made, ideal, 4, **asked)
     joules = formulas.step_j(made, ideal, times, batch=4, **asked)
@@ -115,7 +116,7 @@ def test_an_input_that_is_late_starves_the_batch(dense, ideal):
         shared_input_s_per_request={},
         step_overhead_s=0.1,
     )
-    made = formulas.serving(point, dense, num_gpus=1, output_tokens=100)
+    made = serving(point, dense, num_gpus=1, output_tokens=100)
     asked = {"context": 1000.0}
     running = formulas.running_batch(made, p, 512.0, **asked)
     prefill = running * formulas.prompt_tokens(made, p) / 100
@@ -135,7 +136,7 @@ def test_arrays_and_numbers_give_the_same(batch, context, prefill):
     """The fit's code is the prediction's."""
     p = parameters_of("h100")
     shape = architecture_of("Qwen/Qwen3-30B-A3B-Instruct-2507")
-    made = formulas.serving(POINT.but(num_gpus=2), shape, num_gpus=2, output_tokens=100)
+    made = serving(POINT.but(num_gpus=2), shape, num_gpus=2, output_tokens=100)
     one = formulas.step_s(made, p, batch, context=context, prefill=prefill)
     asked = {"context": np.array([context] * 2), "prefill": np.array([prefill] * 2)}
     many = formulas.step_s(made, p, np.array([batch] * 2), **asked)

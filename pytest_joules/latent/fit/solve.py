@@ -13,7 +13,7 @@ import numpy as np
 from scipy.optimize import least_squares
 
 from pytest_joules import catalog
-from pytest_joules.latent import rendering, serving
+from pytest_joules.latent import rendering, step
 from pytest_joules.latent.fit import priors
 from pytest_joules.latent.fit.priors import Priors
 from pytest_joules.latent.fit.rows import Column, Rows
@@ -62,13 +62,13 @@ def steady(rows: Rows, p: Parameters, batch: Column | None = None) -> Steady:
         latency_s = sum(seconds.values())
         return Steady(seconds=seconds, batch=asked_batch, latency_s=latency_s, asked={})
     s = rows.asked
-    prompts = serving.prompt_tokens(s, p)
+    prompts = step.prompt_tokens(s, p)
     context = prompts + s.output_tokens / 2
-    running = serving.running_batch(s, p, asked_batch, context=context)
+    running = step.running_batch(s, p, asked_batch, context=context)
     asked = {"context": context, "prefill": running * prompts / s.output_tokens}
-    decode = serving.step_s(s, p, running, context=context, prefill=0.0 * running)
+    decode = step.step_s(s, p, running, context=context, prefill=0.0 * running)
     return Steady(
-        seconds=serving.step_s(s, p, running, **asked),
+        seconds=step.step_s(s, p, running, **asked),
         batch=running,
         latency_s=sum(decode.values()),
         asked=asked,
@@ -80,8 +80,8 @@ def power_w(rows: Rows, p: Parameters, state: Steady) -> Column:
     if isinstance(rows.asked, Rendering):
         joules = rendering.batch_j(rows.asked, p, state.seconds, batch=state.batch)
     else:
-        joules = serving.step_j(rows.asked, p, state.seconds, batch=state.batch, **state.asked)
-    return serving.capped_w(sum(joules.values()) / state.duration_s, p.gpu.tdp_w)
+        joules = step.step_j(rows.asked, p, state.seconds, batch=state.batch, **state.asked)
+    return step.capped_w(sum(joules.values()) / state.duration_s, p.gpu.tdp_w)
 
 
 def energy_j(rows: Rows, state: Steady, power: Column) -> Column:
