@@ -119,7 +119,7 @@ class FleetSession(JoulesSession):
             if server_key(point) == key
             and point not in ledger.failures
             and point not in ledger.comparisons
-            and (Wish.CHECK in ledger.wishes[point] or not self._of(point, self.stack))
+            and (Wish.CHECK in ledger.wishes[point] or not self._runs.of(point, self.stack))
         ]
 
     def _take(self, event: Event) -> None:
@@ -160,7 +160,7 @@ class FleetSession(JoulesSession):
         running.spent_gpu_s = 0.0
         running.kept_gpu_s = 60 * self._budget.costs.gpu_minutes(launch)
         self.ledger.num_launches += 1
-        self.fleet.launch(key, launch, self._frozen(launch))
+        self.fleet.launch(key, launch, self._runs.frozen(launch))
 
     def _affords(self, launch: Launch) -> bool:
         spent_gpu_s = self.ledger.spent_gpu_s + self._elsewhere_gpu_s()
@@ -243,10 +243,10 @@ class FleetSession(JoulesSession):
             return
         boards = _boards(new)
         for stack in self._stacks:
-            kept = self._of(point, stack)
-            old = [result for result in kept if _boards(result) != boards]
+            results = self._runs.of(point, stack)
+            old = [result for result in results if _boards(result) != boards]
             if old:
-                kept[:] = [result for result in kept if _boards(result) == boards]
+                results[:] = [result for result in results if _boards(result) == boards]
                 ledger.set_aside += [_index(ledger.results, result) for result in old]
                 self._listener.set_aside(ledger.set_aside)
                 self._tell(

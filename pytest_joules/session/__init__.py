@@ -11,15 +11,16 @@ from dataclasses import replace
 from pytest_joules import baseline
 from pytest_joules.budget import Budget, expected_costs
 from pytest_joules.errors import (
-    ConfigurationError,
+    ConfigurationError as ConfigurationError,
+)
+from pytest_joules.errors import (
     Inconclusive,
-    InvalidMeasurement,
     JoulesError,
     is_expected,
 )
 from pytest_joules.ledger import Judgement, Ledger, Listener, Taken, Wish
 from pytest_joules.load.media import require_media
-from pytest_joules.measure import Failure, FrozenWork, Outcome, frozen_work
+from pytest_joules.measure import Outcome
 from pytest_joules.options.frozen import Options
 from pytest_joules.plan import (
     ATTACHED,
@@ -36,10 +37,11 @@ from pytest_joules.plan import (
     server_key,
 )
 from pytest_joules.point import Point
-from pytest_joules.provenance import Context, require_same_context
+from pytest_joules.provenance import Context
 from pytest_joules.result import Result
 from pytest_joules.session.boards import boards
 from pytest_joules.session.referee import Referee
+from pytest_joules.session.runs import Runs
 from pytest_joules.sources import Source
 from pytest_joules.verdict import Comparison
 
@@ -63,6 +65,12 @@ class JoulesSession:
         self._listener = listener or Listener()
         self.referee = Referee(
             options=options, source=source, stack=self.stack, old_stack=self.old_stack
+        )
+        self._runs = Runs(
+            ledger=self.ledger,
+            referee=self.referee,
+            listener=self._listener,
+            stacks=tuple(filter(None, (self.stack, self.old_stack))),
         )
 
     def note(self, point: Point, wish: Wish, tolerance: float | None = None) -> None:
@@ -107,7 +115,7 @@ class JoulesSession:
         """Go on where an interrupted session stopped: what it knew counts as found out here."""
         self.ledger.take_over(taken)
         for result in self.ledger.kept:
-            self._keep_to_board(result)
+            self._runs.keep_to_board(result)
         for judgement in taken.judgements:
             self._judged(judgement)
 
@@ -120,10 +128,10 @@ class JoulesSession:
         """
         self.note(point, Wish.MEASURE)
         # Again where a launch ended with another point before it came to this one.
-        while not self._of(point, self.stack):
+        while not self._runs.of(point, self.stack):
             self._raise_failure(point)
             self._launch(self._open_points(point, self.stack), self.stack)
-        return self._of(point, self.stack)[0]
+        return self._runs.of(point, self.stack)[0]
 
     def check(self, point: Point, tolerance: float | None = None) -> Comparison:
         """Return the point's verdict, launching until it is decided.
@@ -149,12 +157,12 @@ class JoulesSession:
         """
         self.note(point, Wish.CHECK, self.referee.tolerances.get(point))
         self.referee.require_recordable(point)
-        while len(self._of(point, self.stack)) < self._launches_of(point):
+        while len(self._runs.of(point, self.stack)) < self._launches_of(point):
             self._raise_failure(point)
             self._launch(self._open_points(point, self.stack), self.stack)
         self._raise_failure(point)
         if point not in self.ledger.recorded:
-            runs = self._of(point, self.stack)
+            runs = self._runs.of(point, self.stack)
             baseline.record(self.options.baselines, self._not_recorded(runs))
             self.ledger.recorded[point] = len(runs)
             if self.options.calibrate:
@@ -166,13 +174,13 @@ class JoulesSession:
 
     def _not_recorded(self, runs: Sequence[Result]) -> list[Result]:
         """Leave out what an interrupted session has added to the baseline already."""
-        return [run for run in runs if not self._is_recorded(run)]
+        return [run for run in runs if not self._runs.is_recorded(run)]
 
     def pair(self, point: Point) -> tuple[Result, Result] | None:
         """Return a new result and one of what it is compared with; ``None`` without both."""
-        old = self._of(point, self.old_stack) if self.old_stack else []
+        old = self._runs.of(point, self.old_stack) if self.old_stack else []
         stored = self.referee.known_runs(point)
-        new, reference = self._of(point, self.stack)[-1:], [*stored, *old][-1:]
+        new, reference = self._runs.of(point, self.stack)[-1:], [*stored, *old][-1:]
         return (new[0], reference[0]) if new and reference else None
 
     def sides(self, point: Point) -> tuple[list[Result], list[Result]]:
@@ -180,9 +188,9 @@ class JoulesSession:
 
         An invalid measurement, where there is no valid one, is better explained than not.
         """
-        old = self._of(point, self.old_stack) if self.old_stack else []
+        old = self._runs.of(point, self.old_stack) if self.old_stack else []
         seen = [result for result in self.ledger.results if result.point == point]
-        new = self._of(point, self.stack) or [r for r in seen if not r.is_valid][-1:]
+        new = self._runs.of(point, self.stack) or [r for r in seen if not r.is_valid][-1:]
         return old or list(self.referee.known_runs(point)), new
 
     def _decide(self, point: Point) -> Stack | None:
@@ -218,7 +226,7 @@ class JoulesSession:
         ledger = self.ledger
         if point in ledger.failures or point in ledger.comparisons:
             return False
-        done = len(self._of(point, stack))
+        done = len(self._runs.of(point, stack))
         if Wish.CHECK not in ledger.wishes[point]:
             return stack == self.stack and done == 0
         if self.options.records:
@@ -244,7 +252,7 @@ class JoulesSession:
         started_s = self.source.clock()
         self.ledger.num_launches += 1
         try:
-            with closing(self.source.outcomes(launch, self._frozen(launch))) as outcomes:
+            with closing(self.source.outcomes(launch, self._runs.frozen(launch))) as outcomes:
                 for outcome in outcomes:
                     open_points.remove(outcome.point)
                     self._keep(outcome, launch.stack, self._spent_gpu_s(launch, started_s))
@@ -287,7 +295,7 @@ class JoulesSession:
 
     def _require_restarted(self, launch: Launch) -> None:
         """Launches are the independent samples: one start of a server cannot give two."""
-        if launch.largest.engine == ATTACHED and self._of(launch.largest, launch.stack):
+        if launch.largest.engine == ATTACHED and self._runs.of(launch.largest, launch.stack):
             raise Inconclusive(
                 f"{launch.largest.id}: one start of the server at {launch.stack.url} is one "
                 "sample, and a verdict needs another; restart the server and run again. "
@@ -301,99 +309,15 @@ class JoulesSession:
             self.ledger.is_budget_spent = True
             raise
 
-    def _frozen(self, launch: Launch) -> dict[Point, FrozenWork]:
-        # Batches are all the same work: each run takes those after its own warming up.
-        tokens = [point for point in launch.points if point.work_unit == "token"]
-        known = {point: self._first_run(point) for point in tokens}
-        return {
-            point: frozen_work(run.evidence)
-            for point, run in known.items()
-            if run is not None and run.evidence is not None
-        }
-
-    def _first_run(self, point: Point) -> Result | None:
-        """Return the run whose work all later ones of the point repeat."""
-        stacks = [self.stack, self.old_stack] if self.old_stack else [self.stack]
-        here = [run for stack in stacks for run in self._of(point, stack)]
-        return next(iter([*self.referee.known_runs(point), *here]), None)
-
     def _keep(self, outcome: Outcome, stack: Stack, spent_gpu_s: float) -> None:
         self._listener.spent(self.ledger.num_launches, spent_gpu_s)
-        if isinstance(outcome, Failure):
-            self.ledger.failures[outcome.point] = outcome.error
-            return
-        self.ledger.results.append(outcome)
-        self._keep_to_board(outcome)
-        self._listener.finished(outcome)
-        if self._is_of_the_baseline(outcome):
-            self.ledger.failures[outcome.point] = _not_restarted(outcome)
-        elif not outcome.is_valid:
-            self.ledger.failures[outcome.point] = _invalid(outcome)
-        elif error := self._other_software(outcome):
-            self.ledger.failures[outcome.point] = error
-        else:
-            self._of(outcome.point, stack).append(outcome)
-
-    def _keep_to_board(self, result: Result) -> None:
-        """Let all later launches of the result's server run where this one ran."""
-        if board := result.provenance.context.gpu_uuids:
-            self.ledger.boards.setdefault(server_key(result.point), board)
-
-    def _other_software(self, result: Result) -> ConfigurationError | None:
-        """Find what only a launch shows to differ from the runs that were taken over."""
-        taken, shared = self.ledger.taken, _launch_alike(result)
-        known = taken.results if taken else ()
-        alike = next((each for each in known if _launch_alike(each) == shared), None)
-        if taken is None or alike is None:
-            return None
-        try:
-            ours, theirs = self._told_by(result), alike.provenance.context
-            require_same_context(ours, theirs, f"{alike.point.id}: session {taken.session}")
-        except ConfigurationError as error:
-            return error
-        return None
+        self._runs.keep(outcome, stack, self._told_by)
 
     def _told_by(self, result: Result) -> Context:
         """Return what must be as in launches taken over; boards are each server's own."""
         return replace(result.provenance.context, gpu_uuids=())
 
-    def _is_of_the_baseline(self, result: Result) -> bool:
-        """Tell whether a baseline was recorded with the very server start measured now."""
-        point = result.point
-        if point.engine != ATTACHED or Wish.CHECK not in self.ledger.wishes[point]:
-            return False
-        return self._is_recorded(result)
-
-    def _is_recorded(self, result: Result) -> bool:
-        """Tell whether the baseline holds a result of the same launch."""
-        stored = self.referee.known_runs(result.point)
-        known = {run.evidence.launch_id for run in stored if run.evidence}
-        return result.evidence is not None and result.evidence.launch_id in known
-
-    def _of(self, point: Point, stack: Stack) -> list[Result]:
-        return self.ledger.of_stack.setdefault((point, stack.name), [])
-
     def _raise_failure(self, point: Point) -> None:
         if point in self.ledger.failures:
             # Anew for each test, or its traceback would grow by the frames of those before.
             raise self.ledger.failures[point].with_traceback(None)
-
-
-def _launch_alike(result: Result) -> tuple[object, ...]:
-    """Return what launches share that must tell the same software and model."""
-    point = result.point
-    return (result.provenance.context.stack, point.engine, point.model, point.num_gpus)
-
-
-def _not_restarted(result: Result) -> Inconclusive:
-    return Inconclusive(
-        f"{result.point.id}: the baseline holds a run of this very start of the server, which "
-        "cannot be compared with itself nor count twice; restart the server and run again."
-    )
-
-
-def _invalid(result: Result) -> InvalidMeasurement:
-    reasons = "\n".join(f"  {reason.code}: {reason.text}" for reason in result.reasons)
-    return InvalidMeasurement(
-        f"{result.point.id}: not a valid measurement, neither passed nor recorded\n{reasons}"
-    )
