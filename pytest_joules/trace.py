@@ -183,6 +183,9 @@ class Reading:
     process_ids: tuple[int, ...] | None = None
     """Processes on the GPU; ``None`` in readings that did not ask."""
 
+    power_limit_w: float | None = None
+    mig: bool | None = None
+
 
 @dataclass(frozen=True, kw_only=True)
 class GpuTrace:

@@ -424,6 +424,28 @@ def test_one_braked_reading_and_one_foreign_process_are_enough():
     assert judge(once, 106.0) == judge(guest, 106.0) == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"power_limit_w": 500.0}, "power_limit_w was 700.0, meanwhile 500.0."),
+        ({"mig": True}, "mig was False, meanwhile True."),
+    ],
+)
+def test_a_setting_that_was_set_back_before_the_end_has_changed(changes, said):
+    once = altered(trace(), lambda r: replace(r, **changes), 200, stop=201)
+    told = counter_reasons(once, start_s=100.0, end_s=110.0, own_pids={OWN})
+
+    assert [reason.code for reason in told] == ["gpu-changed"]
+    assert said in told[0].text
+    assert judge(once, 106.0) == []
+
+
+def test_a_setting_that_nvml_does_not_tell_at_first_has_not_changed():
+    untold = trace(gpu=replace(H200, power_limit_w=None), power_limit_w=700.0)
+
+    assert judge(untold) == []
+
+
 def test_harmless_clock_reasons_are_none():
     harmless = 0x1 | 0x2 | 0x4 | 0x10 | 0x100
 

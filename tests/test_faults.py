@@ -115,6 +115,26 @@ def test_a_fault_while_measuring(*, fault, code, gpu):
     assert code in codes(record(gpu, fault))
 
 
+@pytest.mark.parametrize(
+    ("name", "other", "usual"), [("power_limit_w", 500.0, 700.0), ("mig", 1, 0)]
+)
+def test_a_setting_that_is_changed_for_a_while(*, name, other, usual, gpu):
+    """At both ends of the recording it is what it was: only in between it can be seen."""
+    with FAST.recording([gpu.uuid(0)]) as recording:
+        wait_until(lambda: _num_ticks(recording.trace()) >= 8)
+        gpu.set(0, **{name: other})
+        wait_until(lambda: other in _seen(recording, name))
+        gpu.set(0, **{name: usual})
+        wait_until(lambda: _seen(recording, name)[-1] == usual)
+
+    assert codes(recording.trace()) == {"gpu-changed"}
+
+
+def _seen(recording, name):
+    values = [getattr(reading, name) for reading in recording.trace().gpus[0].readings]
+    return [value for value in values if value is not None]
+
+
 def test_counter_reset_then_past_the_old_value(gpu):
     """Zeus: silent, wrong positive. First and last reading alone look well."""
     gpu.set_power(0, 690.0)

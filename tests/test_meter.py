@@ -36,6 +36,8 @@ SLOWER = (
     "busy_share",
     "memory_used_bytes",
     "process_ids",
+    "power_limit_w",
+    "mig",
 )
 
 

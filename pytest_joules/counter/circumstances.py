@@ -33,7 +33,8 @@ _LEAST_FOR_DRIFT = 8
 
 def circumstance_reasons(window: GpuWindow) -> tuple[Reason, ...]:
     """Tell what makes the window's energy another GPU's, another user's or a fault's."""
-    return (*_stopped(window), *_mig(window), *_foreign(window), *_brakes(window))
+    changed = _stopped(window) or _changed(window)
+    return (*changed, *_mig(window), *_foreign(window), *_brakes(window))
 
 
 def circumstance_notes(window: GpuWindow) -> tuple[Reason, ...]:
@@ -54,6 +55,17 @@ def _stopped(window: GpuWindow) -> tuple[Reason, ...]:
         return (window.reason("gpu-changed", f"{error}."),)
     code = "gpu-lost" if "lost" in error.lower() else "meter-stopped"
     return (window.reason(code, f"reading ended early: {error.rstrip('.')}."),)
+
+
+def _changed(window: GpuWindow) -> tuple[Reason, ...]:
+    """Find settings that somebody changed and set back before the recording ended."""
+    for name in ("power_limit_w", "mig"):
+        known = getattr(window.trace.gpu, name)
+        other = next((value for value in window.values(name) if value != known), None)
+        if None not in (known, other):
+            text = f"{GPU_CHANGED}: {name} was {known}, meanwhile {other}."
+            return (window.reason("gpu-changed", text),)
+    return ()
 
 
 def _mig(window: GpuWindow) -> tuple[Reason, ...]:

@@ -136,16 +136,12 @@ def identity(handle: Handle) -> GpuIdentity:
         NvmlFault: It does not answer.
     """
     name = uuid(handle)
-    limit_mw = unless_blocked(
-        _ask_or_none, name, pynvml.nvmlDeviceGetEnforcedPowerLimit, handle
-    )
-    mig = _ask_or_none(name, pynvml.nvmlDeviceGetMigMode, handle)
     return GpuIdentity(
         uuid=name,
         name=_ask(name, pynvml.nvmlDeviceGetName, handle),
         memory_bytes=_ask(name, pynvml.nvmlDeviceGetMemoryInfo, handle).total,
-        power_limit_w=None if limit_mw is None else limit_mw / 1000,
-        mig=mig is not None and mig[0] == pynvml.NVML_DEVICE_MIG_ENABLE,
+        power_limit_w=unless_blocked(power_limit_w, handle, name),
+        mig=mig(handle, name),
         driver=_ask("driver", pynvml.nvmlSystemGetDriverVersion),
         tells_power=_tells_power(handle),
         links=_links(name, handle),
@@ -217,6 +213,18 @@ def state(index: int, handle: Handle) -> GpuState:
         persistence=None if persistence is None else bool(persistence),
         process_ids=unless_blocked(process_ids, handle),
     )
+
+
+def power_limit_w(handle: Handle, subject: str = "power limit") -> float | None:
+    """Return the power limit that is enforced."""
+    milliwatts = _ask_or_none(subject, pynvml.nvmlDeviceGetEnforcedPowerLimit, handle)
+    return None if milliwatts is None else milliwatts / 1000
+
+
+def mig(handle: Handle, subject: str = "MIG mode") -> bool:
+    """Return whether MIG mode is on; a GPU that does not offer it has it off."""
+    modes = _ask_or_none(subject, pynvml.nvmlDeviceGetMigMode, handle)
+    return bool(modes and modes[0] == pynvml.NVML_DEVICE_MIG_ENABLE)
 
 
 def power_w(handle: Handle) -> float | None:

@@ -66,6 +66,8 @@ _QUANTITIES = (
     _Quantity(name="clock_event_reasons", every_s=STATE_EVERY_S, read=nvml.clock_event_reasons),
     _Quantity(name="busy_share", every_s=STATE_EVERY_S, read=nvml.busy_share),
     _Quantity(name="memory_used_bytes", every_s=STATE_EVERY_S, read=nvml.memory_used_bytes),
+    _Quantity(name="power_limit_w", every_s=STATE_EVERY_S, read=nvml.power_limit_w),
+    _Quantity(name="mig", every_s=STATE_EVERY_S, read=nvml.mig),
     _Quantity(name="process_ids", every_s=PROCESSES_EVERY_S, read=nvml.process_ids),
 )
 

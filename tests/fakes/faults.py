@@ -220,6 +220,11 @@ METER = (
         "tests/test_faults.py::test_a_fault_while_measuring",
     ),
     Fault(
+        "MIG switched on, or the power limit changed, for a while and back again",
+        "invalid: `gpu-changed`, where a reading of every half second saw it in the window",
+        "tests/test_faults.py::test_a_setting_that_is_changed_for_a_while",
+    ),
+    Fault(
         "sampling process dies or hangs",
         "invalid: `meter-stopped`",
         "tests/test_faults.py::test_the_power_or_temperature_child",
