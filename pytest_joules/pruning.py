@@ -35,7 +35,7 @@ def prune(
     Raises:
         OSError: One cannot be deleted.
     """
-    ours = [each for each in folder.iterdir() if (each / holding).is_file()]
+    ours = [each for each in folder.iterdir() if _holds(each, holding)]
     ours.sort(key=_changed_ns, reverse=True)
     failed = [each for each in ours if (each / FAILED).exists()]
     good = [each for each in ours if each not in failed]
@@ -60,6 +60,13 @@ def _locked(folder: Path, locks: str) -> Iterator[bool]:
             yield False
         else:
             yield True
+
+
+def _holds(folder: Path, name: str) -> bool:
+    try:
+        return (folder / name).is_file()
+    except PermissionError:  # another user's, who may hide it
+        return False
 
 
 def _delete(folder: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pytest_joules.pruning import FAILED, FAILED_LONGER, prune
+from tests.fakes.private import hide
 
 HOLDING, ENDING, LOCKS = "log", "end", "run*.lock"
 DAY_S = 24 * 3600.0
@@ -49,6 +50,18 @@ def test_few_stay_all(number: int, tmp_path: Path) -> None:
     prune(tmp_path, newest=3, holding=HOLDING, locks=LOCKS)
 
     assert len(names(tmp_path)) == number
+
+
+def test_what_another_user_keeps_private_stays_and_is_in_nobodys_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after one run with sudo: its folders cannot even be looked into."""
+    private, _, new = (made(tmp_path, number) for number in (1, 2, 3))
+    hide(private, monkeypatch)
+
+    prune(tmp_path, newest=1, holding=HOLDING, locks=LOCKS)
+
+    assert names(tmp_path) == [private.name, new.name]
 
 
 def test_what_is_not_ours_stays(tmp_path: Path) -> None:

@@ -80,8 +80,11 @@ def plan_of(folder: Path) -> dict[str, Any]:
 
 
 def is_session(folder: Path) -> bool:
-    """Tell whether a folder is a stored session."""
-    return (folder / SETTINGS).exists()
+    """Tell whether a folder is a stored session, as far as this user can see."""
+    try:
+        return (folder / SETTINGS).exists()
+    except PermissionError:  # another user's, which are private
+        return False
 
 
 def digest_of(folder: Path) -> Digest:

@@ -9,8 +9,9 @@ from typer.testing import CliRunner
 
 from pytest_joules import baseline
 from pytest_joules.cli import app
-from pytest_joules.record import session_name
+from pytest_joules.record import FOLDER, find, session_name
 from pytest_joules.record.replaying import replay
+from tests.fakes.private import hide
 
 RUNNER = CliRunner()
 NOISY = "power_w=lambda stack, point: 400.0 * {factor}, launch_noise=0.004, seed={seed}"
@@ -273,6 +274,17 @@ def test_the_latest_session_is_the_last_one_also_within_one_second():
     names = [session_name(moment) for moment in moments]
 
     assert sorted(names) == names
+
+
+def test_a_session_of_another_user_is_none_of_ours(tmp_path, monkeypatch):
+    """As one run with sudo leaves it: later in name, and private."""
+    ours, theirs = (tmp_path / FOLDER / name for name in ("20260101T000000", "20260102T000000"))
+    for folder in (ours, theirs):
+        folder.mkdir(parents=True)
+        (folder / "session.json").write_text("{}")
+    hide(theirs, monkeypatch)
+
+    assert find("latest", tmp_path) == ours
 
 
 POINT = "qwen3-8b-text-conversation-bf16-1gpu-b16"
