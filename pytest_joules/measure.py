@@ -11,7 +11,7 @@ from pytest_joules.engines import AttachedServer, Server
 from pytest_joules.errors import JoulesError, ServerDied, is_expected
 from pytest_joules.gpus.choice import choose_gpus
 from pytest_joules.gpus.holding import held_by_server, require_drained
-from pytest_joules.gpus.identity import identity_of
+from pytest_joules.gpus.identity import as_recorded, identity_of
 from pytest_joules.plan import Launch
 from pytest_joules.point import Point
 from pytest_joules.progress import LaunchBegins, LaunchEnds, LoadBegins, PointEnds
@@ -19,7 +19,7 @@ from pytest_joules.provenance import Context, Provenance
 from pytest_joules.result import Evidence, Result
 from pytest_joules.rig import Rig
 from pytest_joules.steady_state import Work
-from pytest_joules.trace import GpuIdentity
+from pytest_joules.trace import GpuIdentity, MeterTrace
 from pytest_joules.version import __version__
 
 __tracebackhide__ = is_expected
@@ -145,22 +145,23 @@ def _record(job: _Job, point: Point) -> Measured:
         load = job.server.drive(
             offered, min_window_s=procedure.min_window_s, deadline_s=procedure.deadline_s
         )
+    meter = recording.trace()
     return Measured(
         point=point,
         source=job.rig.source,
         gpu=job.launch.gpu,
         launch_id=job.launch_id,
         load=load,
-        meter=recording.trace(),
-        provenance=_provenance(job, point),
+        meter=meter,
+        provenance=_provenance(job, point, meter),
         own_pids=job.server.process_ids,
         frozen_work=work.work if work else None,
     )
 
 
-def _provenance(job: _Job, point: Point) -> Provenance:
+def _provenance(job: _Job, point: Point, meter: MeterTrace) -> Provenance:
     return Provenance(
-        identity=identity_of(job.gpus, point),
+        identity=identity_of(as_recorded(job.gpus, meter), point),
         context=Context(
             stack=job.launch.stack.name,
             packages=job.server.packages,

@@ -4,6 +4,7 @@ import multiprocessing
 import re
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pytest_joules import baseline
+from pytest_joules import baseline, storage
 from pytest_joules.baseline import (
     Acceptance,
     Entry,
@@ -27,7 +28,13 @@ from pytest_joules.baseline import (
     runs_for,
     store_calibration,
 )
-from pytest_joules.errors import BaselineError, BaselineMissing, FormatError, JoulesError
+from pytest_joules.errors import (
+    BaselineError,
+    BaselineMismatch,
+    BaselineMissing,
+    FormatError,
+    JoulesError,
+)
 from pytest_joules.point import Point
 from pytest_joules.provenance import Context, Identity, Provenance
 from pytest_joules.result import Reason, Result
@@ -139,6 +146,21 @@ def test_identity_is_never_rounded(limit_w: float, memory: int) -> None:
     provenance = Provenance(identity=identity, context=context)
 
     assert read_back(SMALL.but(provenance=provenance))[0].provenance == provenance
+
+
+def test_launches_between_which_a_setting_changed_are_not_recorded(tmp_path: Path) -> None:
+    """Neither of them is in the file yet, so only each other shows it."""
+    provenance = [
+        replace(each, identity=replace(each.identity, power_limit_w=watts))
+        for each, watts in ((SMALL.provenance, 700.0), (SMALL.provenance, 500.0))
+    ]
+    runs = [
+        make_run(provenance=each, launch_id=f"launch-{i}") for i, each in enumerate(provenance)
+    ]
+
+    with pytest.raises(BaselineMismatch, match=r"power_limit_w=700\.0, this machine has 500"):
+        record(tmp_path, runs)
+    assert storage.files_below(tmp_path, ".json") == []
 
 
 def test_points_keep_every_field() -> None:

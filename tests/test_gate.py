@@ -244,6 +244,11 @@ def test_every_case_has_its_answer(given_launches, verdict, following):
         ({}, "nothing-to-compare"),
         ({"new": values(math.nan)}, "launch-unusable"),
         ({"new": (*SURE, *values(0.0, board=THERE))}, "boards-differ"),
+        (
+            {"old": values(0.0, power_limit_w=700.0), "new": values(0.0, power_limit_w=500.0)},
+            "settings-differ",
+        ),
+        ({"baseline": values(0.0, mig=False), "new": values(0.0, mig=True)}, "settings-differ"),
         ({"baseline": STEADY, "new": values(*[0.0] * 5, clipped_share=0.3)}, "too-disturbed"),
         (
             {

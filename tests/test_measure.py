@@ -85,6 +85,20 @@ def test_results_say_where_they_come_from() -> None:
     assert context.model_revision == "fake"
 
 
+def test_a_power_limit_that_changes_while_the_engine_starts_is_told() -> None:
+    """It was 700 W when the GPUs were chosen."""
+    machine = FakeMachine(power_w=lambda *_: limited(machine))
+
+    def limited(machine: FakeMachine) -> float:
+        machine.gpus.power_limit_factor = 0.8
+        return 400.0
+
+    (result,) = run(machine, POINT)
+
+    assert isinstance(result, Result)
+    assert result.provenance.identity.power_limit_w == 560.0
+
+
 def test_frozen_work_is_offered_and_cut_again() -> None:
     machine = FakeMachine()
     (first,) = run(machine, POINT)

@@ -154,9 +154,10 @@ def _record(path: Path, results: Sequence[Result], *, drop: bool) -> None:
     for point in {result.point for result in results}:
         entry = Entry() if drop else found.get(point, Entry())
         added = [result for result in results if result.point == point]
-        for run in entry.runs:
+        # Of the added ones, too: settings may have changed between their launches.
+        for run in (*entry.runs, *added[:-1]):
             theirs = run.provenance.identity
-            require_comparable(added[0].provenance.identity, theirs, point.id)
+            require_comparable(added[-1].provenance.identity, theirs, point.id)
         found[point] = replace(entry, runs=(*entry.runs, *added))
     _write(path, results[0].gpu, found)
 

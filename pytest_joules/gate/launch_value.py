@@ -48,6 +48,8 @@ class LaunchValue:
 
     launch_id: str = ""
     gpu_uuids: tuple[str, ...] = ()
+    power_limit_w: float | None = None
+    mig: bool | None = None
     from_mean: bool = False
     """Made of the published mean because no sub-windows were stored."""
 
@@ -79,11 +81,13 @@ def launch_value(result: Result) -> LaunchValue:
     result with readings that are no positive numbers gives NaN, which ``judge`` calls
     invalid.
     """
-    evidence = result.evidence
+    evidence, identity = result.evidence, result.provenance.identity
     bare = LaunchValue(
         log_energy=_log(result.energy_per_work_unit_j),
         launch_id=evidence.launch_id if evidence else "",
         gpu_uuids=result.provenance.context.gpu_uuids,
+        power_limit_w=identity.power_limit_w,
+        mig=identity.mig,
         from_mean=True,
         is_valid=result.is_valid,
     )

@@ -1,6 +1,6 @@
 """The launches of one comparison, and which of them count."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
 
@@ -96,7 +96,21 @@ def broken(launches: Launches) -> tuple[Reason, ...]:
             "several percent; run all of them on the same GPU."
         )
         reasons.append(Reason(code="boards-differ", text=text))
-    return tuple(reasons)
+    return (*reasons, *_set_otherwise(launches))
+
+
+def _set_otherwise(launches: Launches) -> Iterator[Reason]:
+    """Find settings that changed between launches: the baseline's are looked at only once."""
+    seen = (*launches.baseline, *launches.old, *launches.new)
+    for name in ("power_limit_w", "mig"):
+        values = {value for each in seen if (value := getattr(each, name)) is not None}
+        if len(values) > 1:
+            named = " and ".join(map(str, sorted(values)))
+            text = (
+                f"{name} was {named} in launches of one comparison; set the GPU as it was "
+                "(`nvidia-smi -pl`, `-mig`), let nothing change it, and run again."
+            )
+            yield Reason(code="settings-differ", text=text)
 
 
 def _problem(launch: LaunchValue) -> str:

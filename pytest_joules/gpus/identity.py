@@ -2,13 +2,14 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import combinations
 
 from pytest_joules.errors import MeterError, is_expected
 from pytest_joules.load.media import digest
 from pytest_joules.point import Point
 from pytest_joules.provenance import Identity
-from pytest_joules.trace import GpuIdentity
+from pytest_joules.trace import GpuIdentity, MeterTrace
 
 __tracebackhide__ = is_expected
 
@@ -37,6 +38,13 @@ def identity_of(gpus: Sequence[GpuIdentity], point: Point) -> Identity:
         topology=_topology(gpus),
         inputs_sha256=digest(point),
     )
+
+
+def as_recorded(gpus: Sequence[GpuIdentity], meter: MeterTrace) -> list[GpuIdentity]:
+    """Return the GPUs as they were set when the recording began, which is after the launch."""
+    seen = {trace.gpu.uuid: trace.gpu for trace in meter.gpus}
+    then = [(gpu, seen.get(gpu.uuid, gpu)) for gpu in gpus]
+    return [replace(gpu, power_limit_w=at.power_limit_w, mig=at.mig) for gpu, at in then]
 
 
 def _topology(gpus: Sequence[GpuIdentity]) -> str | None:

@@ -69,6 +69,23 @@ def test_a_better_new_stack_is_green(upgrade):
     run.stdout.fnmatch_lines(["*(default)*-10.0 %*improvement"])
 
 
+def test_a_power_limit_that_changes_between_launches_leaves_nothing_to_judge(upgrade):
+    """The second launch draws 10 % less, as under a lower limit: that is no improvement."""
+    upgrade.machine(
+        "power_w=lambda stack, point: limited()",
+        """
+    def limited():
+        machine.gpus.power_limit_factor = 1.0 if len(machine.launches) == 1 else 0.8
+        return 500.0 * (0.5 + machine.gpus.power_limit_factor / 2)
+    """,
+    )
+
+    run = upgrade.run("--joules-against=old")
+
+    assert run.ret == 6
+    run.stdout.fnmatch_lines(["*InvalidMeasurement*", "*power_limit_w was 560.0 and 700.0 in*"])
+
+
 def order(run):
     (line,) = [line for line in run.stdout.lines if line.startswith("order: ")]
     return line.removeprefix("order: ")
