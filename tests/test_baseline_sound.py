@@ -15,7 +15,7 @@ from pytest_joules.errors import FormatError
 from pytest_joules.point import Point
 from pytest_joules.result import Result
 from pytest_joules.tasks import Lengths
-from tests.fakes.results import make_run
+from tests.fakes.results import make_evidence, make_result, make_run
 
 BATCH = 8
 RUN = make_run(0.5, batch_size=BATCH)
@@ -160,6 +160,23 @@ def test_a_folder_copied_to_another_gpu_s_is_refused(tmp_path: Path) -> None:
     assert runs_for(tmp_path, RUN.point, "B200")
     with pytest.raises(FormatError, match=r"gpu is 'b200', but 'h100' was asked for \(--gpu\)"):
         runs_for(tmp_path, RUN.point, "h100")
+
+
+def test_launches_of_images_may_have_made_more_batches_or_fewer(tmp_path: Path) -> None:
+    """Every batch is the same work; how many fit into the window varies with their latency."""
+    images = make_result(1.0, task="text-to-image", engine="diffusers", batch_size=BATCH)
+    runs = [
+        images.but(
+            evidence=make_evidence(
+                launch_id=f"{number}", num_requests=number, start_index=8, end_index=number
+            )
+        )
+        for number in (100, 108)
+    ]
+
+    record(tmp_path, runs)
+
+    assert len(runs_for(tmp_path, runs[0].point, "b200")) == 2
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,9 @@ def require_alike(runs: Sequence[Result]) -> None:
     twice = next((each for each in ids if ids.count(each) > 1), None)
     if twice is not None:
         raise ValueError(f"launch_id {twice!r} stands in two runs; one launch is one run")
-    works = [_work(run.evidence) for run in runs if run.evidence]
+    # Batches of images are all the same work, however many a launch made.
+    of_tokens = [run.evidence for run in runs if run.point.work_unit == "token"]
+    works = [_work(evidence) for evidence in of_tokens if evidence]
     other = next((each for each in works if each != works[0]), None)
     if other is not None:
         raise ValueError(

@@ -37,6 +37,27 @@ def test_a_baseline_of_images(recorded):
     assert [run["evidence"]["num_requests"] % 4 for run in entry["runs"]] == [0, 0, 0]
 
 
+def test_launches_that_make_more_batches_than_the_first_are_recorded(joules):
+    """Each launch is 30 % quicker than the one before, so more fit into the window."""
+    joules.machine(
+        "power_w=lambda *_: quicker()",
+        """
+    def quicker():
+        machine.step_s *= 0.7
+        return 400.0
+    """,
+        window=60,
+    )
+    joules.tests(IMAGES)
+
+    joules.run("--joules-record").assert_outcomes(passed=1)
+
+    (name,) = joules.baseline_files()
+    (entry,) = json.loads((joules.path / "baselines" / name).read_text())["points"]
+    made = [run["evidence"]["num_requests"] for run in entry["runs"]]
+    assert made[0] < made[-1]
+
+
 def test_no_change_is_unchanged(recorded):
     recorded.machine("launch_noise=0.002, seed=1")
 
