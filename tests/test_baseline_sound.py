@@ -11,7 +11,7 @@ import pytest
 
 from pytest_joules.baseline import dump, load, parse, path_for, record, runs_for
 from pytest_joules.baseline.sound import require_sound
-from pytest_joules.errors import FormatError
+from pytest_joules.errors import BaselineMismatch, FormatError
 from pytest_joules.point import Point
 from pytest_joules.result import Result
 from pytest_joules.tasks import Lengths
@@ -186,8 +186,13 @@ def test_runs_of_other_work_are_not_added(changes: dict[str, int], tmp_path: Pat
     (path,) = record(tmp_path, [ONE])
     before = path.read_bytes()
 
+    other = make_run(0.5, batch_size=BATCH, launch_id="other", **changes)
+
+    with pytest.raises(BaselineMismatch, match=r"Another session .*; record again"):
+        record(tmp_path, [other])
+    assert path.read_bytes() == before
     with pytest.raises(FormatError, match=r"points\[0\]: runs did different work"):
-        record(tmp_path, [make_run(0.5, batch_size=BATCH, launch_id="other", **changes)])
+        record(tmp_path, [TWO, other], replace=True)
     assert path.read_bytes() == before
     record(tmp_path, [TWO])
     assert len(load(path)[ONE.point]) == 2

@@ -23,9 +23,11 @@ from pytest_joules.baseline.format import (
     parse,
     parse_entries,
 )
+from pytest_joules.baseline.sound import work
 from pytest_joules.catalog import file_name, slug
 from pytest_joules.errors import (
     BaselineError,
+    BaselineMismatch,
     BaselineMissing,
     FormatError,
     is_expected,
@@ -158,8 +160,21 @@ def _record(path: Path, results: Sequence[Result], *, drop: bool) -> None:
         for run in (*entry.runs, *added[:-1]):
             theirs = run.provenance.identity
             require_comparable(added[-1].provenance.identity, theirs, point.id)
+        if point.work_unit == "token":
+            _require_same_work(path, entry.runs[:1], added[0])
         found[point] = replace(entry, runs=(*entry.runs, *added))
     _write(path, results[0].gpu, found)
+
+
+def _require_same_work(path: Path, first: Sequence[Result], added: Result) -> None:
+    for run in first:
+        if run.evidence and added.evidence and work(run.evidence) != work(added.evidence):
+            raise BaselineMismatch(
+                f"{added.point.id}: {path} holds runs of other work than was measured "
+                f"({work(run.evidence)} and {work(added.evidence)} as num_requests, "
+                "start_index, end_index). Another session has recorded it since this one "
+                "began; record again, which repeats that work."
+            )
 
 
 def _write(path: Path, gpu: str, found: Mapping[Point, Entry]) -> None:

@@ -54,7 +54,7 @@ def require_alike(runs: Sequence[Result]) -> None:
         raise ValueError(f"launch_id {twice!r} stands in two runs; one launch is one run")
     # Batches of images are all the same work, however many a launch made.
     of_tokens = [run.evidence for run in runs if run.point.work_unit == "token"]
-    works = [_work(evidence) for evidence in of_tokens if evidence]
+    works = [work(evidence) for evidence in of_tokens if evidence]
     other = next((each for each in works if each != works[0]), None)
     if other is not None:
         raise ValueError(
@@ -63,7 +63,8 @@ def require_alike(runs: Sequence[Result]) -> None:
         )
 
 
-def _work(evidence: Evidence) -> tuple[int, int, int]:
+def work(evidence: Evidence) -> tuple[int, int, int]:
+    """Return what was done: how many requests, and which of them are the window's."""
     return evidence.num_requests, evidence.start_index, evidence.end_index
 
 
@@ -119,7 +120,7 @@ def _require_batch(run: Result) -> None:
 
 
 def _require_work(point: Point, evidence: Evidence) -> None:
-    number, start, end = _work(evidence)
+    number, start, end = work(evidence)
     if number > _MOST_REQUESTS:
         raise ValueError(f"num_requests is {number}, at most {_MOST_REQUESTS} can be offered")
     if not 1 <= start < end:

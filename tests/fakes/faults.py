@@ -303,6 +303,12 @@ MACHINE = (
         "tests/plugin/test_machine_faults.py::test_two_sessions_at_once_lose_nothing_of_each_other",
     ),
     Fault(
+        "two sessions record one point with different work",
+        "the second one's `BaselineMismatch` says so, and to record again; the first one's "
+        "runs stay",
+        "tests/test_baseline_sound.py::test_runs_of_other_work_are_not_added",
+    ),
+    Fault(
         "two sessions prune `.joules` at once",
         "neither notices",
         "tests/test_pruning.py::test_sessions_that_prune_the_same_folder_at_once_do_not_trip",
