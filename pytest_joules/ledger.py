@@ -63,6 +63,17 @@ class Ledger:
         """The results without those that were set aside."""
         return [each for i, each in enumerate(self.results) if i not in self.set_aside]
 
+    @property
+    def open_points(self) -> list[Point]:
+        """Points that were asked for and of which nothing has come, not even an error."""
+        done = {*self.failures, *self.comparisons, *self.recorded}
+        measured = {point for (point, _), runs in self.of_stack.items() if runs}
+        return [
+            point
+            for point, wishes in self.wishes.items()
+            if point not in done and (Wish.CHECK in wishes or point not in measured)
+        ]
+
     def take_over(self, taken: "Taken") -> None:
         """Count what an interrupted session had measured, before anything else is measured."""
         self.taken = taken

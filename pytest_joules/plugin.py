@@ -130,7 +130,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     run = session.config.stash.get(_run_key, None)
     if run:
-        session.exitstatus = run.finish(exitstatus, num_failed=session.testsfailed)
+        session.exitstatus = run.finish(
+            exitstatus, num_failed=session.testsfailed, is_cut_short=bool(session.shouldfail)
+        )
 
 
 def _prepare(

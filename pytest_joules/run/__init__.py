@@ -43,6 +43,7 @@ from pytest_joules.visible import visible
 
 __tracebackhide__ = is_expected
 
+_CUT_SHORT = "stopped by -x or --maxfail; leave that out"
 _marker_key = pytest.StashKey[MarkerOptions]()
 _bench_key = pytest.StashKey[EnergyBench]()
 
@@ -263,16 +264,19 @@ class Run:
 
         return reference_lines(self.session.ledger.results, self._published)
 
-    def finish(self, exitstatus: int, *, num_failed: int) -> int:
+    def finish(self, exitstatus: int, *, num_failed: int, is_cut_short: bool = False) -> int:
         """Write all outputs; return the exit code.
 
         Args:
             exitstatus: What pytest would exit with.
             num_failed: Failed tests and collections, also those without an exception.
+            is_cut_short: Whether pytest stopped at a failure, as it was told to.
         """
         self.session.settle()
         digest = self._found_out()
         self._unfinished = self.part.end(self.session, exitstatus)
+        if is_cut_short and self.session.ledger.open_points:
+            self._unfinished = self._unfinished or _CUT_SHORT
         if self._recorder is not None:
             self._recorder.ended(digest, unfinished=self._unfinished)
         self._not_written += [visible(line) for line in self._outputs.write(digest)]

@@ -469,6 +469,43 @@ def test_ctrl_c_is_an_interruption_and_a_resumed_run_may_be_resumed(joules):
     assert ends == [sessions(joules)[1].name, sessions(joules)[2].name, None]
 
 
+STOPPING = """
+    from pytest_joules import Point
+
+    def test_first(energy_bench):
+        assert energy_bench(model="Qwen/Qwen3-8B", batch_size=16).energy_per_token_j < 0
+
+    def test_second(energy_bench):
+        assert energy_bench(model="Qwen/Qwen3-14B", batch_size=16).energy_per_token_j > 0
+"""
+
+
+def test_a_run_that_stopped_at_a_failure_may_be_resumed(joules):
+    """With -x the second test's point is not measured, though nothing was interrupted."""
+    joules.tests(STOPPING)
+    machine(joules)
+
+    stopped = joules.run("-x")
+
+    stopped.assert_outcomes(failed=1)
+    stopped.stdout.fnmatch_lines(["note: unfinished (stopped by -x *with --joules-resume *"])
+    (folder,) = sessions(joules)
+    assert len(record.results_of(folder)) == 1
+
+    run = joules.run("--joules-resume")
+
+    run.assert_outcomes(failed=1, passed=1)
+    run.stdout.fnmatch_lines(["2 launches, *of these 1 launch*"])
+    assert "unfinished" not in run.stdout.str()
+
+
+def test_a_run_that_stopped_at_its_last_point_has_left_nothing(joules):
+    joules.tests(STOPPING.partition("    def test_second")[0])
+    machine(joules)
+
+    assert "unfinished" not in joules.run("-x").stdout.str()
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
