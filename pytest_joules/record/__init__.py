@@ -14,9 +14,7 @@ what each worker added.
 """
 
 import json
-import uuid
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +38,6 @@ SETTINGS = "session.json"
 PLAN, LOCK = "plan.json", "running.lock"
 LOCKS = "running*.lock"
 """Those of all who write one session."""
-
-
-def session_name(begun: datetime) -> str:
-    """Name a session so that names sort as sessions began, also within one second."""
-    return f"{begun:%Y%m%dT%H%M%S.%fZ}-{uuid.uuid4().hex[:8]}"
 
 
 def running_lock(folder: Path, part: str = "") -> FileLock:

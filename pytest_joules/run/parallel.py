@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from pytest_joules.options.frozen import Options
-from pytest_joules.record import FOLDER, resume, session_name
+from pytest_joules.record import FOLDER, known_sessions, resume
+from pytest_joules.record.names import session_name
 from pytest_joules.run.controller import Controller
 from pytest_joules.run.part import Part, Worker
 from pytest_joules.run.workers import given_to, is_controller, is_worker
@@ -46,7 +47,8 @@ def part_of(config: pytest.Config, *, is_stored: bool, resumes: str) -> Part:
     """
     if is_worker(config):
         return Worker.of(config)
-    name = session_name(datetime.now(UTC))
+    stored = known_sessions(config.rootpath)
+    name = session_name(datetime.now(UTC), [each.name for each in stored])
     if is_controller(config):
         return Controller.of(config, name=name, is_stored=is_stored, resumes=resumes)
     return Part(session=config.rootpath / FOLDER / name, is_written=is_stored)

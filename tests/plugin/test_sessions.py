@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from pytest_joules import baseline
 from pytest_joules.cli import app
-from pytest_joules.record import FOLDER, find, session_name
+from pytest_joules.record import FOLDER, find
+from pytest_joules.record.names import session_name
 from pytest_joules.record.replaying import replay
 from tests.fakes.private import hide
 
@@ -274,6 +275,20 @@ def test_the_latest_session_is_the_last_one_also_within_one_second():
     names = [session_name(moment) for moment in moments]
 
     assert sorted(names) == names
+
+
+def test_a_session_after_the_clock_was_set_back_is_the_latest_all_the_same():
+    now = datetime(2026, 11, 21, 8, 0, 0, tzinfo=UTC)
+    names = list[str]()
+    for moment in (now, now - timedelta(days=1), now - timedelta(hours=1)):
+        names.append(session_name(moment, ["2027-by-hand", *names]))
+
+    assert sorted(names) == names
+    assert [name[:23] for name in names] == [
+        "20261121T080000.000000Z",
+        "20261121T080000.000001Z",
+        "20261121T080000.000002Z",
+    ]
 
 
 def test_a_session_of_another_user_is_none_of_ours(tmp_path, monkeypatch):
