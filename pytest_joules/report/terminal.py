@@ -137,6 +137,22 @@ def recorded_in(properties: Iterable[tuple[str, object]]) -> set[str]:
     return {str(value) for name, value in properties if name == "joules_baseline"}
 
 
+_NAMED = 3
+"""Points named in one line."""
+
+
+def without_result(ledger: Ledger) -> list[str]:
+    """Name the points that a green run was asked for and shows nothing of."""
+    seen = {result.point for result in ledger.results}
+    missing = [point.id for point in ledger.wishes if point not in seen]
+    if not missing:
+        return []
+    more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
+    named = f"{', '.join(missing[:_NAMED])}{more}"
+    why = "the tests that asked for it failed as was expected, or went on without."
+    return [f"note: no result of {named}: {why}"]
+
+
 def recorded(files: Iterable[str], root: Path) -> list[str]:
     """Say which baselines were written, or that none was."""
     paths = sorted(map(Path, files))

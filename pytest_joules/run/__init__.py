@@ -72,6 +72,7 @@ class Run:
         self._digested: Digest | None = None
         self._not_written: list[str] = []
         self._unfinished = ""
+        self._is_green = False
         self._rehearsal = Rehearsal()
         self._has_header = False
 
@@ -242,6 +243,8 @@ class Run:
         incidents = [f"fleet: {visible(each)}" for each in self.session.ledger.incidents]
         if self.options.records and not self.options.plan:
             table += terminal.recorded(self._recorded, self._config.rootpath)
+        if self._is_green and not self.options.plan:
+            table += terminal.without_result(self.session.ledger)
         lines = [*table, *incidents, *self.part.losses(), *self._not_written]
         if self._unfinished and self.session.ledger.kept:
             lines.append(
@@ -280,6 +283,7 @@ class Run:
         if self._recorder is not None:
             self._recorder.ended(digest, unfinished=self._unfinished)
         self._not_written += [visible(line) for line in self._outputs.write(digest)]
+        self._is_green = exitstatus == pytest.ExitCode.OK
         undecided = [each for each in self._failed if each.is_undecided]
         if exitstatus == pytest.ExitCode.TESTS_FAILED and len(undecided) == num_failed:
             return EXIT_UNDECIDED

@@ -193,3 +193,42 @@ def test_the_marker_takes_true_or_false(joules):
 
     assert run.ret == 2
     run.stdout.fnmatch_lines(["*may_measure_nothing=perhaps: give true or false*"])
+
+
+HIDDEN = """
+    import pytest
+    from pytest_joules import Point
+    from pytest_joules.errors import BaselineMissing
+
+    P = Point(model="a/b")
+
+    @pytest.mark.xfail
+    def test_expected(energy_bench):
+        energy_bench.check(P.but(batch_size=16))
+
+    def test_caught(energy_bench):
+        assert energy_bench.measure(P.but(batch_size=8)).energy_per_token_j > 0
+        with pytest.raises(BaselineMissing):
+            energy_bench.check(P.but(batch_size=32))
+"""
+
+
+def test_a_green_run_names_the_points_that_no_result_came_of(joules):
+    """Neither has a baseline: one error was expected by a mark, one was caught."""
+    joules.tests(HIDDEN)
+
+    run = joules.run()
+
+    assert run.ret == 0
+    run.assert_outcomes(passed=1, xfailed=1)
+    run.stdout.fnmatch_lines(["note: no result of *-b16-*, *-b32-*: *"])
+
+
+def test_a_green_run_that_measured_all_and_a_red_one_name_none(joules):
+    joules.tests(HIDDEN.partition("    def test_caught")[0].replace("check", "measure"))
+    green = joules.run()
+    joules.tests(HIDDEN + "\n    def test_red():\n        assert False\n")
+    red = joules.run()
+
+    assert (green.ret, red.ret) == (0, 1)
+    assert "no result of" not in green.stdout.str() + red.stdout.str()
