@@ -92,6 +92,18 @@ def text_of(path: Path) -> str:
         raise FormatError(f"{path}: cannot be read: {error}.") from None
 
 
+def exists(path: Path) -> bool:
+    """Tell whether a file is there.
+
+    Raises:
+        FormatError: Its folder may not be looked into, so nobody can tell.
+    """
+    try:
+        return path.exists()
+    except PermissionError as error:
+        raise FormatError(f"{path}: cannot be read: {error}.") from None
+
+
 def files_below(folder: Path, suffix: str) -> list[Path]:
     """Return the files below a folder whose names end so, in order of paths.
 

@@ -85,7 +85,7 @@ def entries(path: Path) -> dict[Point, Entry]:
     Raises:
         FormatError: As ``load``.
     """
-    return parse_entries(storage.read(path), name=str(path)) if path.exists() else {}
+    return parse_entries(storage.read(path), name=str(path)) if storage.exists(path) else {}
 
 
 def runs_for(root: Path, point: Point, gpu: str, *, source: str = "live") -> tuple[Result, ...]:
@@ -96,7 +96,7 @@ def runs_for(root: Path, point: Point, gpu: str, *, source: str = "live") -> tup
         FormatError: The file is broken.
     """
     path = path_for(root, point, gpu, source=source)
-    if not path.exists():
+    if not storage.exists(path):
         raise BaselineMissing(
             f"{point.id}: no baseline for {gpu} ({path} does not exist). "
             "Record one with --joules-record."

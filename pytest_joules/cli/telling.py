@@ -28,9 +28,15 @@ _USAGE = 2
 
 
 def told(job: Callable[[], T]) -> T:
-    """Run a job; a ``JoulesError`` is told in one line and ends with its code."""
+    """Run a job; a ``JoulesError`` is told in one line and ends with its code.
+
+    So is a place that this user may not look into, as an error of use.
+    """
     try:
         return job()
+    except PermissionError as error:
+        typer.echo(lines(f"joules: {error}"), err=True)
+        raise typer.Exit(_USAGE) from None
     except JoulesError as error:
         typer.echo(lines(f"joules: {error}"), err=True)
         raise typer.Exit(_code(error)) from None

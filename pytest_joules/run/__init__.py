@@ -92,7 +92,7 @@ class Run:
             fleet = joining.fleet_of(config, chosen, source, is_parallel=is_parallel)
             run = cls(config, chosen, fleet or source)
             resume.require_possible(run.session)
-        except JoulesError as error:
+        except (JoulesError, PermissionError) as error:  # the latter: a place that options name
             raise pytest.UsageError(f"pytest-joules: {error}") from None
         require_possible(chosen, run.session.source, is_asked=is_asked(config))
         hooks = hooks_of(run.part, run.session, run.hear)

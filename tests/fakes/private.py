@@ -1,5 +1,6 @@
 """Folders of another user, which a test that runs as root cannot have."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,11 @@ import pytest
 
 def hide(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let nothing inside a folder be looked at, as in a private one of another user."""
-    looked = Path.stat
+    looked = os.stat
 
-    def stat(self: Path, **options: Any) -> Any:
-        if folder in self.parents:
-            raise PermissionError(13, "Permission denied", str(self))
-        return looked(self, **options)
+    def stat(path: Any, *rest: Any, **options: Any) -> Any:
+        if isinstance(path, str | Path) and folder in Path(path).absolute().parents:
+            raise PermissionError(13, "Permission denied", str(path))
+        return looked(path, *rest, **options)
 
-    monkeypatch.setattr(Path, "stat", stat)
+    monkeypatch.setattr(os, "stat", stat)

@@ -1,6 +1,12 @@
 """What a test, a project or an option may get wrong: told, and never green."""
 
+import sys
+
 import pytest
+from typer.testing import CliRunner
+
+from pytest_joules.cli import app
+from tests.fakes.private import hide
 
 POWER = "power_w=lambda stack, point: 400.0 * {factor}"
 CHECKED = """
@@ -172,3 +178,43 @@ def test_a_collection_error_is_red(joules):
     joules.tests("import no_such_module", name="test_other.py")
 
     assert joules.run("--joules-budget=1", "--continue-on-collection-errors").ret == 1
+
+
+@pytest.fixture
+def private(joules, monkeypatch):
+    """A folder of another user, which nobody else may look into."""
+    (joules.path / "private").mkdir()
+    hide(joules.path / "private", monkeypatch)
+    return joules
+
+
+raises = pytest.mark.skipif(
+    sys.version_info >= (3, 14), reason="what may not be looked into is not there since 3.14"
+)
+
+
+@raises
+@pytest.mark.parametrize(
+    "option", ["--joules-report=private/x.html", "--joules-export=private/x.csv"]
+)
+def test_a_place_that_may_not_be_looked_into_is_a_usage_error(private, option):
+    run = private.run(option)
+
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines(["*pytest-joules: *Permission denied*private*"])
+
+
+@raises
+def test_baselines_that_may_not_be_looked_into_are_told(private):
+    run = private.run("test_energy.py", "--joules-baselines=private")
+
+    run.assert_outcomes(failed=2)
+    run.stdout.fnmatch_lines(["*FormatError: *private*cannot be read*Permission denied*"])
+
+
+@raises
+def test_results_that_may_not_be_looked_into_are_told(private):
+    answer = CliRunner().invoke(app, ["show", str(private.path / "private" / "x.json")])
+
+    assert answer.exit_code == 2
+    assert "joules: [Errno 13] Permission denied" in answer.stderr
