@@ -112,6 +112,11 @@ def late(from_s: float, until_s: float) -> LoadTrace:
     return replace(GOOD, server=server)
 
 
+def test_answers_that_the_server_never_counts_do_not_make_its_counters_old() -> None:
+    """All tokens are there, and so is each other answer at once."""
+    assert codes(with_samples(finished=lambda number: max(0, number - 3))) == []
+
+
 LONG = Window(start_s=20.0, end_s=50.0)
 LAST_48_S = Window(start_s=6.0, end_s=54.0)
 HALF = 0.5 + 71.5 / 2

@@ -282,11 +282,13 @@ def _ages(load: LoadTrace) -> Iterator[tuple[float, float]]:
     """Return when each sample came, and how old what it says may be.
 
     Something before the server may have kept what it said some time ago: as old as the first
-    answer that is left out.
+    answer that is left out. One that is never counted is no sign of that: the tokens tell.
     """
     finished_s = sorted(r.finish_s for r in load.requests if r.error is None)
+    first, last = load.server[0].finished, load.server[-1].finished
+    never = max(0, len(finished_s) - round(last - first))
     for sample in load.server:
-        counted = max(0, round(sample.finished - load.server[0].finished))
+        counted = max(0, round(sample.finished - first)) + never
         left_out_s = finished_s[counted] if counted < len(finished_s) else math.inf
         yield sample.time_s, max(sample.took_s, sample.time_s - left_out_s)
 
