@@ -11,6 +11,12 @@ from tests.fakes.mock_nvml import MockNvml
 
 IDLE_W = 16.0
 PERIOD_S = 0.05
+SPENT_IN_S = 0.2
+"""Over which time tokens are paid for: a server tells of them in bursts where it is busy."""
+
+MOST_W = 600.0
+"""No burst exceeds it: no GPU draws more than its power limit of 700 W."""
+
 STEADY = {"idle_w": 0.75, "joules_per_token": 1.5}
 """Idle power of 1 % at 60 tokens/s: a machine that slows down by a third changes 0.4 %."""
 
@@ -47,16 +53,20 @@ class Follower:
         self._thread.join()
 
     def _follow(self) -> None:
-        seen: tuple[float, float] | None = None
+        """Spend what the tokens cost, however late the server tells of them."""
+        seen: float | None = None
+        owed_j = power_w = 0.0
+        since_s = time.monotonic()
         while not self._stop.wait(PERIOD_S):
-            now = self._tokens()
-            rate = 0.0
-            if now and seen and now[1] >= seen[1]:
-                rate = (now[1] - seen[1]) / (now[0] - seen[0])
-            seen = now
-            self._mock.set_power(0, self._idle_w + self.joules_per_token * rate)
+            tokens, now_s = self._tokens(), time.monotonic()
+            owed_j -= power_w * (now_s - since_s)
+            if tokens is not None and seen is not None and tokens >= seen:
+                owed_j += self.joules_per_token * (tokens - seen)
+            seen, since_s = tokens, now_s
+            power_w = min(MOST_W, max(0.0, owed_j) / SPENT_IN_S)
+            self._mock.set_power(0, self._idle_w + power_w)
 
-    def _tokens(self) -> tuple[float, float] | None:
+    def _tokens(self) -> float | None:
         port = self._port = self._port or self.port()
         if port is None:
             return None
@@ -68,7 +78,7 @@ class Follower:
             self._port = None
             return None
         self.running = _value(text, "vllm:num_requests_running")
-        return time.monotonic(), _value(text, "vllm:generation_tokens_total")
+        return _value(text, "vllm:generation_tokens_total")
 
     def port(self) -> str | None:
         for path in Path("/proc").glob("[0-9]*/cmdline"):
