@@ -1,5 +1,7 @@
 """The server's own counters: read right, or refused by name."""
 
+import subprocess
+import sys
 from math import inf
 
 import pytest
@@ -182,3 +184,22 @@ def test_a_line_seen_before_is_read_as_the_first_time_whatever_its_value() -> No
     stamped = f"{TWO_ENGINES}{head} 3.0 1700000000000\n"
     assert server_sample(stamped, time_s=0, took_s=0).waiting == 5
     assert server_sample(stamped.replace("000\n", "999\n"), time_s=0, took_s=0).waiting == 5
+
+
+STOPPED = """
+import signal
+from pytest_joules.load import scrape
+
+scrape.PERIOD_S = 1e-6
+for number in range(3000):
+    stop = scrape._Stop()
+    signal.signal(signal.SIGALRM, stop.ask)
+    signal.setitimer(signal.ITIMER_REAL, 1e-5 * (1 + number % 10))
+    for _ in scrape._ticks(stop):
+        pass
+"""
+
+
+def test_a_signal_ends_the_sampling_at_whatever_moment_it_comes() -> None:
+    """With an event it did not always: the handler waited for its own thread's lock."""
+    subprocess.run([sys.executable, "-c", STOPPED], check=True, timeout=60)

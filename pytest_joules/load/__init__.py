@@ -302,8 +302,8 @@ def _require_enclosed(trace: LoadTrace) -> None:
 def _own_process(
     module: str, arguments: list[str], *, target: Target, folder: Path
 ) -> AbstractContextManager[Supervised]:
-    package = str(Path(__file__).parents[1])
-    paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
+    beside_the_package = str(Path(__file__).parents[2])
+    paths = [beside_the_package, *filter(None, [os.environ.get("PYTHONPATH")])]
     env = {
         **os.environ,
         # The key goes by the environment: a command line is public.

@@ -9,12 +9,11 @@ import os
 import re
 import signal
 import sys
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Final, TextIO
 
 from pytest_joules.errors import LoadError, is_expected
@@ -185,15 +184,28 @@ class Sampler:
         return self.read(self.look())
 
 
-def _ticks(stop: threading.Event) -> Iterator[None]:
+class _Stop:
+    """Whether SIGTERM came.
+
+    No event of ``threading``: the handler runs in the very thread that waits for it, and where
+    that holds the event's lock just then, both wait for ever.
+    """
+
+    is_asked = False
+
+    def ask(self, *_: object) -> None:
+        self.is_asked = True
+
+
+def _ticks(stop: _Stop) -> Iterator[None]:
     due_s = monotonic()
-    while not stop.is_set():
+    while not stop.is_asked:
         yield
         due_s = max(due_s + PERIOD_S, monotonic())
-        stop.wait(due_s - monotonic())
+        sleep(max(0.0, due_s - monotonic()))
 
 
-def _record_until(stop: threading.Event, sampler: Sampler, out: TextIO) -> None:
+def _record_until(stop: _Stop, sampler: Sampler, out: TextIO) -> None:
     held: list[Look | OSError] = []
     room = 1  # the load begins once there is a sample
     try:
@@ -226,7 +238,7 @@ def _record(held: list[Look | OSError], sampler: Sampler, out: TextIO) -> None:
 
 def _record_the_rest(sampler: Sampler, out: TextIO) -> None:
     deadline = monotonic() + DRAIN_S
-    for _ in _ticks(threading.Event()):
+    for _ in _ticks(_Stop()):
         sample = sampler.sample()
         out.write(json.dumps(sample) + "\n")
         if sample["running"] + sample["waiting"] == 0 or monotonic() > deadline:
@@ -236,8 +248,8 @@ def _record_the_rest(sampler: Sampler, out: TextIO) -> None:
 def main(arguments: Sequence[str]) -> int:
     """Sample until SIGTERM."""
     host, port, path, counters = arguments
-    stop = threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    stop = _Stop()
+    signal.signal(signal.SIGTERM, stop.ask)
     key = os.environ.get(KEY_VARIABLE, "")
     sampler = Sampler.of(host, int(port), api_key=key, counters=counters)
     with Path(path).open("w", encoding="utf-8") as out:
